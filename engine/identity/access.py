@@ -1,0 +1,83 @@
+"""The door: from a request's headers to a `Caller`, and which buyer it may act for."""
+
+from __future__ import annotations
+
+import re
+
+from engine.identity.apikeys import ApiKeys
+from engine.identity.models import Caller
+from engine.identity.tokens import Tokens
+from engine.infra.errors import Forbidden, Unauthorized
+from engine.infra.http import Call, invalid
+from engine.infra.postgres import Postgres
+from engine.infra.settings import Settings
+
+OPEN = Caller("open")
+ANYBODY = Caller("anybody")
+_LOOPBACK = re.compile(rb"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?")
+
+
+class Door:
+    """Knows both credentials and the `AUTH` mode."""
+
+    def __init__(self, settings: Settings, postgres: Postgres) -> None:
+        self._open = settings.auth == "open"
+        self._tokens = Tokens(settings.jwt_secret)
+        self._keys = ApiKeys(postgres)
+
+    async def caller(self, call: Call) -> Caller:
+        """Who calls. A credential that is sent must be good, also with AUTH=open."""
+        headers = call.headers
+        if self._open:
+            self._check_origin(headers)
+        if (given := headers.get(b"authorization")) is not None:
+            scheme, _, token = given.decode("latin-1").partition(" ")
+            if scheme.lower() != "bearer":
+                raise Unauthorized("Authorization must be 'Bearer <token>'")
+            return self._tokens.caller(token.strip())
+        if (key := headers.get(b"x-api-key")) is not None:
+            return await self._keys.caller(key.decode("latin-1"))
+        return OPEN if self._open else ANYBODY
+
+    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
+        """With AUTH=open a web page elsewhere must not reach us through a rebound name."""
+        for name in (b"host", b"origin"):
+            given = headers.get(name)
+            if given is not None and _LOOPBACK.fullmatch(given) is None:
+                raise Forbidden(f"AUTH=open answers loopback only: {name.decode()} is not loopback")
+
+
+def require(caller: Caller, scope: str) -> None:
+    """Refuse a caller whose credential does not cover a scope."""
+    if caller.kind == "anybody":
+        raise Unauthorized
+    if not caller.may(scope):
+        raise Forbidden
+
+
+def require_admin(caller: Caller) -> None:
+    """Refuse all but admins (and shops whose key says so)."""
+    require(caller, "admin")
+
+
+def buyer_named(caller: Caller, named: object) -> str | None:
+    """The buyer a call is about: a JWT's own id, or the one a shop or an open caller names.
+
+    None: nobody was named, and the caller may stand for an object's owner.
+    """
+    buyer = _text(named)
+    if caller.kind in ("buyer", "admin"):
+        if buyer is not None and buyer != caller.subject:
+            raise Forbidden("A token acts for its own buyer id only")
+        return caller.subject
+    return buyer
+
+
+def _text(named: object) -> str | None:
+    """A buyer id as text: 1 to 128 characters, none of them a control character."""
+    if named is None:
+        return None
+    text = str(named)
+    if not 1 <= len(text) <= 128 or not text.isprintable():
+        raise invalid("userId", "want 1 to 128 printable characters")
+    return text

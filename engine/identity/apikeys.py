@@ -1,0 +1,59 @@
+"""API keys of shops: `vr_<prefix>_<secret>`, shown once, kept as a hash.
+
+The secret is 32 random bytes, so a plain SHA-256 is enough; the prefix finds the row, so that no
+comparison's time tells how much of a secret was right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+
+from engine.identity import store
+from engine.identity.models import SCOPES, Caller
+from engine.infra.errors import Invalid, Unauthorized
+from engine.infra.ids import new_id
+from engine.infra.postgres import Postgres
+
+FORM = re.compile(r"vr_([0-9a-f]{12})_([0-9a-f]{64})")
+REMEMBERED_SECONDS = 5.0  # how long a revoked key may still be honoured
+
+
+async def create(postgres: Postgres, name: str, scopes: list[str]) -> str:
+    """Make a key and return it: the only time it can be seen."""
+    if unknown := sorted(set(scopes) - set(SCOPES)):
+        raise Invalid(f"unknown scope {unknown[0]!r}: the scopes are {', '.join(SCOPES)}")
+    prefix, secret = secrets.token_hex(6), secrets.token_hex(32)
+    key = f"vr_{prefix}_{secret}"
+    await store.insert_api_key(postgres, new_id(), name, prefix, _hash(key), scopes)
+    return key
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+class ApiKeys:
+    """Verifies keys, and remembers the answer for a few seconds."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+        self._known: dict[str, tuple[Caller, float]] = {}
+
+    async def caller(self, key: str) -> Caller:
+        """Whose key this is. Raises `Unauthorized`."""
+        known = self._known.get(key)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        form = FORM.fullmatch(key)
+        row = form and await store.find_api_key(self._postgres, form[1])
+        if not row or not hmac.compare_digest(row.hash, _hash(key)):
+            raise Unauthorized("The API key is not valid")
+        caller = Caller("shop", f"key:{row.id}", row.scopes)
+        if len(self._known) >= 10_000:
+            self._known.clear()
+        self._known[key] = caller, time.monotonic() + REMEMBERED_SECONDS
+        return caller

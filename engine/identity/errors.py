@@ -1,0 +1,15 @@
+"""How identity refuses.
+
+Refusal
+├── Unauthorized      no, bad or revoked credential (401)
+│   └── TokenExpired  (401)
+└── Forbidden         a known caller may not (403)
+"""
+
+from __future__ import annotations
+
+from engine.infra.errors import Unauthorized
+
+
+class TokenExpired(Unauthorized):
+    """The token has expired."""

@@ -1,0 +1,197 @@
+"""Combine concurrent requests: one batch in flight, what arrives meanwhile is the next batch.
+
+There is no timer: an idle combiner serves a lone request at once, a busy one serves hundreds with
+one commit. The work runs in a task of the worker, never in the task of a request, so a client who
+hangs up changes nothing.
+
+    put ─▶ queue ─▶ batch (≤ batch_max) ─▶ work ─▶ each seat's future
+
+A seat is told something by its deadline: Retryable while nothing of it was sent to Postgres,
+OutcomeUnknown while something may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from engine.infra.errors import Fault, OutcomeUnknown, Problem, Retryable
+
+log = structlog.get_logger()
+
+W = TypeVar("W")
+R = TypeVar("R")
+
+
+class Seat(Generic[W, R]):
+    """A wish in the queue, and the future its answer goes to."""
+
+    __slots__ = ("at_risk", "attempt", "deadline", "future", "overdue", "trusted", "wish")
+
+    def __init__(self, wish: W, future: asyncio.Future[R], deadline: float) -> None:
+        self.wish = wish
+        self.future = future
+        self.deadline = deadline
+        self.at_risk = False  # sent to Postgres, answer not known
+        self.attempt = 0  # which try of this request; 0: the epoch's first
+        self.overdue: type[Problem] = Retryable  # what to say at the deadline if nothing is at risk
+        self.trusted = False  # its limit was checked in Postgres: no suspicion stops it
+
+    def answer(self, result: R) -> None:
+        """Complete; who was told something else before stays told."""
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def fail(self, problem: Exception) -> None:
+        """Complete with an error; likewise."""
+        if not self.future.done():
+            self.future.set_exception(problem)
+
+
+class Crew:
+    """Owner of the worker's own tasks and of all its combiners' deadlines."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._combiners: set[Combiner[Any, Any]] = set()
+        self.closing = False
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """A named task that lives until it is done; its errors are logged, never lost."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def finish(self, work: Coroutine[Any, Any, R], name: str) -> R:
+        """The result of work that goes on whatever becomes of the request that asked for it."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task.failed", task=task.get_name(), exc_info=error)
+
+    def dismiss(self, combiner: Combiner[Any, Any]) -> None:
+        """Forget an idle combiner."""
+        self._combiners.discard(combiner)
+
+    async def watch(self) -> None:
+        """Tell overdue seats what is known. Runs for the life of the worker."""
+        while True:
+            await asyncio.sleep(0.1)
+            now = time.monotonic()
+            for combiner in tuple(self._combiners):
+                combiner.tell_overdue(now)
+
+    def _under_way(self) -> bool:
+        return any(combiner.busy for combiner in self._combiners)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until every batch is done; then end what is left."""
+        self.closing = True
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self._under_way():
+            await asyncio.sleep(0.01)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Combiner(Generic[W, R]):
+    """One queue and at most one batch in flight."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        name: str,
+        work: Callable[[list[Seat[W, R]]], Awaitable[None]],
+        *,
+        batch_max: int = 512,
+        queue_max: int = 20_000,
+        deadline_seconds: float = 5.0,
+    ) -> None:
+        self._crew, self._name, self._work = crew, name, work
+        self._batch_max, self._queue_max = batch_max, queue_max
+        self._deadline_seconds = deadline_seconds
+        self._queue: deque[Seat[W, R]] = deque()
+        self._batch: list[Seat[W, R]] = []
+        self._later: set[Seat[W, R]] = set()
+        self._running = False
+        crew._combiners.add(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits."""
+        return self._running or bool(self._queue) or bool(self._later)
+
+    def put(self, wish: W) -> Seat[W, R]:
+        """Queue a wish. Raises `Retryable` when the queue is full or the worker is leaving."""
+        if len(self._queue) >= self._queue_max or self._crew.closing:
+            raise Retryable("Too many requests are waiting here. Please try again.")
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        seat = Seat(wish, future, time.monotonic() + self._deadline_seconds)
+        self._queue.append(seat)
+        self._wake()
+        return seat
+
+    def again(self, seat: Seat[W, R], after_seconds: float = 0.0) -> None:
+        """Queue a seat once more: nothing of it is under way."""
+        seat.at_risk = False
+        if seat.future.done():
+            return
+        if after_seconds <= 0:
+            self._queue.append(seat)
+            self._wake()
+            return
+        self._later.add(seat)
+        asyncio.get_running_loop().call_later(after_seconds, self._again_now, seat)
+
+    def _again_now(self, seat: Seat[W, R]) -> None:
+        self._later.discard(seat)
+        self.again(seat)
+
+    def _wake(self) -> None:
+        if not self._running:
+            self._running = True
+            self._crew.start(self._run(), f"combiner-{self._name}")
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                count = min(len(self._queue), self._batch_max)
+                taken = (self._queue.popleft() for _ in range(count))
+                self._batch = [seat for seat in taken if not seat.future.done()]
+                if self._batch:
+                    await self._serve(self._batch)
+                self._batch = []
+        finally:
+            self._running = False
+        if self._queue:
+            self._wake()
+
+    async def _serve(self, batch: list[Seat[W, R]]) -> None:
+        try:
+            await self._work(batch)
+        except Fault as fault:
+            for seat in batch:
+                seat.fail(OutcomeUnknown() if seat.at_risk else fault)
+        except Exception:
+            log.exception("batch.failed", combiner=self._name, size=len(batch))
+            for seat in batch:
+                seat.fail(OutcomeUnknown() if seat.at_risk else Retryable())
+
+    def tell_overdue(self, now: float) -> None:
+        """Answer the seats whose deadline has passed with what is known of them."""
+        for seats in (self._queue, self._batch, self._later):
+            for seat in tuple(seats):
+                if now >= seat.deadline:
+                    seat.fail(OutcomeUnknown() if seat.at_risk else seat.overdue())

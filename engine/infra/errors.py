@@ -1,0 +1,119 @@
+"""What can go wrong, as a tree.
+
+    Problem                 has a code, a status and a sentence
+    ├── Refusal             no, and why: the caller's turn (4xx)
+    │   └── …               each slice adds its own in its errors.py
+    └── Fault               our side failed
+        ├── Retryable       nothing was taken, we know it
+        └── OutcomeUnknown  we do not know yet: repeat with the same key
+    Misconfigured           the process cannot start; the text says how to mend it
+
+A class's docstring is its default message. The word in `code` is the same word in the Lua
+reply, the API's answer and the log.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class Problem(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    status: ClassVar[int] = 500
+    retryable: bool = False
+    retry_after_seconds: int | None = None
+
+    def __init__(self, message: str = "", **details: Any) -> None:
+        self.message = message or (self.__doc__ or "").strip().splitlines()[0]
+        self.details = details
+        super().__init__(self.message)
+
+
+class Refusal(Problem):
+    """The request was refused."""
+
+    status = 400
+
+
+class Invalid(Refusal):
+    """The request cannot be understood."""
+
+    code = "VALIDATION_ERROR"
+
+
+class Unauthorized(Refusal):
+    """A valid credential is needed."""
+
+    code = "UNAUTHORIZED"
+    status = 401
+
+
+class Forbidden(Refusal):
+    """This caller may not do that."""
+
+    code = "FORBIDDEN"
+    status = 403
+
+
+class NotFound(Refusal):
+    """There is nothing here."""
+
+    code = "NOT_FOUND"
+    status = 404
+
+
+class MethodNotAllowed(Refusal):
+    """This route does not know that method."""
+
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+
+
+class TooLarge(Refusal):
+    """The body is larger than 64 KiB."""
+
+    code = "PAYLOAD_TOO_LARGE"
+    status = 413
+
+
+class IdempotencyMismatch(Refusal):
+    """This Idempotency-Key was used for a different request."""
+
+    code = "IDEMPOTENCY_MISMATCH"
+    status = 422
+
+
+class InProgress(Refusal):
+    """The first request with this Idempotency-Key is still running."""
+
+    code = "IN_PROGRESS"
+    status = 409
+    retryable = True
+    retry_after_seconds = 1
+
+
+class Fault(Problem):
+    """Something on our side failed."""
+
+    status = 503
+    retryable = True
+    retry_after_seconds = 1
+
+
+class Retryable(Fault):
+    """We could not do it, and nothing was taken. Please try again."""
+
+    code = "RETRYABLE"
+
+
+class OutcomeUnknown(Fault):
+    """We do not know yet whether it was done. Repeat with the same Idempotency-Key."""
+
+    code = "OUTCOME_UNKNOWN"
+    retry_after_seconds = 2
+
+
+class Misconfigured(Exception):
+    """The process cannot start as configured."""

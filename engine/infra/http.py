@@ -1,0 +1,277 @@
+"""HTTP at the edge: one call in, one answer out, one error shape for everything.
+
+A handler takes a `Call` and returns an `Answer` or raises a `Problem`. `serve` turns that into
+ASGI; it is the only place that reads a body, writes a header or shows an error.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from engine.infra.errors import Invalid, Problem, TooLarge
+from engine.infra.ids import trace_id
+
+log = structlog.get_logger()
+encode = msgspec.json.Encoder().encode
+
+BODY_BYTES_MAX = 65_536
+KEY_LENGTH_MAX = 128
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client hung up before its body was read: there is nobody to answer."""
+
+
+class Call:
+    """One request: where to, by whom, with what."""
+
+    __slots__ = ("body", "headers", "key", "params", "request_id", "scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.params: dict[str, str] = scope.get("path_params") or {}
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.body = b""
+        self.key: str | None = None  # the Idempotency-Key in force, echoed in the answer
+        given = self.headers.get(b"x-request-id", b"")
+        self.request_id = (
+            given.decode("ascii") if 0 < len(given) <= 128 and _printable(given) else trace_id()
+        )
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query string's last value of each name."""
+        return dict(parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+    def idempotency_key(self) -> str | None:
+        """The client's key, or None. Raises `Invalid` for one that cannot be a key."""
+        given = self.headers.get(b"idempotency-key")
+        if given is None:
+            return None
+        # The draft standard writes it as a quoted string; most clients do not.
+        if len(given) >= 2 and given[:1] == given[-1:] == b'"':
+            given = given[1:-1]
+        if not 0 < len(given) <= KEY_LENGTH_MAX or not _printable(given):
+            raise Invalid(
+                "Idempotency-Key must be 1 to 128 printable characters",
+                fields=[
+                    {"field": "Idempotency-Key", "problem": "1 to 128 printable ASCII characters"}
+                ],
+            )
+        return given.decode("ascii")
+
+    async def read(self, receive: Receive) -> None:
+        """Read the body, 64 KiB at most."""
+        length = self.headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > BODY_BYTES_MAX:
+            raise TooLarge
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            self.body = self.body + chunk if self.body else chunk
+            if len(self.body) > BODY_BYTES_MAX:
+                raise TooLarge
+            if not message.get("more_body", False):
+                return
+
+
+class Answer:
+    """A status, a body (bytes, or anything msgspec encodes) and extra headers."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        body: Any = None,
+        status: int = 200,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        content_type: bytes = b"application/json",
+    ) -> None:
+        self.status = status
+        self.body: bytes = (
+            b"" if body is None else body if isinstance(body, bytes) else encode(body)
+        )
+        self.headers = headers or []
+        self.content_type = content_type
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+def _printable(text: bytes) -> bool:
+    return text.isascii() and text.decode("ascii").isprintable()
+
+
+def decoder(kind: type[T]) -> Callable[[Call], T]:
+    """A function that decodes a call's body into a Struct. An empty body is an empty object."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def read(call: Call) -> T:
+        try:
+            return decode(call.body or b"{}")
+        except msgspec.ValidationError as wrong:
+            problem, _, path = str(wrong).partition(" - at `$")
+            field = path.strip("`").lstrip(".") or "body"
+            raise Invalid(
+                f"{field}: {problem}", fields=[{"field": field, "problem": problem}]
+            ) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Invalid(
+                "The body is not valid JSON", fields=[{"field": "body", "problem": "not JSON"}]
+            ) from None
+
+    return read
+
+
+def invalid(field: str, problem: str) -> Invalid:
+    """A refusal that names one field."""
+    return Invalid(f"{field}: {problem}", fields=[{"field": field, "problem": problem}])
+
+
+def either(field: str, *values: Any) -> Any:
+    """The one value given under a field's several names; None if there is none, 400 if two."""
+    given = [value for value in values if value is not msgspec.UNSET]
+    if len(given) > 1:
+        raise invalid(field, "given twice, under two names")
+    return given[0] if given else None
+
+
+@functools.lru_cache(4096)
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and a Z. A batch shares its moments, so they are cached."""
+    return (
+        moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    )
+
+
+def parse_time(field: str, text: str) -> datetime:
+    """A moment from ISO 8601; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise invalid(field, "not a time like 2030-01-31T12:00:00Z") from None
+
+
+def money(cents: int) -> str:
+    """Cents as a string with two decimals."""
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def cents(field: str, amount: str | int | float) -> int:
+    """Cents from a price: a string or a number, at most two decimals, 0 to a hundred million."""
+    try:
+        exact = Decimal(str(amount))
+        scaled = exact * 100
+        if not exact.is_finite() or scaled != int(scaled) or not 0 <= exact <= 100_000_000:
+            raise invalid(field, "want an amount from 0 to 100000000 with at most two decimals")
+    except (InvalidOperation, ValueError, OverflowError):
+        raise invalid(field, "not an amount of money") from None
+    return int(scaled)
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Which part of a list: `limit` rows after a cursor, or page k."""
+
+    limit: int
+    cursor: str | None
+    page: int | None
+
+    @property
+    def skip(self) -> int:
+        """Rows before this page."""
+        return (self.page - 1) * self.limit if self.page else 0
+
+
+def page_of(call: Call, limit_max: int = 100) -> Page:
+    """The page a call asks for. Out of range is a 400."""
+    query = call.query
+    size = query.get("limit", query.get("pageSize", query.get("page_size", "20")))
+    number = query.get("page")
+    if not size.isascii() or not size.isdigit() or not 1 <= int(size[:9]) <= limit_max:
+        raise invalid("limit", f"want 1 to {limit_max}")
+    if number is not None and (
+        not number.isascii() or not number.isdigit() or not 1 <= int(number[:9]) <= 1_000_000
+    ):
+        raise invalid("page", "want 1 or more")
+    return Page(int(size), query.get("cursor") or None, int(number) if number else None)
+
+
+def listing(
+    rows: list[Any], page: Page, next_cursor: str | None, items: int | None = None
+) -> dict[str, Any]:
+    """The one shape of lists."""
+    body: dict[str, Any] = {"data": rows, "nextCursor": next_cursor}
+    if page.page is not None and items is not None:
+        body["meta"] = {
+            "totalItems": items,
+            "totalPages": -(-items // page.limit),
+            "currentPage": page.page,
+            "pageSize": page.limit,
+        }
+    return body
+
+
+def problem_answer(problem: Problem, request_id: str) -> Answer:
+    """The one error shape."""
+    body = {
+        "success": False,
+        "error": problem.code,
+        "message": problem.message,
+        "retryable": problem.retryable,
+        "details": {name: value for name, value in problem.details.items() if name != "allow"},
+        "requestId": request_id,
+    }
+    headers: list[tuple[bytes, bytes]] = []
+    if problem.retry_after_seconds is not None:
+        headers.append((b"retry-after", str(problem.retry_after_seconds).encode()))
+    if "allow" in problem.details:
+        headers.append((b"allow", problem.details["allow"].encode()))
+    return Answer(body, problem.status, headers)
+
+
+async def serve(handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one HTTP request with a handler, whatever happens in it."""
+    call = Call(scope)
+    try:
+        if scope["method"] not in ("GET", "HEAD"):
+            await call.read(receive)
+        answer = await handler(call)
+    except Problem as problem:
+        answer = problem_answer(problem, call.request_id)
+    except ClientGone:
+        return
+    except Exception:
+        # Never a stack trace to a client; the id in the answer finds it in the log.
+        log.exception("http.crashed", request_id=call.request_id, path=scope["path"])
+        answer = problem_answer(Problem("Something went wrong on our side."), call.request_id)
+    await _write(answer, call, send)
+
+
+async def _write(answer: Answer, call: Call, send: Send) -> None:
+    headers = [
+        (b"content-length", b"%d" % len(answer.body)),
+        (b"x-request-id", call.request_id.encode()),
+        *answer.headers,
+    ]
+    if answer.body:
+        headers.append((b"content-type", answer.content_type))
+    if call.key is not None:
+        headers.append((b"idempotency-key", call.key.encode()))
+    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    await send(start)
+    body = b"" if call.scope["method"] == "HEAD" else answer.body
+    await send({"type": "http.response.body", "body": body})

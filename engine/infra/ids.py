@@ -1,0 +1,39 @@
+"""Identifiers: time-ordered UUIDs, and the identity of a request."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import uuid
+
+import uuid_utils
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
+_process, _counter = secrets.token_hex(6), 0
+
+
+def new_id() -> str:
+    """A UUID version 7 as text."""
+    return str(uuid_utils.uuid7())
+
+
+def parse_id(text: str) -> uuid.UUID | None:
+    """A UUID from a path, or None: a malformed id names nothing."""
+    return uuid.UUID(text) if _UUID.fullmatch(text) else None
+
+
+def request_identity(subject: str, operation: str, key: str) -> str:
+    """The id of a request, 32 hex digits: who asks, for what, under which Idempotency-Key.
+
+    The parts are length-prefixed, so that no two different triples read the same.
+    """
+    parts = f"{len(subject)}:{subject}{len(operation)}:{operation}{key}"
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+
+
+def trace_id() -> str:
+    """A short unique name for one HTTP exchange."""
+    global _counter
+    _counter += 1
+    return f"{_process}{_counter:08x}"

@@ -1,0 +1,109 @@
+"""One table of routes, several mounts.
+
+The hot operations are found by a dictionary look-up; everything else goes through Starlette's
+router. Both end in the same handlers, so which way a request takes changes nothing but its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from engine.infra.errors import MethodNotAllowed, NotFound
+from engine.infra.http import Answer, Call, Handler, serve
+
+
+class Route(msgspec.Struct, frozen=True):
+    """An operation: its name (for limits, metrics and logs), method, path and handler."""
+
+    operation: str
+    method: str
+    path: str  # {id} stands for one segment
+    handler: Handler
+    hot: bool = False
+
+
+async def not_found(call: Call) -> Answer:
+    """Any path that is no route."""
+    raise NotFound(f"There is no {call.scope['path']} here")
+
+
+class _Methods:
+    """The handlers of one path, by method; 405 with `Allow` for any other."""
+
+    def __init__(self, handlers: dict[str, Handler]) -> None:
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._handlers.get(scope["method"])
+        if handler is None and scope["method"] == "HEAD":
+            handler = self._handlers.get("GET")
+        await serve(handler or self._refuse, scope, receive, send)
+
+    async def _refuse(self, call: Call) -> Answer:
+        allow = ", ".join(sorted(self._handlers))
+        raise MethodNotAllowed(
+            f"{call.scope['method']} is not possible here: {allow} is", allow=allow
+        )
+
+
+def starlette_routes(routes: Iterable[Route], mounts: Iterable[str]) -> list[StarletteRoute]:
+    """Starlette's routes for each mount; a literal segment comes before `{id}`."""
+    paths: dict[str, dict[str, Handler]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = route.handler
+    ordered = sorted(paths, key=lambda path: [segment == "{id}" for segment in path.split("/")])
+    return [
+        StarletteRoute(mount + path, _Methods(paths[path]), methods=None)
+        for mount in mounts
+        for path in ordered
+    ]
+
+
+class Lanes:
+    """The app in front of the router: the hot lane, and no difference for a trailing slash."""
+
+    def __init__(self, app: ASGIApp, routes: Iterable[Route], mounts: Iterable[str]) -> None:
+        self._app = app
+        hot = [route for route in routes if route.hot]
+        self._literal = {
+            (r.method, mount + r.path): r.handler
+            for r in hot
+            if "{" not in r.path
+            for mount in mounts
+        }
+        # By what stands before and after the one {id} of a path.
+        self._shaped = {
+            (r.method, *(mount + r.path).split("{id}")): r.handler
+            for r in hot
+            if "{" in r.path
+            for mount in mounts
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        if len(path) > 1 and path[-1] == "/":
+            path = scope["path"] = path.rstrip("/") or "/"
+        handler = self._literal.get((scope["method"], path)) or self._by_shape(scope, path)
+        if handler is not None:
+            await serve(handler, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _by_shape(self, scope: Scope, path: str) -> Handler | None:
+        head, _, last = path.rpartition("/")
+        handler = self._shaped.get((scope["method"], head + "/", ""))
+        if handler is not None:
+            scope["path_params"] = {"id": last}
+            return handler
+        head, _, middle = head.rpartition("/")
+        handler = self._shaped.get((scope["method"], head + "/", "/" + last))
+        if handler is not None:
+            scope["path_params"] = {"id": middle}
+        return handler

@@ -1,0 +1,113 @@
+"""The rounds: which keeper does what, and how often. All may run any number of times.
+
+sweeper     frees what ran out; reads the due index, wakes at the next deadline
+ringer      touches bells that should have rung, so that they are heard now
+reaper      closes the intents of dead workers
+reconciler  tells the bouncer what Postgres says
+filler      puts the units of large drops on the shelf
+pruner      forgets what is past its retention
+"""
+
+from __future__ import annotations
+
+from engine.infra.postgres import Postgres
+from engine.infra.settings import Settings
+from engine.keepers.keeper import Keeper, Work
+from engine.record import store as record
+from engine.sale import drops, expire, reconcile, store
+from engine.sale.bouncer import Bouncer
+
+NEVER_SECONDS = 3_600.0
+PRUNE_BATCH = 5_000
+
+
+def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Keeper]:
+    """All keepers but those that the settings turn off."""
+    polling = settings.sweeper_poll_ms > 0
+    keepers = [
+        Keeper(
+            "sweeper",
+            sweeping(postgres, bouncer, polling),
+            settings.sweeper_poll_ms / 1000 if polling else NEVER_SECONDS,
+        ),
+        Keeper("filler", filling(postgres, bouncer), 0.5),
+        Keeper("pruner", pruning(settings, postgres), 60.0),
+    ]
+    if settings.bell == "on":
+        keepers.append(Keeper("ringer", ringing(postgres, bouncer), 0.1))
+    if settings.reaper_ms > 0:
+        keepers.append(Keeper("reaper", reaping(postgres, bouncer), settings.reaper_ms / 1000))
+    if settings.reconciler_ms > 0:
+        keepers.append(
+            Keeper("reconciler", reconciling(postgres, bouncer), settings.reconciler_ms / 1000)
+        )
+    return keepers
+
+
+def sweeping(postgres: Postgres, bouncer: Bouncer, polling: bool) -> Work:
+    """Expire what is due; with polling, be back at the next deadline."""
+
+    async def work() -> float | None:
+        await expire.expire_due(postgres, bouncer)
+        if not polling:
+            return None
+        due_ms = await expire.next_deadline_ms(postgres)
+        # A deadline that has passed and is still there is in somebody's hands: look again soon.
+        return None if due_ms is None else max(due_ms / 1000 + 0.001, 0.01)
+
+    return work
+
+
+def ringing(postgres: Postgres, bouncer: Bouncer) -> Work:
+    """Touch due bells of every warm drop."""
+
+    async def work() -> None:
+        for offer in await store.offers(postgres):
+            if offer.figures.held:
+                await bouncer.ring_due(offer.drop_id)
+
+    return work
+
+
+def reaping(postgres: Postgres, bouncer: Bouncer) -> Work:
+    """Close stale intents."""
+
+    async def work() -> None:
+        await reconcile.reap(postgres, bouncer)
+
+    return work
+
+
+def reconciling(postgres: Postgres, bouncer: Bouncer) -> Work:
+    """Tell the bouncer the news."""
+
+    async def work() -> None:
+        await postgres.refresh_epoch()
+        await reconcile.reconcile(postgres, bouncer)
+
+    return work
+
+
+def filling(postgres: Postgres, bouncer: Bouncer) -> Work:
+    """Fill; at once again while units are missing."""
+
+    async def work() -> float | None:
+        unfilled = await store.unfilled_drops(postgres)
+        if not unfilled:
+            return None
+        missing = await drops.fill(postgres)
+        await reconcile.tell(postgres, bouncer, unfilled)
+        return 0.0 if missing else None
+
+    return work
+
+
+def pruning(settings: Settings, postgres: Postgres) -> Work:
+    """Forget in small bites; at once again while there is more."""
+
+    async def work() -> float | None:
+        gone = await store.prune(postgres, settings.retention_hours, PRUNE_BATCH)
+        gone += await record.prune(postgres, settings.retention_hours, PRUNE_BATCH)
+        return 0.1 if gone >= PRUNE_BATCH else None
+
+    return work

@@ -1,0 +1,86 @@
+"""Seed: the demo on show. Made once; at every start the drop that opens in a minute is armed again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from engine.infra.ids import new_id, request_identity
+from engine.infra.postgres import Postgres, Session
+from engine.infra.settings import Settings
+from engine.ops.catalogue import BUYERS, CATALOGUE, DemoDrop
+from engine.runtime import ground
+from engine.sale import drops, reconcile, store
+from engine.sale.models import Confirm, NewDrop
+from engine.sale.store import Claim
+
+MINUTE = 60
+
+
+async def seed(settings: Settings) -> None:
+    """Create what is missing of the demo, arm the next start, and tell the bouncer."""
+    async with ground(settings) as base:
+        known = await store.drops_pictured(base.postgres, [_picture(demo) for demo in CATALOGUE])
+        if not known:
+            made = [await _create(base.postgres, demo) for demo in reversed(CATALOGUE)]
+            await _past_purchases(base.postgres, list(reversed(made)))
+        else:
+            made = await _rearm(base.postgres, known)
+        await reconcile.tell(base.postgres, base.bouncer, made)
+
+
+def _picture(demo: DemoDrop) -> str:
+    return f"/pictures/{demo.picture}.svg"
+
+
+async def _create(postgres: Postgres, demo: DemoDrop) -> int:
+    drop = NewDrop(
+        demo.name,
+        demo.price_cents,
+        demo.currency,
+        _picture(demo),
+        datetime.now(UTC) + timedelta(seconds=demo.starts_in_seconds),
+        None,
+        demo.hold_seconds,
+        demo.hold_seconds * 2,
+        demo.max_per_buyer,
+        min(demo.max_per_buyer or 10, 10),
+        demo.total_stock,
+    )
+    async with postgres.transaction() as session:
+        return await drops.create(session, drop)
+
+
+async def _rearm(postgres: Postgres, known: list[tuple[int, str, bool]]) -> list[int]:
+    """The drop that opens in a minute opens in a minute again; one that was used gets a successor."""
+    armed = []
+    for demo in CATALOGUE:
+        if demo.starts_in_seconds != MINUTE:
+            continue
+        id, touched = next(
+            (id, touched) for id, picture, touched in known if picture == _picture(demo)
+        )
+        if touched:
+            armed.append(await _create(postgres, demo))
+        else:
+            await store.move_start(postgres, id, MINUTE)
+            armed.append(id)
+    return armed
+
+
+async def _past_purchases(postgres: Postgres, ids: list[int]) -> None:
+    """Ten purchases by the same claim and confirm that a buyer's would take."""
+    live = [id for id, demo in zip(ids, CATALOGUE, strict=True) if demo.starts_in_seconds < 0]
+    roomy = [id for id in live if (await drops.one(postgres, id)).free > 1]
+    async with postgres.session() as session:
+        for n, buyer in enumerate(BUYERS):
+            await _buy(session, postgres.epoch, roomy[n * 2 // 3], buyer)
+
+
+async def _buy(session: Session, epoch: int, drop_id: int, buyer: str) -> None:
+    request = request_identity(f"seed:{buyer}", "reserve", new_id())
+    claim = Claim(request, 1, new_id(), buyer, 1)
+    await store.claim_units(session, drop_id, epoch, [claim])
+    confirm = Confirm(
+        claim.id, buyer, None, request_identity(f"seed:{buyer}", "purchase", claim.id), False
+    )
+    await store.purchase_units(session, [(confirm, new_id())])

@@ -1,0 +1,103 @@
+"""Serve: one API worker. Listens, says that it is ready, and drains when told to go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+
+import structlog
+import uvicorn
+
+from engine import app, runtime
+from engine.infra.errors import Misconfigured
+from engine.infra.settings import Settings
+
+log = structlog.get_logger()
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+BACKLOG = 2_048
+GRACE_SECONDS = 8  # for requests under way at the end
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket. Workers share the port; the kernel spreads the connections."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind((settings.host, settings.port))
+    except OSError as error:
+        raise Misconfigured(
+            f"port {settings.port} on {settings.host} cannot be had ({error.strerror}): "
+            f"stop what uses it, or choose another with PORT={settings.port + 1}"
+        ) from None
+    sock.listen(BACKLOG)
+    sock.set_inheritable(True)
+    return sock
+
+
+def say_ready() -> None:
+    """Tell a supervisor, if there is one."""
+    if (number := os.environ.get("VELVETROPE_READY_FD")) is not None:
+        os.write(int(number), b"ready\n")
+
+
+async def serve(settings: Settings) -> None:
+    """Run one worker until SIGTERM or SIGINT; returns when everything is drained."""
+    if settings.auth == "open" and settings.host not in LOOPBACK:
+        raise Misconfigured(
+            f"AUTH=open trusts every caller, so it listens on loopback only, not on {settings.host}: "
+            "use HOST=127.0.0.1, or AUTH=required with JWT_SECRET and HMAC_SECRET"
+        )
+    sock = listen(settings)
+    async with runtime.worker(settings) as routes:
+        config = uvicorn.Config(
+            app.build(routes, settings.compat_mounts),
+            loop="none",
+            http="httptools",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            backlog=BACKLOG,
+        )
+        server = uvicorn.Server(config)
+        # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
+        loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(server._serve([sock]), name="uvicorn")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _leave, server)
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        say_ready()
+        log.info("worker.ready", host=settings.host, port=settings.port)
+        await serving
+    log.info("worker.left")
+
+
+def _leave(server: uvicorn.Server) -> None:
+    server.should_exit = True
+
+
+async def keep(settings: Settings) -> None:
+    """Run one keeper process until SIGTERM or SIGINT."""
+    stop, ready = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    keeping = asyncio.create_task(runtime.keep(settings, stop, ready), name="keep")
+    readying = asyncio.create_task(ready.wait(), name="keep-ready")
+    await asyncio.wait([keeping, readying], return_when=asyncio.FIRST_COMPLETED)
+    readying.cancel()
+    if ready.is_set():
+        say_ready()
+        log.info("keeper.ready")
+    await keeping
+    log.info("keeper.left")

@@ -1,0 +1,102 @@
+"""The composition root: build every part by hand, start in order, stop in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from engine.identity.access import Door
+from engine.infra.combiner import Crew
+from engine.infra.errors import Misconfigured
+from engine.infra.health import Health
+from engine.infra.postgres import Postgres
+from engine.infra.redis import Redis
+from engine.infra.routing import Route
+from engine.infra.settings import Settings, require_secrets
+from engine.keepers.bell import Bell
+from engine.keepers.keeper import Keeper
+from engine.keepers.rounds import rounds
+from engine.pages.routes import Pages
+from engine.sale.bouncer import Bouncer
+from engine.sale.routes import SaleRoutes
+
+DRAIN_SECONDS = 10.0
+KEEPER_STATEMENT_MS = 20_000  # a slice of a large drop on a busy machine
+
+
+class Ground(msgspec.Struct, frozen=True):
+    """What every process of the engine stands on."""
+
+    settings: Settings
+    postgres: Postgres
+    redis: Redis
+    bouncer: Bouncer
+
+
+@asynccontextmanager
+async def ground(settings: Settings, statement_timeout_ms: int = 2_000) -> AsyncIterator[Ground]:
+    """Open the pools; close them last."""
+    if not settings.database_url or not settings.redis_url:
+        raise Misconfigured(
+            "DATABASE_URL and REDIS_URL are needed here (`velvetrope dev` brings its own servers)"
+        )
+    postgres = Postgres(settings, statement_timeout_ms)
+    await postgres.open()
+    redis = Redis(settings.redis_url)
+    try:
+        await postgres.refresh_epoch()
+        yield Ground(settings, postgres, redis, Bouncer(redis, postgres, settings.intent_ttl_ms))
+    finally:
+        await redis.close()
+        await postgres.close()
+
+
+@asynccontextmanager
+async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
+    """One API process: its routes. On exit it stops taking requests and drains every batch."""
+    require_secrets(settings)
+    async with ground(settings) as base:
+        crew = Crew()
+        watch = crew.start(crew.watch(), "deadlines")
+        salt = (
+            settings.hmac_secret.encode()
+            or hashlib.sha256(base.postgres.identity.encode()).digest()
+        )
+        door = Door(settings, base.postgres)
+        sale = SaleRoutes(
+            base.postgres, base.bouncer, crew, door, salt, settings.request_deadline_ms / 1000
+        )
+        try:
+            yield [*sale.routes(), *Health(base.postgres, base.redis).routes(), *Pages().routes()]
+        finally:
+            await crew.drain(DRAIN_SECONDS)
+            watch.cancel()
+
+
+async def keep(settings: Settings, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+    """One keeper process: every keeper in its own task, until told to stop."""
+    async with ground(settings, KEEPER_STATEMENT_MS) as base:
+        keepers: dict[str, Keeper] = {
+            keeper.name: keeper for keeper in rounds(settings, base.postgres, base.bouncer)
+        }
+        bell = Bell(settings.redis_url, keepers["sweeper"]) if settings.bell == "on" else None
+        tasks = [
+            asyncio.create_task(keeper.run(), name=f"keeper-{name}")
+            for name, keeper in keepers.items()
+        ]
+        if bell is not None:
+            tasks.append(asyncio.create_task(bell.listen(), name="keeper-bell"))
+        if ready is not None:
+            ready.set()
+        waiting = asyncio.create_task(stop.wait(), name="keeper-stop")
+        # A keeper never ends by itself: if one does, the process ends and is started anew.
+        await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for keeper in keepers.values():
+            keeper.leave()
+        for task in (waiting, *tasks):
+            task.cancel()
+        await asyncio.gather(waiting, *tasks, return_exceptions=True)

@@ -1,0 +1,180 @@
+"""The bouncer: one method a script of lua/. It says "no" quickly; only Postgres says "yes".
+
+Everything in Redis can be lost, stale or doubled; the only effect is refused or delayed work.
+All keys of a drop share one hash tag, and carry the identity of the database: a Redis that
+remembers another database remembers nothing.
+
+    vr1:{<database>:<drop>}:drop     figures, terms, sum of open intents
+    vr1:{<database>:<drop>}:intents  requests on their way to Postgres
+    vr1:{<database>:<drop>}:buyers   units by buyer, a suspicion
+    vr1:{<database>:<drop>}:dues     bells by the time they ring
+    vr1:{<database>:<drop>}:bell:<ms>  rings at a deadline by expiring
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from engine.infra import lua
+from engine.infra.postgres import Postgres
+from engine.infra.redis import Away, Redis
+from engine.sale.models import Figures, Offer
+
+ABI = "vr1"  # changes when the meaning of a key changes
+LIFE_SECONDS = 7 * 86_400
+ATTEMPTS_PER_EPOCH = 1 << 32
+
+_admit, _settle = lua.load("admit"), lua.load("settle")
+_stale, _ring, _inspect = lua.load("stale_intents"), lua.load("ring_due"), lua.load("inspect")
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What the bouncer said to a batch."""
+
+    word: str  # open, shut, fenced or unknown
+    available: int
+    figures: Figures | None
+    words: list[str]
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """A request that was let through and not settled yet."""
+
+    request_id: str
+    attempt: int
+    quantity: int
+    buyer: str
+
+
+class Belief(msgspec.Struct, frozen=True):
+    """What the bouncer believes of a drop."""
+
+    epoch: int
+    version: int
+    terms_version: int
+    free: int
+    open: int
+    summed: int
+    intents: int
+    oldest_ms: int  # how far the oldest intent is past its deadline; 0: none is
+
+    @property
+    def available(self) -> int:
+        """Units it would still let requests through for."""
+        return self.free - self.open
+
+
+class Bouncer:
+    """The scripts, bound to one Redis and to the identity of one database."""
+
+    def __init__(self, redis: Redis, postgres: Postgres, intent_ttl_ms: int = 5_000) -> None:
+        self._redis = redis
+        self._postgres = postgres
+        self._intent_ttl_ms = intent_ttl_ms
+
+    def _key(self, drop_id: int, name: str) -> str:
+        return f"{ABI}:{{{self._postgres.identity}:{drop_id}}}:{name}"
+
+    def _keys(self, drop_id: int, *names: str) -> dict[str, str]:
+        return {name: self._key(drop_id, name) for name in names}
+
+    def first_attempt(self) -> int:
+        """Attempts are (epoch, n) in one number, so that a later epoch's is always higher."""
+        return self._postgres.epoch * ATTEMPTS_PER_EPOCH + 1
+
+    async def admit(
+        self, drop_id: int, batch: Sequence[tuple[str, int, int, str, bool]]
+    ) -> Admission:
+        """Ask for (request, attempt, quantity, buyer, trusted) tuples. Raises `Away`."""
+        flat: list[Any] = []
+        for request, attempt, quantity, buyer, trusted in batch:
+            flat += (request, attempt, quantity, buyer, 1 if trusted else 0)
+        word, available, figures, words = await self._redis.run(
+            _admit,
+            self._keys(drop_id, "drop", "intents", "buyers"),
+            epoch=self._postgres.epoch,
+            ttl_ms=self._intent_ttl_ms,
+            batch=flat,
+        )
+        return Admission(
+            word.decode(),
+            available,
+            Figures(*figures) if figures else None,
+            [bytes(each).decode() for each in words],
+        )
+
+    async def settle(
+        self,
+        drop_id: int,
+        figures: Figures | None = None,
+        closed: Sequence[tuple[str, int, bool]] = (),
+        uses: Sequence[tuple[str, int, bool]] = (),
+        ring_ms: int = 0,
+        bell_ms: int = 0,
+        offer: Offer | None = None,
+    ) -> bool:
+        """Close intents (request, attempt, kept), tell figures, correct uses (buyer, units, exact).
+
+        Best effort: False if Redis is away. The reaper and the reconciler do it then.
+        """
+        terms: list[Any] = []
+        if offer is not None:
+            terms = [offer.terms_version, offer.starts_ms, offer.ends_ms, offer.shut]
+            terms += [offer.max_per_buyer, offer.max_per_order]
+        told: list[int] = []
+        if figures is not None:
+            told = [
+                figures.version,
+                figures.free,
+                figures.held,
+                figures.sold,
+                figures.withdrawn,
+                figures.total,
+            ]
+        keys = self._keys(drop_id, "drop", "intents", "buyers", "dues")
+        keys["bell"] = self._key(drop_id, f"bell:{bell_ms}")
+        try:
+            await self._redis.run(
+                _settle,
+                keys,
+                epoch=figures.epoch if figures is not None else self._postgres.epoch,
+                figures=told,
+                terms=terms,
+                closed=[
+                    part
+                    for request, attempt, kept in closed
+                    for part in (request, attempt, int(kept))
+                ],
+                uses=[part for buyer, units, exact in uses for part in (buyer, units, int(exact))],
+                ring_ms=ring_ms,
+                life_s=LIFE_SECONDS,
+            )
+        except Away:
+            return False
+        return True
+
+    async def tell(self, offer: Offer) -> bool:
+        """Figures and terms of a drop, if they are news."""
+        return await self.settle(offer.drop_id, figures=offer.figures, offer=offer)
+
+    async def stale_intents(self, drop_id: int, count: int) -> list[Intent]:
+        """Intents older than their worker may live. Raises `Away`."""
+        found = await self._redis.run(_stale, self._keys(drop_id, "intents"), count=count)
+        return [Intent(r.decode(), int(a), int(q), b.decode()) for r, a, q, b in found]
+
+    async def ring_due(self, drop_id: int) -> int:
+        """Touch the bells that should have rung, so that they ring now. Raises `Away`."""
+        due = await self._redis.run(_ring, self._keys(drop_id, "dues"), count=1_000)
+        if due:
+            await self._redis.touch(due)
+        return len(due)
+
+    async def inspect(self, drop_id: int, deep: bool = False) -> Belief | None:
+        """What is believed of a drop; None if it is unknown. Raises `Away`."""
+        found = await self._redis.run(
+            _inspect, self._keys(drop_id, "drop", "intents"), deep=int(deep)
+        )
+        return Belief(*found) if found else None

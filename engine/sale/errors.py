@@ -1,0 +1,97 @@
+"""How a sale says no.
+
+Refusal
+├── SoldOut                not enough left
+├── NotOpen                outside the window, or switched off
+│   └── NotStarted · Ended · Paused · Preparing
+├── LimitReached           this buyer has all that one buyer may have
+├── NotYourReservation     the hold is another buyer's
+├── HoldExpired            past its deadline, swept or not
+└── AlreadyResolved        the hold ended another way
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.infra.errors import Refusal
+
+
+class SoldOut(Refusal):
+    """No allocations remaining for this drop"""
+
+    code = "SOLD_OUT"
+    status = 409
+    retry_after_seconds = 1
+
+    def __init__(self, *, final: bool, **details: Any) -> None:
+        super().__init__(**details)
+        # Final only when Postgres said that every unit is sold or withdrawn: holds may return.
+        self.retryable = not final
+        if final:
+            self.retry_after_seconds = None
+
+
+class NotOpen(Refusal):
+    """This drop is not on sale now."""
+
+    status = 409
+
+
+class NotStarted(NotOpen):
+    """This drop has not started yet."""
+
+    code = "NOT_STARTED"
+    retryable = True
+    retry_after_seconds = 1
+
+
+class Ended(NotOpen):
+    """This drop has ended."""
+
+    code = "ENDED"
+
+
+class Paused(NotOpen):
+    """This drop is paused."""
+
+    code = "PAUSED"
+    retryable = True
+    retry_after_seconds = 5
+
+
+class Preparing(NotOpen):
+    """This drop is still being filled."""
+
+    code = "PREPARING"
+    retryable = True
+    retry_after_seconds = 2
+
+
+class LimitReached(Refusal):
+    """You already have as many units of this drop as one buyer may have."""
+
+    code = "LIMIT_REACHED"
+    status = 409
+    retry_after_seconds = 5
+
+
+class NotYourReservation(Refusal):
+    """This reservation belongs to another buyer."""
+
+    code = "NOT_YOUR_RESERVATION"
+    status = 403
+
+
+class HoldExpired(Refusal):
+    """The hold ran out before this."""
+
+    code = "HOLD_EXPIRED"
+    status = 410
+
+
+class AlreadyResolved(Refusal):
+    """The hold has already ended another way."""
+
+    code = "ALREADY_RESOLVED"
+    status = 409

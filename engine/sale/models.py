@@ -1,0 +1,169 @@
+"""The sale's words: drops, holds, purchases, and the figures of a drop's stock."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Status = Literal["active", "paying", "purchased", "expired", "released", "refunded"]
+DropStatus = Literal["preparing", "upcoming", "live", "sold_out", "ended", "paused"]
+
+UNIT_ID_SHIFT = 20  # a unit's id is drop id · 2^20 + number, so it names its drop
+
+
+def unit_id(drop_id: int, number: int) -> int:
+    """The public id of a unit."""
+    return (drop_id << UNIT_ID_SHIFT) + number
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """A drop's stock at one version. Of two figures the one with the higher (epoch, version) is
+    newer, whoever tells them and in whatever order."""
+
+    epoch: int
+    version: int
+    free: int
+    held: int
+    sold: int
+    withdrawn: int
+    total: int
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can come back: all is sold or withdrawn."""
+        return self.sold + self.withdrawn == self.total
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """All that the bouncer is told of a drop: figures and terms, each with its own version."""
+
+    drop_id: int
+    figures: Figures
+    terms_version: int
+    starts_ms: int
+    ends_ms: int  # 0: no end
+    shut: str  # preparing, a reason of a pause, or nothing
+    max_per_buyer: int  # 0: no limit
+    max_per_order: int
+
+
+class Reserve(msgspec.Struct, frozen=True):
+    """A wish to hold units of a drop."""
+
+    drop_id: int
+    buyer: str
+    quantity: int
+    request_id: str  # 32 hex digits: who asked, under which Idempotency-Key
+    keyed: bool  # whether the key came from the client
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Units that are a buyer's until a deadline."""
+
+    id: str
+    drop_id: int
+    buyer: str
+    quantity: int
+    units: list[int]
+    status: str
+    amount_cents: int
+    currency: str
+    expires_at: datetime
+    server_time: datetime
+    available: int | None = None  # free units when the hold was made; None when told later
+    replayed: bool = False
+
+    def answers(self, wish: Reserve) -> bool:
+        """Whether this hold is what the wish asked for: the request's fingerprint."""
+        return (self.drop_id, self.buyer, self.quantity) == (
+            wish.drop_id,
+            wish.buyer,
+            wish.quantity,
+        )
+
+
+class Confirm(msgspec.Struct, frozen=True):
+    """A wish to buy a hold. `buyer` None stands for its owner."""
+
+    reservation_id: str
+    buyer: str | None
+    reference: str | None
+    request_id: str
+    keyed: bool
+
+
+class Purchase(msgspec.Struct, frozen=True):
+    """A hold that was bought."""
+
+    id: str
+    request_id: str
+    reservation_id: str
+    drop_id: int
+    buyer: str
+    quantity: int
+    units: list[int]
+    amount_cents: int
+    currency: str
+    purchased_at: datetime
+    reference: str | None
+
+
+class Release(msgspec.Struct, frozen=True):
+    """A wish to give a hold back. `buyer` None stands for its owner."""
+
+    reservation_id: str
+    buyer: str | None
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """What a return of units did to one drop, and whose units they were."""
+
+    drop_id: int
+    figures: Figures
+    reservations: list[str]
+    buyers: list[str]
+    quantities: list[int]
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """A drop with its stock, as it stands now."""
+
+    id: int
+    name: str
+    price_cents: int
+    currency: str
+    image_url: str | None
+    starts_at: datetime
+    ends_at: datetime | None
+    status: str
+    paused_reason: str | None
+    hold_seconds: int
+    max_hold_seconds: int
+    max_per_buyer: int | None
+    max_per_order: int
+    total_stock: int
+    version: int
+    free: int
+    held: int
+    sold: int
+    withdrawn: int
+    created_at: datetime
+    server_time: datetime
+
+
+class NewDrop(msgspec.Struct, frozen=True):
+    """A drop to be."""
+
+    name: str
+    price_cents: int
+    currency: str
+    image_url: str | None
+    starts_at: datetime | None  # None: now, by Postgres's clock
+    ends_at: datetime | None
+    hold_seconds: int
+    max_hold_seconds: int
+    max_per_buyer: int | None
+    max_per_order: int
+    total_stock: int

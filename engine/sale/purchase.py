@@ -1,0 +1,152 @@
+"""Purchase: held → sold, once, before the deadline.
+
+Confirms are combined like reservations: one statement buys a batch of holds. The statement may be
+run twice with the effect of once, so a lost reply is answered by running it again; a hold past
+its deadline by Postgres's clock is not bought, whether or not anybody swept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from engine.infra.combiner import Combiner, Crew, Seat
+from engine.infra.errors import IdempotencyMismatch, NotFound, Problem, Retryable
+from engine.infra.ids import new_id
+from engine.infra.postgres import Postgres, Undone, Unknown, Unreachable
+from engine.sale import store
+from engine.sale.bouncer import Bouncer
+from engine.sale.errors import AlreadyResolved, HoldExpired, NotYourReservation
+from engine.sale.models import Confirm, Figures, Hold, Purchase
+
+
+class Bought(msgspec.Struct, frozen=True):
+    """A purchase, and what kind of answer it is.
+
+    new       this request made it                         201
+    replayed  this request made it, an earlier time        201, Idempotent-Replayed
+    repeated  another request of the same buyer made it    200
+    """
+
+    purchase: Purchase
+    word: str
+
+
+Chair = Seat[Confirm, Bought]
+
+
+class Purchasing:
+    """The purchases of one worker."""
+
+    def __init__(
+        self, postgres: Postgres, bouncer: Bouncer, crew: Crew, deadline_seconds: float = 5.0
+    ) -> None:
+        self._postgres = postgres
+        self._bouncer = bouncer
+        self._queue: Combiner[Confirm, Bought] = Combiner(
+            crew, "purchase", self._buy, deadline_seconds=deadline_seconds
+        )
+
+    async def purchase(self, wish: Confirm) -> Bought:
+        """Buy a hold. Raises what errors.py lists, `NotFound`, `Retryable`, `OutcomeUnknown`."""
+        return await asyncio.shield(self._queue.put(wish).future)
+
+    async def _buy(self, seats: list[Chair]) -> None:
+        """One batch; halved when Postgres refuses it for a reason of its own."""
+        confirms = [(seat.wish, new_id()) for seat in seats]
+        until = max(seat.deadline for seat in seats)
+        try:
+            drops = await self._send(seats, confirms, until)
+        except Undone:
+            if len(seats) > 1:
+                await self._buy(seats[: len(seats) // 2])
+                await self._buy(seats[len(seats) // 2 :])
+            else:
+                seats[0].fail(Retryable())
+            return
+        bought = {id for _, _, ids in drops for id in ids}
+        await self._answer(seats, bought)
+        for drop_id, figures, _ in drops:
+            await self._bouncer.settle(drop_id, figures)
+
+    async def _send(
+        self, seats: list[Chair], confirms: list[tuple[Confirm, str]], until: float
+    ) -> list[tuple[int, Figures, list[str]]]:
+        """Buy; again after a deadlock or a lost reply. What stays unknown stays at risk."""
+        while True:
+            try:
+                async with self._postgres.session() as session:
+                    for seat in seats:
+                        seat.at_risk = True
+                    return await store.purchase_units(session, confirms)
+            except Undone as undone:
+                if not undone.transient or time.monotonic() >= until:
+                    for seat in seats:
+                        seat.at_risk = False
+                    raise
+            except (Unknown, Unreachable) as error:
+                if time.monotonic() >= until:
+                    raise Unreachable from error
+            await asyncio.sleep(0.02)
+
+    async def _answer(self, seats: list[Chair], bought: set[str]) -> None:
+        """Tell every seat what became of its hold."""
+        reservations = [seat.wish.reservation_id for seat in seats]
+        async with self._postgres.session() as session:
+            purchases = await store.find_purchases_by_reservation(session, reservations)
+            others = [
+                seat
+                for seat in seats
+                if _is_not_mine(purchases.get(seat.wish.reservation_id), seat)
+            ]
+            made = await store.find_purchases_by_request(
+                session, [seat.wish.request_id for seat in others if seat.wish.keyed]
+            )
+            holds = await store.find_reservations(
+                session, [seat.wish.reservation_id for seat in others]
+            )
+        for seat in seats:
+            wish = seat.wish
+            purchase = purchases.get(wish.reservation_id)
+            if purchase is not None and purchase.request_id == wish.request_id:
+                _tell_mine(seat, purchase, wish.reservation_id in bought)
+            elif wish.request_id in made:
+                seat.fail(IdempotencyMismatch())
+            else:
+                _tell_other(seat, purchase, holds.get(wish.reservation_id))
+
+
+def _is_not_mine(purchase: Purchase | None, seat: Chair) -> bool:
+    return purchase is None or purchase.request_id != seat.wish.request_id
+
+
+def _tell_mine(seat: Chair, purchase: Purchase, new: bool) -> None:
+    wish = seat.wish
+    if purchase.reference != wish.reference or (wish.buyer or purchase.buyer) != purchase.buyer:
+        seat.fail(IdempotencyMismatch())
+    else:
+        seat.answer(Bought(purchase, "new" if new else "replayed"))
+
+
+def _tell_other(seat: Chair, purchase: Purchase | None, hold: Hold | None) -> None:
+    """Another request was first, or the hold cannot be bought."""
+    wish = seat.wish
+    if hold is None:
+        seat.fail(NotFound(f"There is no reservation {wish.reservation_id}"))
+    elif wish.buyer is not None and wish.buyer != hold.buyer:
+        seat.fail(NotYourReservation())
+    elif purchase is not None and wish.reference in (None, purchase.reference):
+        seat.answer(Bought(purchase, "repeated"))
+    else:
+        seat.fail(why_not(hold))
+
+
+def why_not(hold: Hold) -> Problem:
+    """Why a hold can be neither bought nor released."""
+    if hold.status == "expired":
+        return HoldExpired(status="expired")
+    if hold.status in ("active", "paying"):
+        return Retryable()  # it was in somebody's hands just now
+    return AlreadyResolved(status=hold.status)

@@ -1,0 +1,77 @@
+"""Reconcile: make the bouncer agree with Postgres, and end what dead workers left behind.
+
+Every step is "set if newer" or keyed by its intent, so any number may run, late ones and zombies
+included.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from engine.infra.ids import new_id
+from engine.infra.postgres import Postgres
+from engine.sale import store
+from engine.sale.bouncer import Bouncer, Intent
+from engine.sale.models import Offer
+from engine.sale.store import Claim
+
+log = structlog.get_logger()
+
+REAP_BATCH = 500
+
+
+async def reconcile(postgres: Postgres, bouncer: Bouncer) -> int:
+    """Tell the bouncer what is news to it; how many drops were. Raises `Away`."""
+    told = 0
+    # Beliefs first, truth second: then a belief can only be older than the truth, unless
+    # Postgres itself has lost history.
+    warm = [offer.drop_id for offer in await store.offers(postgres)]
+    beliefs = {drop_id: await bouncer.inspect(drop_id) for drop_id in warm}
+    for offer in await store.offers(postgres, warm):
+        belief = beliefs[offer.drop_id]
+        seen = (belief.epoch, belief.version) if belief is not None else (0, -1)
+        truth = (offer.figures.epoch, offer.figures.version)
+        if seen > truth:
+            log.error("reconcile.history_lost", drop_id=offer.drop_id, seen=seen, truth=truth)
+            await postgres.refresh_epoch(seen=seen[0])
+            told += await tell(postgres, bouncer, [offer.drop_id])
+        elif seen < truth or belief is None or belief.terms_version < offer.terms_version:
+            told += await bouncer.tell(offer)
+    return told
+
+
+async def tell(postgres: Postgres, bouncer: Bouncer, drop_ids: list[int]) -> int:
+    """Tell the bouncer of these drops now; how many were told."""
+    told = 0
+    for offer in await store.offers(postgres, drop_ids):
+        told += await bouncer.tell(offer)
+    return told
+
+
+async def reap(postgres: Postgres, bouncer: Bouncer) -> int:
+    """Close the intents of dead workers; how many. Raises `Away`.
+
+    A tombstone makes each outcome definite first. Reaping a live worker's intent is safe: its
+    claim is then blocked and tries again.
+    """
+    closed = 0
+    for offer in await store.offers(postgres):
+        intents = await bouncer.stale_intents(offer.drop_id, REAP_BATCH)
+        if intents:
+            closed += await _close(postgres, bouncer, offer, intents)
+    return closed
+
+
+async def _close(postgres: Postgres, bouncer: Bouncer, offer: Offer, intents: list[Intent]) -> int:
+    intents = sorted(intents[:REAP_BATCH], key=lambda intent: intent.request_id)
+    claims = [Claim(i.request_id, i.attempt, new_id(), i.buyer, i.quantity) for i in intents]
+    words, figures = await store.abort_requests(postgres, offer.drop_id, claims)
+    await bouncer.settle(
+        offer.drop_id,
+        figures,
+        closed=[(c.request_id, c.attempt, w == "held") for c, w in zip(claims, words, strict=True)],
+    )
+    log.warning(
+        "reap.closed", drop_id=offer.drop_id, intents=len(intents), held=words.count("held")
+    )
+    return len(intents)

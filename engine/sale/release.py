@@ -1,0 +1,109 @@
+"""Release: held → free, because the buyer said so. On sale again at once; repeating it is fine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from engine.infra.combiner import Combiner, Crew, Seat
+from engine.infra.errors import NotFound, Retryable
+from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
+from engine.sale import store
+from engine.sale.bouncer import Bouncer
+from engine.sale.errors import NotYourReservation
+from engine.sale.models import Hold, Release, Returned
+from engine.sale.purchase import why_not
+
+Chair = Seat[Release, None]
+
+
+class Releasing:
+    """The releases of one worker."""
+
+    def __init__(
+        self, postgres: Postgres, bouncer: Bouncer, crew: Crew, deadline_seconds: float = 5.0
+    ) -> None:
+        self._postgres = postgres
+        self._bouncer = bouncer
+        self._queue: Combiner[Release, None] = Combiner(
+            crew, "release", self._give_back, deadline_seconds=deadline_seconds
+        )
+
+    async def release(self, wish: Release) -> None:
+        """Give a hold back. Raises `NotFound`, `NotYourReservation`, `HoldExpired`, `AlreadyResolved`."""
+        await asyncio.shield(self._queue.put(wish).future)
+
+    async def release_within(self, session: Session, wish: Release) -> list[Returned]:
+        """The same inside a transaction; the caller publishes what was returned after its commit."""
+        returned = await store.release_holds(session, [wish])
+        if not returned:
+            check(wish, await store.find_reservation(session, wish.reservation_id))
+        return returned
+
+    async def publish(self, returned: list[Returned]) -> None:
+        """Tell the bouncer what came back, and that its buyers use less."""
+        await publish_returned(self._bouncer, returned)
+
+    async def _give_back(self, seats: list[Chair]) -> None:
+        try:
+            returned = await self._send(seats, max(seat.deadline for seat in seats))
+        except Undone:
+            if len(seats) > 1:
+                await self._give_back(seats[: len(seats) // 2])
+                await self._give_back(seats[len(seats) // 2 :])
+            else:
+                seats[0].fail(Retryable())
+            return
+        done = {id for drop in returned for id in drop.reservations}
+        others = [seat for seat in seats if seat.wish.reservation_id not in done]
+        if others:
+            ids = [seat.wish.reservation_id for seat in others]
+            holds = await store.find_reservations(self._postgres, ids)
+            for seat in others:
+                try:
+                    check(seat.wish, holds.get(seat.wish.reservation_id))
+                    seat.answer(None)
+                except Exception as problem:
+                    seat.fail(problem)
+        for seat in seats:
+            if seat.wish.reservation_id in done:
+                seat.answer(None)
+        await publish_returned(self._bouncer, returned)
+
+    async def _send(self, seats: list[Chair], until: float) -> list[Returned]:
+        """Release; again after a deadlock or a lost reply: twice is once."""
+        while True:
+            try:
+                async with self._postgres.session() as session:
+                    for seat in seats:
+                        seat.at_risk = True
+                    return await store.release_holds(session, [seat.wish for seat in seats])
+            except Undone as undone:
+                if not undone.transient or time.monotonic() >= until:
+                    for seat in seats:
+                        seat.at_risk = False
+                    raise
+            except (Unknown, Unreachable) as error:
+                if time.monotonic() >= until:
+                    raise Unreachable from error
+            await asyncio.sleep(0.02)
+
+
+def check(wish: Release, hold: Hold | None) -> None:
+    """Why a release returned nothing; no error if the hold was given back before."""
+    if hold is None:
+        raise NotFound(f"There is no reservation {wish.reservation_id}")
+    if wish.buyer is not None and wish.buyer != hold.buyer:
+        raise NotYourReservation
+    if hold.status != "released":
+        raise why_not(hold)
+
+
+async def publish_returned(bouncer: Bouncer, returned: list[Returned]) -> None:
+    """Tell the bouncer of units that came back, drop by drop."""
+    for drop in returned:
+        uses = [
+            (buyer, -units, False)
+            for buyer, units in zip(drop.buyers, drop.quantities, strict=True)
+        ]
+        await bouncer.settle(drop.drop_id, drop.figures, uses=uses)

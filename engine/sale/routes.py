@@ -1,0 +1,407 @@
+"""HTTP in, verb, HTTP out: the sale's operations. Every handler is a translation, no more."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+
+from engine.identity.access import Door, buyer_named, require, require_admin
+from engine.identity.models import Caller
+from engine.infra.combiner import Crew
+from engine.infra.errors import NotFound
+from engine.infra.http import Answer, Call, Page, either, encode, invalid, iso, listing, page_of
+from engine.infra.ids import parse_id, request_identity
+from engine.infra.postgres import Postgres, Session
+from engine.infra.routing import Route
+from engine.record import idempotency
+from engine.record.idempotency import REPLAYED
+from engine.sale import audit as audits
+from engine.sale import drops, reconcile, store, views
+from engine.sale.bouncer import Bouncer
+from engine.sale.errors import NotYourReservation
+from engine.sale.models import Confirm, Drop, Release, Reserve, Returned
+from engine.sale.purchase import Purchasing
+from engine.sale.release import Releasing
+from engine.sale.reserve import Reserving
+
+STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
+
+
+class SaleRoutes:
+    """The handlers, and what they need."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        bouncer: Bouncer,
+        crew: Crew,
+        door: Door,
+        salt: bytes,
+        deadline_seconds: float,
+    ) -> None:
+        self._postgres, self._bouncer, self._crew, self._door = postgres, bouncer, crew, door
+        self._salt = salt
+        self._reserving = Reserving(postgres, bouncer, crew, deadline_seconds)
+        self._purchasing = Purchasing(postgres, bouncer, crew, deadline_seconds)
+        self._releasing = Releasing(postgres, bouncer, crew, deadline_seconds)
+
+    def routes(self) -> list[Route]:
+        """The table: operation, method, path, handler, and whether it is hot."""
+        return [
+            Route("reserve", "POST", "/reservations", self.reserve, hot=True),
+            Route("reserve", "POST", "/reserve/{id}", self.reserve, hot=True),
+            Route("list_reservations", "GET", "/reservations", self.list_reservations),
+            Route("show_reservation", "GET", "/reservations/{id}", self.show_reservation),
+            Route("release", "DELETE", "/reservations/{id}", self.release),
+            Route("purchase", "POST", "/purchases", self.purchase, hot=True),
+            Route("purchase", "POST", "/purchase/{id}", self.purchase, hot=True),
+            Route("list_purchases", "GET", "/purchases/mine", self.list_purchases),
+            Route("show_purchase", "GET", "/purchases/{id}", self.show_purchase),
+            Route("list_drops", "GET", "/drops", self.list_drops),
+            Route("create_drop", "POST", "/drops", self.create_drop),
+            Route("show_drop", "GET", "/drops/{id}", self.show_drop),
+            Route("stock", "GET", "/drops/{id}/stock", self.stock, hot=True),
+            Route("audit", "GET", "/drops/{id}/audit", self.audit),
+            Route("pause", "POST", "/drops/{id}/pause", self.pause),
+            Route("resume", "POST", "/drops/{id}/resume", self.resume),
+            Route("close", "POST", "/drops/{id}/close", self.close),
+        ]
+
+    # ── holds ────────────────────────────────────────────────────────────────────────────────
+
+    async def reserve(self, call: Call) -> Answer:
+        """POST /reservations: 201 with the hold."""
+        caller = await self._door.caller(call)
+        require(caller, "sale:write")
+        body = views.reserve_body(call)
+        drop_id = _drop_id(call, body)
+        buyer = _must_be_named(buyer_named(caller, body.buyer))
+        request_id, keyed = _request(call, caller, buyer, "reserve")
+        wish = Reserve(drop_id, buyer, body.units_wanted, request_id, keyed)
+        hold = await self._reserving.reserve(wish)
+        return Answer(views.hold_view(hold), 201, [REPLAYED] if hold.replayed else None)
+
+    async def list_reservations(self, call: Call) -> Answer:
+        """GET /reservations: my live holds, newest first."""
+        caller = await self._door.caller(call)
+        require(caller, "sale:read")
+        buyer, page = _buyer_of_list(caller, call), page_of(call)
+        before = _before(page)
+        holds = await store.list_reservations(
+            self._postgres, buyer, before, page.limit + 1, page.skip
+        )
+        items = await store.count_reservations(self._postgres, buyer) if page.page else None
+        rows = [views.hold_view(hold) for hold in holds[: page.limit]]
+        return Answer(
+            listing(
+                rows, page, holds[page.limit - 1].id if len(holds) > page.limit else None, items
+            )
+        )
+
+    async def show_reservation(self, call: Call) -> Answer:
+        """GET /reservations/{id}: one hold, any status."""
+        caller = await self._door.caller(call)
+        require(caller, "sale:read")
+        id = _uuid(call, "reservation")
+        hold = await store.find_reservation(self._postgres, id)
+        if hold is None:
+            raise NotFound(f"There is no reservation {id}")
+        _check_owner(caller, call, hold.buyer)
+        return Answer(views.hold_view(hold))
+
+    async def release(self, call: Call) -> Answer:
+        """DELETE /reservations/{id}: 204, on sale again at once; repeating it is 204."""
+        caller = await self._door.caller(call)
+        require(caller, "sale:write")
+        id = _uuid(call, "reservation")
+        named = call.query.get("userId", call.query.get("user_id"))
+        buyer = None if caller.kind == "admin" else buyer_named(caller, named)
+        request_id, keyed = _request(call, caller, buyer or "owner", "release")
+        wish = Release(id, buyer)
+        if not keyed:
+            await self._releasing.release(wish)
+            return Answer(status=204)
+        returned: list[Returned] = []
+
+        async def effect(session: Session) -> Answer:
+            returned.extend(await self._releasing.release_within(session, wish))
+            return Answer(status=204)
+
+        async def publish() -> None:
+            await self._releasing.publish(returned)
+
+        return await self._once(request_id, f"release {id} {buyer}", effect, publish)
+
+    # ── purchases ────────────────────────────────────────────────────────────────────────────
+
+    async def purchase(self, call: Call) -> Answer:
+        """POST /purchases: 201 with the purchase, 200 if it was bought before."""
+        caller = await self._door.caller(call)
+        require(caller, "sale:write")
+        body = views.confirm_body(call)
+        id = _reservation_id(call, body)
+        buyer = buyer_named(caller, body.buyer)
+        request_id, keyed = _request(call, caller, buyer or "owner", "purchase")
+        bought = await self._purchasing.purchase(
+            Confirm(id, buyer, body.reference, request_id, keyed)
+        )
+        status = 200 if bought.word == "repeated" else 201
+        headers = [REPLAYED] if bought.word == "replayed" else None
+        return Answer(views.purchase_view(bought.purchase), status, headers)
+
+    async def list_purchases(self, call: Call) -> Answer:
+        """GET /purchases/mine: what I bought, newest first, each with its drop."""
+        caller = await self._door.caller(call)
+        require(caller, "sale:read")
+        buyer, page = _buyer_of_list(caller, call), page_of(call)
+        before = _before(page)
+        found = await store.list_purchases(self._postgres, buyer, before, page.limit + 1, page.skip)
+        items = await store.count_purchases(self._postgres, buyer) if page.page else None
+        shown = found[: page.limit]
+        sold = {drop.id: drop for drop in await self._drops({each.drop_id for each in shown})}
+        rows = [views.purchase_view(each, views.drop_view(sold[each.drop_id])) for each in shown]
+        return Answer(
+            listing(
+                rows, page, found[page.limit - 1].id if len(found) > page.limit else None, items
+            )
+        )
+
+    async def show_purchase(self, call: Call) -> Answer:
+        """GET /purchases/{id}: one purchase with its drop."""
+        caller = await self._door.caller(call)
+        require(caller, "sale:read")
+        id = _uuid(call, "purchase")
+        purchase = await store.find_purchase(self._postgres, id)
+        if purchase is None:
+            raise NotFound(f"There is no purchase {id}")
+        _check_owner(caller, call, purchase.buyer)
+        drop = await drops.one(self._postgres, purchase.drop_id)
+        return Answer(views.purchase_view(purchase, views.drop_view(drop)))
+
+    # ── drops ────────────────────────────────────────────────────────────────────────────────
+
+    async def list_drops(self, call: Call) -> Answer:
+        """GET /drops: newest first, with stock and the three newest buyers."""
+        await self._door.caller(call)
+        page, statuses = page_of(call), _statuses(call)
+        before = _drop_number(page.cursor) if page.cursor is not None else None
+        if page.cursor is not None and before is None:
+            raise invalid("cursor", "not a cursor of this list")
+        found = await store.list_drops(
+            self._postgres, None, statuses, before, page.limit + 1, page.skip
+        )
+        items = await store.count_drops(self._postgres, statuses) if page.page else None
+        rows = await self._shown(found[: page.limit])
+        cursor = str(found[page.limit - 1].id) if len(found) > page.limit else None
+        return Answer(listing(rows, page, cursor, items))
+
+    async def show_drop(self, call: Call) -> Answer:
+        """GET /drops/{id}."""
+        await self._door.caller(call)
+        return Answer(
+            (await self._shown([await drops.one(self._postgres, _drop_in_path(call))]))[0]
+        )
+
+    async def stock(self, call: Call) -> Answer:
+        """GET /drops/{id}/stock: the cheap poll."""
+        await self._door.caller(call)
+        drop_id = _drop_in_path(call)
+        stock = await store.stock_of(self._postgres, drop_id)
+        if stock is None:
+            raise NotFound(f"There is no drop {drop_id}")
+        tag = b'"%d-%d"' % (drop_id, stock.version)
+        headers = [(b"etag", tag), (b"cache-control", b"max-age=1")]
+        if call.headers.get(b"if-none-match") == tag:
+            return Answer(status=304, headers=headers)
+        return Answer(views.stock_view(drop_id, stock), headers=headers)
+
+    async def audit(self, call: Call) -> Answer:
+        """GET /drops/{id}/audit: does it add up?"""
+        await self._door.caller(call)
+        drop_id = _drop_in_path(call)
+        found = await audits.audit(self._postgres, self._bouncer, drop_id)
+        if found is None:
+            raise NotFound(f"There is no drop {drop_id}")
+        return Answer(found)
+
+    async def create_drop(self, call: Call) -> Answer:
+        """POST /drops: 201 at once; a large drop is filled by a keeper."""
+        caller = await self._door.caller(call)
+        require_admin(caller)
+        wish = views.new_drop(views.drop_body(call))
+        request_id, _ = _request(call, caller, "operator", "create_drop")
+        created: list[int] = []
+
+        async def effect(session: Session) -> Answer:
+            created.append(await drops.create(session, wish))
+            return Answer(views.drop_view(await drops.one(session, created[0]), []), 201)
+
+        async def publish() -> None:
+            await reconcile.tell(self._postgres, self._bouncer, created)
+
+        return await self._once(request_id, encode(wish).decode(), effect, publish)
+
+    async def pause(self, call: Call) -> Answer:
+        """POST /drops/{id}/pause: nobody reserves; live holds can still be bought."""
+        return await self._switch(
+            call, "pause", lambda session, id: drops.pause(session, id, "admin")
+        )
+
+    async def resume(self, call: Call) -> Answer:
+        """POST /drops/{id}/resume."""
+        return await self._switch(
+            call, "resume", lambda session, id: drops.pause(session, id, None)
+        )
+
+    async def close(self, call: Call) -> Answer:
+        """POST /drops/{id}/close: it ends now."""
+        return await self._switch(call, "close", drops.close)
+
+    async def _switch(
+        self, call: Call, operation: str, change: Callable[[Session, int], Awaitable[None]]
+    ) -> Answer:
+        caller = await self._door.caller(call)
+        require_admin(caller)
+        drop_id = _drop_in_path(call)
+        request_id, _ = _request(call, caller, "operator", operation)
+
+        async def effect(session: Session) -> Answer:
+            await change(session, drop_id)
+            return Answer(views.drop_view(await drops.one(session, drop_id)))
+
+        async def publish() -> None:
+            await reconcile.tell(self._postgres, self._bouncer, [drop_id])
+
+        return await self._once(request_id, f"{operation} {drop_id}", effect, publish)
+
+    async def _once(
+        self,
+        request_id: str,
+        meaning: str,
+        effect: Callable[[Session], Awaitable[Answer]],
+        publish: Callable[[], Awaitable[None]],
+    ) -> Answer:
+        """Do it once and tell the bouncer, in a task of the worker: a client who leaves stops nothing."""
+
+        async def work() -> Answer:
+            answer = await idempotency.once(self._postgres, request_id, meaning, effect)
+            await publish()
+            return answer
+
+        return await self._crew.finish(work(), "once")
+
+    async def _drops(self, ids: set[int]) -> list[Drop]:
+        return (
+            await store.list_drops(self._postgres, ids=sorted(ids), count=len(ids)) if ids else []
+        )
+
+    async def _shown(self, found: list[Drop]) -> list[views.DropView]:
+        """Drops with their newest buyers: two queries whatever the page size."""
+        recent = (
+            await store.recent_purchases(self._postgres, [drop.id for drop in found])
+            if found
+            else {}
+        )
+        return [
+            views.drop_view(
+                drop,
+                [
+                    {"username": views.public_name(self._salt, buyer), "purchasedAt": iso(moment)}
+                    for buyer, moment in recent.get(drop.id, [])
+                ],
+            )
+            for drop in found
+        ]
+
+
+def _request(call: Call, caller: Caller, buyer: str, operation: str) -> tuple[str, bool]:
+    """The request's identity, and whether its key is the client's. The key is echoed."""
+    given = call.idempotency_key()
+    call.key = given or secrets.token_hex(16)
+    subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
+    return request_identity(f"{caller.kind}:{subject}", operation, call.key), given is not None
+
+
+def _must_be_named(buyer: str | None) -> str:
+    if buyer is None:
+        raise invalid("userId", "required: whose reservation is it?")
+    return buyer
+
+
+def _buyer_of_list(caller: Caller, call: Call) -> str:
+    named = call.query.get("userId", call.query.get("user_id"))
+    return _must_be_named(buyer_named(caller, named))
+
+
+def _check_owner(caller: Caller, call: Call, owner: str) -> None:
+    named = call.query.get("userId", call.query.get("user_id"))
+    if caller.kind == "admin":
+        return
+    buyer = buyer_named(caller, named)
+    if buyer is not None and buyer != owner:
+        raise NotYourReservation
+
+
+def _drop_number(text: str) -> int | None:
+    """A drop id from text, or None: a malformed id names nothing."""
+    if not text.isascii() or not text.isdigit() or len(text) > 13:
+        return None
+    return int(text) if 1 <= int(text) <= views.DROP_ID_MAX else None
+
+
+def _drop_in_path(call: Call) -> int:
+    drop_id = _drop_number(call.params["id"])
+    if drop_id is None:
+        raise NotFound("There is no such drop")
+    return drop_id
+
+
+def _drop_id(call: Call, body: views.ReserveBody) -> int:
+    """The drop of a reservation: from the path, or from the body under either name."""
+    if "id" in call.params:
+        return _drop_in_path(call)
+    given = either("dropId", body.drop_id, body.drop_id_snake)
+    if given is None:
+        raise invalid("dropId", "required")
+    drop_id = _drop_number(str(given))
+    if drop_id is None:
+        raise invalid("dropId", "not a drop's id")
+    return drop_id
+
+
+def _uuid(call: Call, thing: str) -> str:
+    found = parse_id(call.params["id"])
+    if found is None:
+        raise NotFound(f"There is no such {thing}")
+    return str(found)
+
+
+def _reservation_id(call: Call, body: views.ConfirmBody) -> str:
+    if "id" in call.params:
+        return _uuid(call, "reservation")
+    given = either("reservationId", body.reservation_id, body.reservation_id_snake)
+    if given is None:
+        raise invalid("reservationId", "required")
+    found = parse_id(given)
+    if found is None:
+        raise NotFound("There is no such reservation")
+    return str(found)
+
+
+def _before(page: Page) -> str | None:
+    if page.cursor is None:
+        return None
+    found = parse_id(page.cursor)
+    if found is None:
+        raise invalid("cursor", "not a cursor of this list")
+    return str(found)
+
+
+def _statuses(call: Call) -> list[str] | None:
+    given = call.query.get("status")
+    if not given:
+        return None
+    statuses = given.split(",")
+    if unknown := [status for status in statuses if status not in STATUSES]:
+        raise invalid("status", f"{unknown[0]!r} is none of {', '.join(STATUSES)}")
+    return statuses

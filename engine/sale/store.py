@@ -1,0 +1,409 @@
+"""Postgres for the sale: one function a query of sql/queries/sale.sql. Rows become Structs here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from engine.infra import sql
+from engine.infra.postgres import Postgres, Session
+from engine.sale.models import (
+    Confirm,
+    Drop,
+    Figures,
+    Hold,
+    NewDrop,
+    Offer,
+    Purchase,
+    Release,
+    Returned,
+)
+
+_queries = sql.load("sale")
+_claim_units, _abort_requests = _queries["claim_units"], _queries["abort_requests"]
+
+Caller = Postgres | Session
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """One request of a batch: the wish, its attempt, and the id its hold will have."""
+
+    request_id: str
+    attempt: int
+    id: str
+    buyer: str
+    quantity: int
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """What a claim did. `words` None: every request got its units (the fast path)."""
+
+    words: list[str] | None
+    stored_attempts: list[int] | None
+    numbers: list[int]
+    figures: Figures | None  # None: no such drop
+    created_at: datetime
+    expires_at: datetime
+    available: int
+    price_cents: int
+    currency: str
+
+
+def _figures(row: Any) -> Figures:
+    return Figures(
+        row["epoch"],
+        row["version"],
+        row["free"],
+        row["held"],
+        row["sold"],
+        row["withdrawn"],
+        row["total"],
+    )
+
+
+async def claim_units(
+    session: Session, drop_id: int, epoch: int, claims: Sequence[Claim]
+) -> Claimed:
+    """Claim units for a batch, sorted by request."""
+    once: dict[str, int] = {}
+    owners: list[str] = []
+    for claim in claims:
+        once[claim.buyer] = once.get(claim.buyer, 0) + claim.quantity
+        if claim.quantity == 1:
+            owners.append(claim.id)
+        else:
+            owners += [claim.id] * claim.quantity
+    buyers_once = sorted(once)
+    row = await session.call(
+        _claim_units,
+        drop_id=drop_id,
+        epoch=epoch,
+        requests=[claim.request_id for claim in claims],
+        attempts=[claim.attempt for claim in claims],
+        ids=[claim.id for claim in claims],
+        buyers=[claim.buyer for claim in claims],
+        quantities=[claim.quantity for claim in claims],
+        owners=owners,
+        buyers_once=buyers_once,
+        units_once=[once[buyer] for buyer in buyers_once],
+    )
+    known = row["version"] is not None and row["epoch"] is not None
+    return Claimed(
+        row["words"],
+        row["stored_attempts"],
+        row["numbers"] or [],
+        _figures(row) if known else None,
+        row["created_at"],
+        row["expires_at"],
+        row["available"],
+        row["price_cents"],
+        row["currency"],
+    )
+
+
+async def abort_requests(
+    caller: Caller, drop_id: int, claims: Sequence[Claim]
+) -> tuple[list[str], Figures | None]:
+    """Make unknown claims definite: per claim (sorted by request) held or aborted, and figures."""
+    row = await caller.call(
+        _abort_requests,
+        drop_id=drop_id,
+        requests=[claim.request_id for claim in claims],
+        attempts=[claim.attempt for claim in claims],
+        buyers=[claim.buyer for claim in claims],
+        quantities=[claim.quantity for claim in claims],
+    )
+    return row["words"], _figures(row) if row["version"] is not None else None
+
+
+def _hold(row: Any, available: int | None = None) -> Hold:
+    return Hold(
+        str(row["id"]),
+        row["drop_id"],
+        row["buyer"],
+        row["quantity"],
+        row["units"],
+        row["status"],
+        row["amount_cents"],
+        row["currency"],
+        row["expires_at"],
+        row["server_time"],
+        available,
+    )
+
+
+async def find_holds_by_request(caller: Caller, requests: Sequence[str]) -> dict[str, Hold]:
+    """The holds that requests already have, by request."""
+    rows = await caller.call(_queries["find_holds_by_request"], requests=requests)
+    return {row["request_id"].hex: _hold(row, row["available"]) for row in rows}
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """What a buyer uses of a drop's limit."""
+
+    used: int
+    limit: int | None
+    reservation_id: str | None
+
+
+async def find_allowances(
+    caller: Caller, drop_id: int, buyers: Sequence[str]
+) -> dict[str, Allowance]:
+    """Allowances of buyers, by buyer; who never bought is absent."""
+    rows = await caller.call(_queries["find_allowances"], drop_id=drop_id, buyers=buyers)
+    return {
+        row["buyer"]: Allowance(
+            row["used"], row["max_per_buyer"], row["reservation_id"] and str(row["reservation_id"])
+        )
+        for row in rows
+    }
+
+
+async def find_reservation(caller: Caller, id: str) -> Hold | None:
+    """One hold of any status."""
+    row = await caller.call(_queries["find_reservation"], id=id)
+    return row and _hold(row)
+
+
+async def find_reservations(caller: Caller, ids: Sequence[str]) -> dict[str, Hold]:
+    """Holds of any status, by id."""
+    rows = await caller.call(_queries["find_reservations"], ids=ids)
+    return {str(row["id"]): _hold(row) for row in rows}
+
+
+async def list_reservations(
+    caller: Caller, buyer: str, before: str | None, count: int, skip: int
+) -> list[Hold]:
+    """A buyer's live holds, newest first."""
+    query = _queries["list_reservations"]
+    return [
+        _hold(row)
+        for row in await caller.call(query, buyer=buyer, before=before, count=count, skip=skip)
+    ]
+
+
+async def count_reservations(caller: Caller, buyer: str) -> int:
+    """How many live holds a buyer has."""
+    return int((await caller.call(_queries["count_reservations"], buyer=buyer))["items"])
+
+
+async def purchase_units(
+    caller: Caller, confirms: Sequence[tuple[Confirm, str]]
+) -> list[tuple[int, Figures, list[str]]]:
+    """Buy holds, each with the id its purchase will have: per drop figures and bought holds."""
+    rows = await caller.call(
+        _queries["purchase_units"],
+        requests=[confirm.request_id for confirm, _ in confirms],
+        ids=[id for _, id in confirms],
+        reservations=[confirm.reservation_id for confirm, _ in confirms],
+        buyers=[confirm.buyer for confirm, _ in confirms],
+        references=[confirm.reference for confirm, _ in confirms],
+    )
+    return [(row["drop_id"], _figures(row), [str(id) for id in row["bought"]]) for row in rows]
+
+
+def _purchase(row: Any) -> Purchase:
+    return Purchase(
+        str(row["id"]),
+        row["request_id"].hex,
+        str(row["reservation_id"]),
+        row["drop_id"],
+        row["buyer"],
+        row["quantity"],
+        row["units"],
+        row["amount_cents"],
+        row["currency"],
+        row["purchased_at"],
+        row["payment_reference"],
+    )
+
+
+async def find_purchases_by_request(caller: Caller, requests: Sequence[str]) -> dict[str, Purchase]:
+    """Purchases that requests made, by request."""
+    rows = await caller.call(_queries["find_purchases_by_request"], requests=requests)
+    return {row["request_id"].hex: _purchase(row) for row in rows}
+
+
+async def find_purchases_by_reservation(
+    caller: Caller, reservations: Sequence[str]
+) -> dict[str, Purchase]:
+    """Purchases that holds became, by hold."""
+    rows = await caller.call(_queries["find_purchases_by_reservation"], reservations=reservations)
+    return {str(row["reservation_id"]): _purchase(row) for row in rows}
+
+
+async def find_purchase(caller: Caller, id: str) -> Purchase | None:
+    """One purchase."""
+    row = await caller.call(_queries["find_purchase"], id=id)
+    return row and _purchase(row)
+
+
+async def list_purchases(
+    caller: Caller, buyer: str, before: str | None, count: int, skip: int
+) -> list[Purchase]:
+    """What a buyer bought, newest first."""
+    query = _queries["list_purchases"]
+    rows = await caller.call(query, buyer=buyer, before=before, count=count, skip=skip)
+    return [_purchase(row) for row in rows]
+
+
+async def count_purchases(caller: Caller, buyer: str) -> int:
+    """How many purchases a buyer made."""
+    return int((await caller.call(_queries["count_purchases"], buyer=buyer))["items"])
+
+
+def _returned(rows: Any) -> list[Returned]:
+    return [
+        Returned(
+            row["drop_id"],
+            _figures(row),
+            [str(id) for id in row["returned"]],
+            row["buyers"],
+            row["quantities"],
+        )
+        for row in rows
+    ]
+
+
+async def release_holds(caller: Caller, releases: Sequence[Release]) -> list[Returned]:
+    """Give live holds back; what is not returned was not released by this call."""
+    rows = await caller.call(
+        _queries["release_holds"],
+        reservations=[release.reservation_id for release in releases],
+        buyers=[release.buyer for release in releases],
+    )
+    return _returned(rows)
+
+
+async def expire_holds(caller: Caller, count: int) -> list[Returned]:
+    """Free what ran out, at most `count` holds."""
+    return _returned(await caller.call(_queries["expire_holds"], count=count))
+
+
+async def next_deadline_ms(caller: Caller) -> float | None:
+    """Milliseconds until the next hold runs out; None when there is none."""
+    due: float | None = (await caller.call(_queries["next_deadline"]))["due_in_ms"]
+    return due
+
+
+async def insert_drop(session: Session, drop: NewDrop) -> int:
+    """A new drop without units yet; its id."""
+    words = {name: getattr(drop, name) for name in NewDrop.__struct_fields__}
+    return int((await session.call(_queries["insert_drop"], **words))["drop_id"])
+
+
+async def fill_drop(caller: Caller, drop_id: int, slice: int) -> int:
+    """Put the next units on the shelf; how many are still missing."""
+    return int((await caller.call(_queries["fill_drop"], drop_id=drop_id, slice=slice))["missing"])
+
+
+async def unfilled_drops(caller: Caller) -> list[int]:
+    """Drops whose units are not all there yet."""
+    return [row["id"] for row in await caller.call(_queries["unfilled_drops"])]
+
+
+def _drop(row: Any) -> Drop:
+    return Drop(**{name: row[name] for name in Drop.__struct_fields__})
+
+
+async def list_drops(
+    caller: Caller,
+    ids: Sequence[int] | None = None,
+    statuses: Sequence[str] | None = None,
+    before: int | None = None,
+    count: int = 100,
+    skip: int = 0,
+) -> list[Drop]:
+    """Drops with their stock, newest first."""
+    query = _queries["list_drops"]
+    rows = await caller.call(
+        query, ids=ids, statuses=statuses, before=before, count=count, skip=skip
+    )
+    return [_drop(row) for row in rows]
+
+
+async def count_drops(caller: Caller, statuses: Sequence[str] | None) -> int:
+    """How many drops there are of these statuses."""
+    return int((await caller.call(_queries["count_drops"], statuses=statuses))["items"])
+
+
+async def recent_purchases(
+    caller: Caller, drop_ids: Sequence[int]
+) -> dict[int, list[tuple[str, datetime]]]:
+    """The three newest (buyer, moment) of each drop."""
+    recent: dict[int, list[tuple[str, datetime]]] = {}
+    for row in await caller.call(_queries["recent_purchases"], drop_ids=drop_ids):
+        recent.setdefault(row["drop_id"], []).append((row["buyer"], row["purchased_at"]))
+    return recent
+
+
+async def set_pause(caller: Caller, drop_id: int, reason: str | None) -> bool:
+    """Pause or resume; False if there is no such drop."""
+    return await caller.call(_queries["set_pause"], drop_id=drop_id, reason=reason) is not None
+
+
+async def close_drop(caller: Caller, drop_id: int) -> bool:
+    """End a drop now; False if there is no such drop."""
+    return await caller.call(_queries["close_drop"], drop_id=drop_id) is not None
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """The cheap poll's figures."""
+
+    version: int
+    free: int
+    held: int
+    sold: int
+    withdrawn: int
+
+
+async def stock_of(caller: Caller, drop_id: int) -> Stock | None:
+    """The stock row of one drop."""
+    row = await caller.call(_queries["stock_of"], drop_id=drop_id)
+    return row and Stock(row["version"], row["free"], row["held"], row["sold"], row["withdrawn"])
+
+
+async def offers(caller: Caller, drop_ids: Sequence[int] | None = None) -> list[Offer]:
+    """What the bouncer should know: of the named drops, or of all that are warm."""
+    return [
+        Offer(
+            row["drop_id"],
+            _figures(row),
+            row["terms_version"],
+            row["starts_ms"],
+            row["ends_ms"] or 0,
+            row["shut"],
+            row["max_per_buyer"],
+            row["max_per_order"],
+        )
+        for row in await caller.call(_queries["offers"], drop_ids=drop_ids)
+    ]
+
+
+async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
+    """Stock row and rows of one drop from one snapshot, and how many disagree on an owner."""
+    row = await session.call(_queries["count_units"], drop_id=drop_id)
+    if row is None:
+        return None
+    strays = await session.call(_queries["count_strays"], drop_id=drop_id)
+    return {**dict(row), "strays": strays["strays"]}
+
+
+async def prune(caller: Caller, hours: int, count: int) -> int:
+    """Forget tombstones past the retention and allowances that allow nothing; how many went."""
+    gone = (await caller.call(_queries["prune_tombstones"], hours=hours, count=count))["pruned"]
+    return int(gone + (await caller.call(_queries["prune_allowances"], count=count))["pruned"])
+
+
+async def drops_pictured(caller: Caller, images: Sequence[str]) -> list[tuple[int, str, bool]]:
+    """(id, picture, whether anything of it was held or sold) of drops with these pictures."""
+    rows = await caller.call(_queries["drops_pictured"], images=images)
+    return [(row["id"], row["image_url"], row["touched"]) for row in rows]
+
+
+async def move_start(caller: Caller, drop_id: int, seconds: float) -> None:
+    """Let a drop start so many seconds from now."""
+    await caller.call(_queries["move_start"], drop_id=drop_id, seconds=seconds)

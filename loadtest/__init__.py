@@ -1,0 +1,1 @@
+"""Measuring the engine against an empty server and against the obvious implementation."""

@@ -1,0 +1,247 @@
+"""Our own load client, for machines without wrk: keep-alive connections on raw asyncio protocols.
+
+Closed loop, as wrk's: each of C connections sends its next request when the last was answered.
+When the time is over nobody sends any more and the last answers are awaited, so the client's
+count is exactly the server's. Rates divide by the time until the last answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.synchronize import Barrier
+from typing import cast
+
+import msgspec
+import uvloop
+
+GRACE_SECONDS = 10.0  # for last answers; who is slower counts as an error
+RETRY_SECONDS = 0.05
+
+
+class Shot(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client sends over and over: a wish for one unit, every time by a new buyer."""
+
+    port: int
+    path: str
+    run: str  # begins the buyers' names; must differ between runs on one drop
+    drop_id: int = 0
+    keyed: bool = False  # with an Idempotency-Key, a new one each time
+
+    @property
+    def head(self) -> str:
+        """The request up to its varying lines, which are the key and the length."""
+        return (
+            f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+            "Content-Type: application/json\r\n"
+        )
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run of a client saw."""
+
+    requests_per_s: float
+    ok_per_s: float  # answered with 2xx
+    non_2xx: int
+    p50_ms: float
+    p99_ms: float
+    errors: int  # lost or refused connections, unreadable or late answers
+    requests: int  # answered, whatever the status
+    statuses: dict[int, int] = {}  # answers by status; wrk does not tell
+
+    @property
+    def ok(self) -> int:
+        """Answers with 2xx."""
+        return self.requests - self.non_2xx
+
+
+class Tally(msgspec.Struct):
+    """What one process counts; `latencies` is an array of doubles in seconds, as bytes."""
+
+    latencies: bytes = b""
+    statuses: dict[int, int] = {}
+    errors: int = 0
+    seconds: float = 0.0
+
+
+def fire(shot: Shot, connections: int, seconds: float, processes: int = 2) -> Figures:
+    """Send for `seconds` from `connections` connections; at most `seconds` + 30 pass."""
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(processes)
+    shares = [connections // processes + (i < connections % processes) for i in range(processes)]
+    workers = []
+    try:
+        for number, share in enumerate(shares):
+            ours, theirs = spawn.Pipe(duplex=False)
+            mine = msgspec.structs.replace(shot, run=f"{shot.run}-{number}")
+            arguments = (mine, share, seconds, start, theirs)
+            worker = spawn.Process(target=_work, args=arguments, daemon=True)
+            worker.start()
+            workers.append((worker, ours))
+        tallies = [_receive(ours, seconds + 30) for _, ours in workers]
+    finally:
+        for worker, _ in workers:
+            worker.join(1)
+            worker.kill()
+    return summarise(tallies)
+
+
+def summarise(tallies: Sequence[Tally]) -> Figures:
+    """Several processes' counts as one."""
+    latencies, statuses = array("d"), Counter[int]()
+    for tally in tallies:
+        latencies.frombytes(tally.latencies)
+        statuses.update(tally.statuses)
+    ordered = sorted(latencies)
+    seconds = max(tally.seconds for tally in tallies) or 1.0
+    non_2xx = sum(count for status, count in statuses.items() if not 200 <= status < 300)
+    return Figures(
+        requests_per_s=len(ordered) / seconds,
+        ok_per_s=(len(ordered) - non_2xx) / seconds,
+        non_2xx=non_2xx,
+        p50_ms=1_000 * _percentile(ordered, 0.50),
+        p99_ms=1_000 * _percentile(ordered, 0.99),
+        errors=sum(tally.errors for tally in tallies),
+        requests=len(ordered),
+        statuses=dict(statuses),
+    )
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
+
+
+def _receive(pipe: Pipe, patience_seconds: float) -> Tally:
+    if not pipe.poll(patience_seconds):
+        raise TimeoutError("a load process said nothing")
+    return msgspec.msgpack.decode(pipe.recv_bytes(), type=Tally)
+
+
+def _work(shot: Shot, connections: int, seconds: float, start: Barrier, result: Pipe) -> None:
+    start.wait(20)
+    tally = uvloop.run(_load(shot, connections, seconds))
+    result.send_bytes(msgspec.msgpack.encode(tally))
+
+
+async def _load(shot: Shot, connections: int, seconds: float) -> Tally:
+    gun = _Gun(shot, time.perf_counter() + seconds)
+    began = time.perf_counter()
+    tasks = [
+        asyncio.create_task(_keep_connected(gun), name=f"connection-{number}")
+        for number in range(connections)
+    ]
+    _, late = await asyncio.wait(tasks, timeout=seconds + GRACE_SECONDS) if tasks else ((), ())
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return Tally(
+        latencies=gun.latencies.tobytes(),
+        statuses=dict(gun.statuses),
+        errors=gun.errors + len(late),
+        seconds=gun.last_answer - began,
+    )
+
+
+async def _keep_connected(gun: _Gun) -> None:
+    """One connection, opened again whenever it is lost, until the time is over."""
+    loop = asyncio.get_running_loop()
+    while not gun.is_over():
+        try:
+            transport, line = await loop.create_connection(
+                lambda: _Line(gun), "127.0.0.1", gun.port
+            )
+        except OSError:
+            gun.errors += 1
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        try:
+            await line.ended
+        finally:
+            transport.close()
+
+
+class _Gun:
+    """The next request, and the counts, of all connections of one process."""
+
+    def __init__(self, shot: Shot, ends_at: float) -> None:
+        self.port = shot.port
+        self.latencies = array("d")
+        self.statuses = Counter[int]()
+        self.errors = 0
+        self.last_answer = time.perf_counter()
+        self._ends_at = ends_at
+        self._shot = shot
+        self._sent = 0
+
+    def is_over(self) -> bool:
+        """Whether the time to send has passed."""
+        return time.perf_counter() >= self._ends_at
+
+    def load(self) -> bytes:
+        """A request nobody has sent before."""
+        self._sent += 1
+        buyer = f"{self._shot.run}-{self._sent}"
+        body = f'{{"dropId":{self._shot.drop_id},"userId":"{buyer}"}}'
+        key = f"Idempotency-Key: {buyer}\r\n" if self._shot.keyed else ""
+        return f"{self._shot.head}{key}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    def hit(self, status: int, sent_at: float) -> None:
+        """Count an answer."""
+        self.last_answer = time.perf_counter()
+        self.latencies.append(self.last_answer - sent_at)
+        self.statuses[status] += 1
+
+
+class _Line(asyncio.Protocol):
+    """One connection: send, read one whole answer, send again."""
+
+    def __init__(self, gun: _Gun) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gun = gun
+        self._heard = b""
+        self._sent_at = 0.0
+        self._awaiting = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports look like asyncio's without inheriting from them.
+        self._transport = cast(asyncio.Transport, transport)
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard += data
+        head, gap, rest = self._heard.partition(b"\r\n\r\n")
+        if not gap:
+            return
+        length = _content_length(head)
+        if length is None:
+            self._transport.abort()  # chunked: not spoken here; counted as a lost answer
+        elif len(rest) >= length:
+            self._heard = b""
+            self._awaiting = False
+            self._gun.hit(int(head[9:12]), self._sent_at)
+            self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gun.errors += self._awaiting
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _send(self) -> None:
+        if self._gun.is_over():
+            self._transport.close()
+            return
+        self._awaiting = True
+        self._sent_at = time.perf_counter()
+        self._transport.write(self._gun.load())
+
+
+def _content_length(head: bytes) -> int | None:
+    at = head.lower().find(b"\r\ncontent-length:")
+    if at < 0:
+        return None
+    return int(head[at + 17 :].partition(b"\r\n")[0])

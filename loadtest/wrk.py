@@ -1,0 +1,110 @@
+"""Driving wrk, the usual load generator, and reading what it prints.
+
+Statuses are not counted in wrk's `response` callback: calling Lua for every answer would halve
+the load. wrk's own summary tells answers outside 2xx and 3xx; the caller checks the rest
+against the server's stock.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from loadtest.client import Figures, Shot
+
+THREADS = 2
+
+# `setup` runs once a thread in the main state, the rest in the thread's own.
+SCRIPT = """
+local threads = 0
+function setup(thread)
+  thread:set("number", threads)
+  threads = threads + 1
+end
+
+local head, run, opening, keyed, n = {head}, {run}, {opening}, {keyed}, 0
+function init()
+  run = run .. "-" .. number .. "-"
+end
+
+function request()
+  n = n + 1
+  local buyer = run .. n
+  local body = opening .. buyer .. '"}}'
+  local key = keyed and "Idempotency-Key: " .. buyer .. "\\r\\n" or ""
+  return head .. key .. "Content-Length: " .. #body .. "\\r\\n\\r\\n" .. body
+end
+"""
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0}
+_DURATION = r"([\d.]+)(us|ms|s|m|h)"
+
+
+def is_installed() -> bool:
+    """Whether there is a wrk to drive."""
+    return shutil.which("wrk") is not None
+
+
+def fire(shot: Shot, connections: int, seconds: int) -> Figures:
+    """Send for `seconds` from `connections` connections; at most `seconds` + 30 pass."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_script(shot))
+        script.flush()
+        command = ["wrk", f"-t{THREADS}", f"-c{max(connections, THREADS)}", f"-d{seconds}s"]
+        command += ["--timeout", "10s", "--latency", "-s", str(Path(script.name))]
+        done = subprocess.run(
+            [*command, f"http://127.0.0.1:{shot.port}{shot.path}"],
+            capture_output=True,
+            text=True,
+            timeout=seconds + 30,
+            check=False,
+        )
+    if done.returncode or "Requests/sec" not in done.stdout:
+        raise RuntimeError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
+    return parse(done.stdout)
+
+
+def parse(output: str) -> Figures:
+    """The figures in wrk's `--latency` output."""
+    total = re.search(rf"(\d+) requests in {_DURATION}", output)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    if not total or not rate:
+        raise ValueError(f"not wrk's output: {output!r}")
+    requests, requests_per_s = int(total[1]), float(rate[1])
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    non_2xx = int(refused[1]) if refused else 0
+    sockets = re.search(
+        r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output
+    )
+    return Figures(
+        requests_per_s=requests_per_s,
+        ok_per_s=requests_per_s * (requests - non_2xx) / requests if requests else 0.0,
+        non_2xx=non_2xx,
+        p50_ms=_percentile_ms(output, 50),
+        p99_ms=_percentile_ms(output, 99),
+        errors=sum(map(int, sockets.groups())) if sockets else 0,
+        requests=requests,
+    )
+
+
+def _percentile_ms(output: str, percent: int) -> float:
+    found = re.search(rf"^\s+{percent}%\s+{_DURATION}\s*$", output, re.MULTILINE)
+    return float(found[1]) * _SECONDS[found[2]] * 1_000 if found else 0.0
+
+
+def _script(shot: Shot) -> str:
+    return SCRIPT.format(
+        head=_lua(shot.head),
+        run=_lua(shot.run),
+        opening=_lua(f'{{"dropId":{shot.drop_id},"userId":"'),
+        keyed=str(shot.keyed).lower(),
+    )
+
+
+def _lua(text: str) -> str:
+    """`text` as a Lua string literal."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + escaped.replace("\r", "\\r").replace("\n", "\\n") + '"'

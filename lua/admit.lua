@@ -1,0 +1,96 @@
+--[[
+  admit: let a batch of requests through to Postgres, or say why not.
+
+  The bouncer decides only "no". An "admitted" is leave to try Postgres, which alone decides
+  "yes". Each admission takes its units off what is available and writes an intent, so that
+  whoever closes that intent gives back exactly those units, once. A refusal changes nothing.
+
+  KEYS
+    drop     figures, terms and the sum of open intents (hash)
+    intents  request -> attempt:quantity:deadline_ms:buyer (hash)
+    buyers   buyer -> units held or asked for, a suspicion (hash)
+  ARGV
+    epoch : int      the epoch the worker believes in
+    ttl_ms : int     how long an intent may stay open before its worker is taken for dead
+    batch : packed   request, attempt, quantity, buyer, trusted (1: the limit was checked), ...
+
+  RETURNS {word, available, {figures}, {words}}
+    unknown   nothing is known of this drop: load it, never say sold out
+    fenced    the worker's epoch is not the bouncer's
+    shut      preparing, paused, not_started or ended: see words[1]
+    open      words, one a request: admitted, repeated, too_many, limit or sold_out
+
+  INVARIANTS
+    INV-6   available = free - sum of open intents, and an admission never takes it below zero
+    INV-4   a request has at most one open intent
+]]
+local m = redis.call("HMGET", drop, "epoch", "version", "free", "held", "sold", "withdrawn", "total",
+  "open", "starts_ms", "ends_ms", "shut", "max_per_buyer", "max_per_order")
+if not m[1] or not m[11] then
+  return { "unknown", 0, {}, {} }
+end
+local free, open = tonumber(m[3]), tonumber(m[8])
+local available = free - open
+local figures = { tonumber(m[1]), tonumber(m[2]), free, tonumber(m[4]), tonumber(m[5]), tonumber(m[6]), tonumber(m[7]) }
+if tonumber(m[1]) ~= epoch then
+  return { "fenced", available, figures, {} }
+end
+
+local time = redis.call("TIME")
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local shut = m[11]
+if shut == "" and now_ms < tonumber(m[9]) then
+  shut = "not_started"
+elseif shut == "" and m[10] ~= "" and now_ms >= tonumber(m[10]) then
+  shut = "ended"
+end
+if shut ~= "" then
+  return { "shut", available, figures, { shut } }
+end
+
+local asked = cmsgpack.unpack(batch)
+local requests, names = {}, {}
+for i = 1, #asked, 5 do
+  requests[#requests + 1] = asked[i]
+  names[#names + 1] = asked[i + 3]
+end
+local limit, order = tonumber(m[12]), tonumber(m[13])
+local standing = redis.call("HMGET", intents, unpack(requests))
+local used = limit > 0 and redis.call("HMGET", buyers, unpack(names)) or {}
+
+local words, opened, counted, sums, taken = {}, {}, {}, {}, 0
+local deadline = ":" .. string.format("%.0f", now_ms + ttl_ms) .. ":"
+for n = 1, #requests do
+  local at = (n - 1) * 5
+  local quantity, buyer = asked[at + 3], names[n]
+  local uses = sums[buyer] or tonumber(used[n]) or 0
+  if standing[n] then
+    words[n] = "repeated"
+  elseif quantity > order then
+    words[n] = "too_many"
+  elseif limit > 0 and asked[at + 5] == 0 and uses + quantity > limit then
+    words[n] = "limit"
+  elseif available < quantity then
+    words[n] = "sold_out"
+  else
+    words[n] = "admitted"
+    available = available - quantity
+    taken = taken + quantity
+    opened[#opened + 1] = requests[n]
+    opened[#opened + 1] = string.format("%.0f", asked[at + 2]) .. ":" .. quantity .. deadline .. buyer
+    if limit > 0 then
+      sums[buyer] = uses + quantity
+      counted[#counted + 1] = buyer
+      counted[#counted + 1] = sums[buyer]
+    end
+  end
+end
+
+if taken > 0 then
+  redis.call("HINCRBY", drop, "open", taken)
+  redis.call("HSET", intents, unpack(opened))
+  if #counted > 0 then
+    redis.call("HSET", buyers, unpack(counted))
+  end
+end
+return { "open", available, figures, words }

@@ -1,0 +1,107 @@
+--[[
+  settle: close intents and tell the bouncer what Postgres says, if that is news.
+
+  Compensation, release, publish, rebuild: all are this one script, so all may be repeated,
+  doubled, late or out of order. Units go back (the INCR) only if their very intent is still
+  open, and figures are taken only if their (epoch, version) is newer than what is known.
+
+  KEYS
+    drop     figures, terms and the sum of open intents (hash)
+    intents  request -> attempt:quantity:deadline_ms:buyer (hash)
+    buyers   buyer -> units held or asked for, a suspicion (hash)
+    dues     bell -> when it rings, in ms (zset)
+    bell     rings by expiring; carries no truth
+  ARGV
+    epoch : int       of the figures
+    figures : packed  version, free, held, sold, withdrawn, total; empty: none to tell
+    terms : packed    version, starts_ms, ends_ms, shut, max_per_buyer, max_per_order; empty: none
+    closed : packed   request, attempt, kept (1: it has its units), ...
+    uses : packed     buyer, units, exact (1: units are the truth, 0: add them), ...
+    ring_ms : int     ring the bell after so long; 0: no bell
+    life_s : int      how long an untouched drop is remembered
+
+  RETURNS {word, gave_back, available}
+    newer   the figures were taken
+    known   they were not news, or there were none
+    absent  nothing is known of this drop and none were told
+
+  INVARIANTS
+    INV-6   open = sum of the intents, before and after
+    INV-9   (epoch, version) only rises
+]]
+local known = redis.call("HMGET", drop, "epoch", "version", "terms_version", "open")
+local now, news = cmsgpack.unpack(figures), "known"
+local their_epoch, their_version = tonumber(known[1]), tonumber(known[2])
+if #now == 0 and not their_epoch then
+  return { "absent", 0, 0 }
+end
+
+local open = tonumber(known[4]) or 0
+if #now > 0 then
+  local fresh = not their_epoch or epoch > their_epoch
+  if fresh then
+    -- Another history: its intents and its buyers mean nothing here.
+    redis.call("DEL", drop, intents, buyers)
+    open, known[3] = 0, false
+  end
+  if fresh or (epoch == their_epoch and now[1] > their_version) then
+    redis.call("HSET", drop, "epoch", string.format("%.0f", epoch), "version", string.format("%.0f", now[1]),
+      "free", now[2], "held", now[3], "sold", now[4], "withdrawn", now[5], "total", now[6], "open", open)
+    news = "newer"
+  end
+end
+
+local new_terms = cmsgpack.unpack(terms)
+if #new_terms > 0 and epoch >= (their_epoch or 0) and new_terms[1] > (tonumber(known[3]) or 0) then
+  redis.call("HSET", drop, "terms_version", new_terms[1], "starts_ms", string.format("%.0f", new_terms[2]),
+    "ends_ms", new_terms[3] == 0 and "" or string.format("%.0f", new_terms[3]), "shut", new_terms[4],
+    "max_per_buyer", new_terms[5], "max_per_order", new_terms[6])
+end
+
+local ends = cmsgpack.unpack(closed)
+local gave_back, gone, adds = 0, {}, {}
+for i = 1, #ends, 3 do
+  local intent = redis.call("HGET", intents, ends[i])
+  if intent then
+    local attempt, quantity, buyer = string.match(intent, "^(%d+):(%d+):%d+:(.*)$")
+    if attempt == string.format("%.0f", ends[i + 1]) then
+      gave_back = gave_back + quantity
+      gone[#gone + 1] = ends[i]
+      if ends[i + 2] == 0 then
+        adds[buyer] = (adds[buyer] or 0) - quantity
+      end
+    end
+  end
+end
+if #gone > 0 then
+  redis.call("HDEL", intents, unpack(gone))
+  redis.call("HINCRBY", drop, "open", -gave_back)
+end
+
+local spoken = cmsgpack.unpack(uses)
+for i = 1, #spoken, 3 do
+  if spoken[i + 2] == 1 then
+    redis.call("HSET", buyers, spoken[i], spoken[i + 1])
+    adds[spoken[i]] = nil
+  else
+    adds[spoken[i]] = (adds[spoken[i]] or 0) + spoken[i + 1]
+  end
+end
+for buyer, units in pairs(adds) do
+  if units ~= 0 and redis.call("HEXISTS", buyers, buyer) == 1
+    and redis.call("HINCRBY", buyers, buyer, units) <= 0 then
+    redis.call("HDEL", buyers, buyer)
+  end
+end
+
+if ring_ms > 0 then
+  local time = redis.call("TIME")
+  redis.call("SET", bell, "", "PX", ring_ms)
+  redis.call("ZADD", dues, time[1] * 1000 + math.floor(time[2] / 1000) + ring_ms, bell)
+  redis.call("EXPIRE", dues, life_s)
+end
+redis.call("EXPIRE", drop, life_s)
+redis.call("EXPIRE", intents, life_s)
+redis.call("EXPIRE", buyers, life_s)
+local left = redis.call("HMGET", drop, "free", "open")
+return { news, gave_back, tonumber(left[1]) - tonumber(left[2]) }

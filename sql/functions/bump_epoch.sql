@@ -1,0 +1,22 @@
+-- bump_epoch: begin a new epoch if Postgres is on another timeline than the one recorded, or if
+-- somebody saw a bouncer from the future (p_seen, the epoch it was in): history was lost.
+--
+-- Locks  the one row of engine_state.
+-- Index  engine_state_pkey
+CREATE OR REPLACE FUNCTION bump_epoch(p_seen bigint)
+    RETURNS bigint
+    LANGUAGE sql
+AS $$
+    WITH now_on AS (
+        SELECT substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) AS timeline
+    ), bumped AS (
+        UPDATE engine_state
+           SET epoch = greatest(engine_state.epoch, coalesce(p_seen, 0)) + 1,
+               timeline = now_on.timeline
+          FROM now_on
+         WHERE engine_state.timeline <> now_on.timeline
+            OR p_seen >= engine_state.epoch
+     RETURNING engine_state.epoch
+    )
+    SELECT coalesce((SELECT bumped.epoch FROM bumped), (SELECT engine_state.epoch FROM engine_state));
+$$;

@@ -1,0 +1,187 @@
+-- claim_units_singly: the batch of claim_units, one request at a time.
+--
+-- Per request one word: held · repeated (it has its hold already) · blocked (a tombstone of this
+-- or a later attempt, in stored_attempts) · fenced (another epoch) · not_found · preparing ·
+-- paused · not_started · ended · too_many (for one order) · limit · sold_out · contended (units
+-- are free, but others have them locked). `numbers` lists the units of the held ones in order.
+--
+-- A refusal leaves no trace. "sold_out" is said only after the stock row was locked and read.
+--
+-- Locks  as claim_units: allowances by buyer, then by request: its row, units (SKIP LOCKED);
+--        the stock row last.
+-- Index  units_free_by_position, reservations_one_per_request
+CREATE OR REPLACE FUNCTION claim_units_singly(
+    p_drop bigint, p_epoch bigint,
+    p_requests uuid[], p_attempts bigint[], p_ids uuid[], p_buyers text[], p_quantities integer[],
+    OUT words text[], OUT stored_attempts bigint[], OUT numbers integer[],
+    OUT epoch bigint, OUT version bigint,
+    OUT free integer, OUT held integer, OUT sold integer, OUT withdrawn integer, OUT total integer,
+    OUT created_at timestamptz, OUT expires_at timestamptz, OUT available integer,
+    OUT price_cents bigint, OUT currency text, OUT terms_version bigint
+)
+    LANGUAGE plpgsql
+    SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_drop     drops%ROWTYPE;
+    v_found    reservations%ROWTYPE;
+    v_closed   text;
+    v_mine     integer[];
+    v_last     bigint := 0;
+    v_first    bigint;
+    v_taken    uuid[] := '{}';
+    v_units    integer := 0;
+    v_fresh    boolean;
+    v_quantity integer;
+    v_word     text;
+    i          integer;
+BEGIN
+    words := array_fill('held'::text, ARRAY[cardinality(p_requests)]);
+    stored_attempts := array_fill(0::bigint, ARRAY[cardinality(p_requests)]);
+    numbers := '{}';
+    created_at := clock_timestamp();
+    SELECT * INTO v_drop FROM drops WHERE drops.id = p_drop;
+    IF NOT FOUND THEN
+        words := array_fill('not_found'::text, ARRAY[cardinality(p_requests)]);
+        RETURN;
+    END IF;
+    expires_at := created_at + make_interval(secs => v_drop.hold_seconds);
+    price_cents := v_drop.price_cents;
+    currency := v_drop.currency;
+    terms_version := v_drop.terms_version;
+    SELECT stock.free INTO available FROM stock WHERE stock.drop_id = p_drop;
+
+    SELECT engine_state.epoch INTO epoch
+      FROM engine_state
+     WHERE engine_state.timeline = substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8);
+    v_closed := CASE
+        WHEN epoch IS DISTINCT FROM p_epoch THEN 'fenced'
+        WHEN (SELECT stock.total FROM stock WHERE stock.drop_id = p_drop) < v_drop.total_stock THEN 'preparing'
+        WHEN v_drop.paused_reason IS NOT NULL THEN 'paused'
+        WHEN created_at < v_drop.starts_at THEN 'not_started'
+        WHEN created_at >= v_drop.ends_at THEN 'ended'
+    END;
+
+    -- All buyers' rows first and in order, so that two batches cannot wait for each other.
+    INSERT INTO allowances AS a (drop_id, buyer, used)
+    SELECT p_drop, b.buyer, 0
+      FROM (SELECT DISTINCT unnest(p_buyers) COLLATE "C" AS buyer) AS b
+     ORDER BY b.buyer
+        ON CONFLICT (drop_id, buyer) DO UPDATE
+       SET used = a.used;
+
+    FOR i IN 1 .. cardinality(p_requests) LOOP
+        v_quantity := p_quantities[i];
+        -- The look-up comes before every refusal: a fenced or late copy of a request that has
+        -- its hold must hear of the hold.
+        SELECT * INTO v_found FROM reservations WHERE reservations.request_id = p_requests[i];
+        v_word := CASE
+            WHEN v_found.state <> 'aborted' THEN 'repeated'
+            WHEN v_found.attempt >= p_attempts[i] THEN 'blocked'
+            WHEN v_closed IS NOT NULL THEN v_closed
+            WHEN v_quantity > v_drop.max_per_order THEN 'too_many'
+            ELSE 'held'
+        END;
+        IF v_word <> 'held' THEN
+            words[i] := v_word;
+            stored_attempts[i] := coalesce(v_found.attempt, 0);
+            CONTINUE;
+        END IF;
+
+        -- Take the request's own row: from here on nobody else decides about this request.
+        v_fresh := NULL;
+        INSERT INTO reservations AS r (id, request_id, attempt, drop_id, amount_cents, created_at,
+                                       expires_at, quantity, available, state, buyer, units)
+        VALUES (p_ids[i], p_requests[i], p_attempts[i], p_drop, v_drop.price_cents * v_quantity,
+                claim_units_singly.created_at, claim_units_singly.expires_at, v_quantity,
+                claim_units_singly.available, 'aborted', p_buyers[i], '{}')
+            ON CONFLICT (request_id) DO UPDATE
+           SET id = excluded.id, attempt = excluded.attempt, drop_id = excluded.drop_id,
+               amount_cents = excluded.amount_cents, created_at = excluded.created_at,
+               expires_at = excluded.expires_at, quantity = excluded.quantity, buyer = excluded.buyer,
+               available = excluded.available
+         WHERE r.state = 'aborted' AND r.attempt < excluded.attempt
+     RETURNING (r.xmax = 0) INTO v_fresh;
+        IF v_fresh IS NULL THEN
+            -- A copy of this request was decided while we waited for its row.
+            SELECT * INTO v_found FROM reservations WHERE reservations.request_id = p_requests[i];
+            words[i] := CASE WHEN v_found.state = 'aborted' THEN 'blocked' ELSE 'repeated' END;
+            stored_attempts[i] := v_found.attempt;
+            CONTINUE;
+        END IF;
+
+        UPDATE allowances
+           SET used = used + v_quantity
+         WHERE allowances.drop_id = p_drop
+           AND allowances.buyer = p_buyers[i]
+           AND (v_drop.max_per_buyer IS NULL OR used + v_quantity <= v_drop.max_per_buyer);
+        IF NOT FOUND THEN
+            words[i] := 'limit';
+        ELSE
+            SELECT array_agg(next.number ORDER BY next.position), min(next.position), max(next.position)
+              INTO v_mine, v_first, v_last
+              FROM (SELECT units.number, units.position
+                      FROM units
+                     WHERE units.drop_id = p_drop
+                       AND units.state = 'free'
+                       AND units.position >= v_last
+                     ORDER BY units.position
+                     LIMIT v_quantity
+                       FOR UPDATE SKIP LOCKED) AS next;
+            IF coalesce(cardinality(v_mine), 0) < v_quantity THEN
+                -- Too few for this one; a smaller request behind it may still be served.
+                words[i] := 'short';
+                v_last := coalesce(v_first, 0);
+                UPDATE allowances
+                   SET used = used - v_quantity
+                 WHERE allowances.drop_id = p_drop AND allowances.buyer = p_buyers[i];
+            END IF;
+        END IF;
+
+        IF words[i] <> 'held' THEN
+            DELETE FROM reservations WHERE reservations.request_id = p_requests[i] AND v_fresh;
+            CONTINUE;
+        END IF;
+        UPDATE units
+           SET state = 'held', reservation_id = p_ids[i]
+         WHERE units.drop_id = p_drop AND units.number = ANY (v_mine);
+        UPDATE reservations
+           SET state = 'active', units = v_mine
+         WHERE reservations.request_id = p_requests[i];
+        numbers := numbers || v_mine;
+        v_units := v_units + v_quantity;
+        v_taken := v_taken || p_ids[i];
+    END LOOP;
+
+    DELETE FROM allowances
+     WHERE allowances.drop_id = p_drop AND allowances.buyer = ANY (p_buyers) AND allowances.used = 0;
+
+    IF v_units = 0 THEN
+        SELECT stock.version, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total
+          INTO version, free, held, sold, withdrawn, total
+          FROM stock
+         WHERE stock.drop_id = p_drop
+           FOR UPDATE;
+    ELSE
+        -- The scan above began at the very front, which finds what a rolled-back claim left
+        -- behind the head; the next fast path starts there too.
+        UPDATE stock
+           SET version = stock.version + 1,
+               free = stock.free - v_units,
+               held = stock.held + v_units,
+               head = least(stock.head, v_last),
+               changed_at = claim_units_singly.created_at
+         WHERE stock.drop_id = p_drop
+     RETURNING stock.version, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total
+          INTO version, free, held, sold, withdrawn, total;
+        INSERT INTO outbox (drop_id, epoch, version, kind, subjects)
+        VALUES (p_drop, claim_units_singly.epoch, claim_units_singly.version, 'reserved', v_taken);
+    END IF;
+
+    FOR i IN 1 .. cardinality(p_requests) LOOP
+        IF words[i] = 'short' THEN
+            words[i] := CASE WHEN free >= p_quantities[i] THEN 'contended' ELSE 'sold_out' END;
+        END IF;
+    END LOOP;
+END
+$$;

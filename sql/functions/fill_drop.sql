@@ -1,0 +1,40 @@
+-- fill_drop: put the next slice of a drop's units on the shelf, shuffled by a CSPRNG.
+--
+-- Returns how many units are still missing. The last slice changes the terms, which opens the drop.
+--
+-- Locks  the stock row first, so two fillers take turns; new units are nobody's business yet.
+-- Index  stock_pkey
+CREATE OR REPLACE FUNCTION fill_drop(p_drop bigint, p_slice integer)
+    RETURNS integer
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_have   integer;
+    v_all    integer;
+    v_upto   integer;
+BEGIN
+    SELECT stock.total INTO v_have FROM stock WHERE stock.drop_id = p_drop FOR UPDATE;
+    SELECT drops.total_stock INTO v_all FROM drops WHERE drops.id = p_drop;
+    v_upto := least(v_have + p_slice, v_all);
+    IF v_upto <= v_have THEN
+        RETURN 0;
+    END IF;
+
+    -- 48 random bits of a version 4 UUID: nobody can tell which number comes next.
+    INSERT INTO units (drop_id, number, position)
+    SELECT p_drop, n, ('x' || translate(left(gen_random_uuid()::text, 13), '-', ''))::bit(48)::bigint
+      FROM generate_series(v_have + 1, v_upto) AS n;
+
+    UPDATE stock
+       SET version = stock.version + 1,
+           free = stock.free + v_upto - v_have,
+           total = v_upto,
+           head = 0,
+           changed_at = clock_timestamp()
+     WHERE stock.drop_id = p_drop;
+    IF v_upto = v_all THEN
+        UPDATE drops SET terms_version = drops.terms_version + 1 WHERE drops.id = p_drop;
+    END IF;
+    RETURN v_all - v_upto;
+END
+$$;

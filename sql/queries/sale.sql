@@ -1,0 +1,328 @@
+-- name: claim_units :one
+-- Claim units for a batch of requests; see functions/claim_units.sql.
+SELECT *
+  FROM claim_units(@drop_id::bigint, @epoch::bigint, @requests::uuid[], @attempts::bigint[], @ids::uuid[],
+                   @buyers::text[], @quantities::integer[], @owners::uuid[],
+                   @buyers_once::text[], @units_once::integer[]);
+
+-- name: abort_requests :one
+-- Make unknown claims definite; see functions/abort_requests.sql.
+SELECT *
+  FROM abort_requests(@drop_id::bigint, @requests::uuid[], @attempts::bigint[], @buyers::text[],
+                      @quantities::integer[]);
+
+-- name: find_holds_by_request :many
+-- The holds these requests already have, told as the first time but for their status. Tombstones
+-- are not holds.
+SELECT r.*, d.currency, r.created_at AS server_time,
+       CASE WHEN r.state IN ('active', 'paying') AND r.expires_at <= clock_timestamp()
+            THEN 'expired' ELSE r.state::text END AS status
+  FROM reservations AS r
+  JOIN drops AS d ON d.id = r.drop_id
+ WHERE r.request_id = ANY (@requests::uuid[])
+   AND r.state <> 'aborted';
+
+-- name: find_allowances :many
+-- What these buyers use of a drop's limit, and a live hold of theirs to point at.
+SELECT a.buyer, a.used, d.max_per_buyer,
+       (SELECT r.id
+          FROM reservations AS r
+         WHERE r.buyer = a.buyer
+           AND r.drop_id = @drop_id
+           AND r.state IN ('active', 'paying')
+         ORDER BY r.id DESC
+         LIMIT 1) AS reservation_id
+  FROM allowances AS a
+  JOIN drops AS d ON d.id = a.drop_id
+ WHERE a.drop_id = @drop_id
+   AND a.buyer = ANY (@buyers::text[]);
+
+-- name: find_reservation :maybe
+-- One hold of any status, as it stands now.
+SELECT r.*, d.currency, clock_timestamp() AS server_time,
+       CASE WHEN r.state IN ('active', 'paying') AND r.expires_at <= clock_timestamp()
+            THEN 'expired' ELSE r.state::text END AS status
+  FROM reservations AS r
+  JOIN drops AS d ON d.id = r.drop_id
+ WHERE r.id = @id
+   AND r.state <> 'aborted';
+
+-- name: find_reservations :many
+-- Several holds of any status, as they stand now.
+SELECT r.*, d.currency, clock_timestamp() AS server_time,
+       CASE WHEN r.state IN ('active', 'paying') AND r.expires_at <= clock_timestamp()
+            THEN 'expired' ELSE r.state::text END AS status
+  FROM reservations AS r
+  JOIN drops AS d ON d.id = r.drop_id
+ WHERE r.id = ANY (@ids::uuid[])
+   AND r.state <> 'aborted';
+
+-- name: list_reservations :many
+-- A buyer's live holds, newest first, before a cursor.
+-- Index  reservations_by_buyer
+SELECT r.*, d.currency, clock_timestamp() AS server_time, r.state::text AS status
+  FROM reservations AS r
+  JOIN drops AS d ON d.id = r.drop_id
+ WHERE r.buyer = @buyer
+   AND r.state IN ('active', 'paying')
+   AND r.expires_at > clock_timestamp()
+   AND (@before::uuid IS NULL OR r.id < @before)
+ ORDER BY r.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: count_reservations :one
+-- How many live holds a buyer has.
+-- Index  reservations_by_buyer
+SELECT count(*) AS items
+  FROM reservations AS r
+ WHERE r.buyer = @buyer
+   AND r.state IN ('active', 'paying')
+   AND r.expires_at > clock_timestamp();
+
+-- name: purchase_units :many
+-- Buy a batch of holds; see functions/purchase_units.sql.
+SELECT *
+  FROM purchase_units(@requests::uuid[], @ids::uuid[], @reservations::uuid[], @buyers::text[],
+                      @references::text[]);
+
+-- name: find_purchases_by_request :many
+-- The purchases these requests already made.
+SELECT p.*, d.currency FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
+ WHERE p.request_id = ANY (@requests::uuid[]);
+
+-- name: find_purchases_by_reservation :many
+-- The purchases these holds became.
+SELECT p.*, d.currency FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
+ WHERE p.reservation_id = ANY (@reservations::uuid[]);
+
+-- name: find_purchase :maybe
+-- One purchase.
+SELECT p.*, d.currency FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
+ WHERE p.id = @id;
+
+-- name: list_purchases :many
+-- What a buyer bought, newest first, before a cursor.
+-- Index  purchases_by_buyer
+SELECT p.*, d.currency
+  FROM purchases AS p
+  JOIN drops AS d ON d.id = p.drop_id
+ WHERE p.buyer = @buyer
+   AND (@before::uuid IS NULL OR p.id < @before)
+ ORDER BY p.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: count_purchases :one
+-- How many purchases a buyer made.
+-- Index  purchases_by_buyer
+SELECT count(*) AS items FROM purchases AS p WHERE p.buyer = @buyer;
+
+-- name: release_holds :many
+-- Give holds back; see functions/release_holds.sql.
+SELECT * FROM release_holds(@reservations::uuid[], @buyers::text[]);
+
+-- name: expire_holds :many
+-- Free what ran out; see functions/expire_holds.sql.
+SELECT * FROM expire_holds(@count::integer);
+
+-- name: next_deadline :one
+-- Milliseconds until the next hold runs out (negative: it has), or null when there is none.
+-- Index  reservations_by_deadline
+SELECT (extract(epoch FROM min(r.expires_at) - clock_timestamp()) * 1000)::float8 AS due_in_ms
+  FROM reservations AS r
+ WHERE r.state IN ('active', 'paying');
+
+-- name: insert_drop :one
+-- A new drop and its empty stock row.
+WITH born AS (
+    INSERT INTO drops (name, price_cents, currency, image_url, starts_at, ends_at, hold_seconds,
+                       max_hold_seconds, max_per_buyer, max_per_order, total_stock)
+    VALUES (@name, @price_cents, @currency, @image_url, coalesce(@starts_at, clock_timestamp()), @ends_at,
+            @hold_seconds, @max_hold_seconds, @max_per_buyer, @max_per_order, @total_stock)
+    RETURNING id
+)
+INSERT INTO stock (drop_id)
+SELECT born.id FROM born
+RETURNING drop_id;
+
+-- name: fill_drop :one
+-- The next slice of a drop's units; see functions/fill_drop.sql.
+SELECT fill_drop(@drop_id::bigint, @slice::integer) AS missing;
+
+-- name: unfilled_drops :many
+-- Drops whose units are not all on the shelf yet, oldest first.
+SELECT d.id FROM drops AS d JOIN stock AS s ON s.drop_id = d.id
+ WHERE s.total < d.total_stock
+ ORDER BY d.id;
+
+-- name: list_drops :many
+-- Drops with their stock, newest first, before a cursor, of any of these statuses.
+SELECT shown.*
+  FROM (SELECT d.*, s.version, s.free, s.held, s.sold, s.withdrawn, s.total,
+               CASE WHEN s.total < d.total_stock THEN 'preparing'
+                    WHEN d.ends_at <= clock_timestamp() THEN 'ended'
+                    WHEN d.paused_reason IS NOT NULL THEN 'paused'
+                    WHEN d.starts_at > clock_timestamp() THEN 'upcoming'
+                    WHEN s.free = 0 AND s.held = 0 THEN 'sold_out'
+                    ELSE 'live' END AS status,
+               clock_timestamp() AS server_time
+          FROM drops AS d
+          JOIN stock AS s ON s.drop_id = d.id
+         WHERE (@ids::bigint[] IS NULL OR d.id = ANY (@ids::bigint[]))
+           AND (@before::bigint IS NULL OR d.id < @before)) AS shown
+ WHERE @statuses::text[] IS NULL OR shown.status = ANY (@statuses::text[])
+ ORDER BY shown.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: count_drops :one
+-- How many drops there are of any of these statuses.
+SELECT count(*) AS items
+  FROM drops AS d
+  JOIN stock AS s ON s.drop_id = d.id
+ WHERE @statuses::text[] IS NULL
+    OR CASE WHEN s.total < d.total_stock THEN 'preparing'
+            WHEN d.ends_at <= clock_timestamp() THEN 'ended'
+            WHEN d.paused_reason IS NOT NULL THEN 'paused'
+            WHEN d.starts_at > clock_timestamp() THEN 'upcoming'
+            WHEN s.free = 0 AND s.held = 0 THEN 'sold_out'
+            ELSE 'live' END = ANY (@statuses::text[]);
+
+-- name: recent_purchases :many
+-- The three newest purchases of each of these drops, in one query whatever their number.
+-- Index  purchases_by_drop
+SELECT p.drop_id, p.buyer, p.purchased_at
+  FROM unnest(@drop_ids::bigint[]) AS d (id)
+ CROSS JOIN LATERAL (
+       SELECT purchases.drop_id, purchases.buyer, purchases.purchased_at
+         FROM purchases
+        WHERE purchases.drop_id = d.id
+        ORDER BY purchases.purchased_at DESC
+        LIMIT 3) AS p;
+
+-- name: set_pause :maybe
+-- Pause a drop, or let it go on with a null reason.
+UPDATE drops SET paused_reason = @reason, terms_version = terms_version + 1
+ WHERE id = @drop_id
+RETURNING id;
+
+-- name: close_drop :maybe
+-- End a drop now. One that has not begun ends at its start; one that has ended stays as it is.
+UPDATE drops
+   SET ends_at = greatest(starts_at, least(ends_at, clock_timestamp())), terms_version = terms_version + 1
+ WHERE id = @drop_id
+RETURNING id;
+
+-- name: stock_of :maybe
+-- The stock row of one drop, for the cheap poll.
+SELECT s.version, s.free, s.held, s.sold, s.withdrawn FROM stock AS s WHERE s.drop_id = @drop_id;
+
+-- name: offers :many
+-- Stock and terms of drops, as the bouncer is told them: the named ones, or all that may still sell
+-- or did so within the hour. A drop that was filled or changed has newer terms.
+SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.total,
+       d.terms_version,
+       (extract(epoch FROM d.starts_at) * 1000)::bigint AS starts_ms,
+       (extract(epoch FROM d.ends_at) * 1000)::bigint AS ends_ms,
+       CASE WHEN s.total < d.total_stock THEN 'preparing' ELSE coalesce(d.paused_reason, '') END AS shut,
+       coalesce(d.max_per_buyer, 0) AS max_per_buyer, d.max_per_order
+  FROM stock AS s
+  JOIN drops AS d ON d.id = s.drop_id
+ CROSS JOIN engine_state AS e
+ WHERE s.drop_id = ANY (@drop_ids::bigint[])
+    OR (@drop_ids::bigint[] IS NULL
+        AND (s.free > 0 OR s.held > 0 OR s.changed_at > clock_timestamp() - interval '1 hour'));
+
+-- name: count_units :maybe
+-- Stock row and rows of one drop, from one snapshot: what must be equal.
+SELECT e.epoch, s.version, s.free, s.held, s.sold, s.withdrawn, s.total, d.total_stock,
+       u.free_rows, u.held_rows, u.sold_rows, u.withdrawn_rows,
+       r.live_units, r.overdue_seconds, p.bought_units, a.used_units, a.over_limit
+  FROM stock AS s
+  JOIN drops AS d ON d.id = s.drop_id
+ CROSS JOIN engine_state AS e
+ CROSS JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE units.state = 'free') AS free_rows,
+              count(*) FILTER (WHERE units.state = 'held') AS held_rows,
+              count(*) FILTER (WHERE units.state = 'sold') AS sold_rows,
+              count(*) FILTER (WHERE units.state = 'withdrawn') AS withdrawn_rows
+         FROM units
+        WHERE units.drop_id = s.drop_id) AS u
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(live.quantity), 0) AS live_units,
+              coalesce(max(extract(epoch FROM clock_timestamp() - live.expires_at)), 0)::float8 AS overdue_seconds
+         FROM reservations AS live
+        WHERE live.drop_id = s.drop_id
+          AND live.state IN ('active', 'paying')) AS r
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(purchases.quantity), 0) AS bought_units
+         FROM purchases
+        WHERE purchases.drop_id = s.drop_id) AS p
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(allowances.used), 0) AS used_units,
+              count(*) FILTER (WHERE allowances.used > d.max_per_buyer) AS over_limit
+         FROM allowances
+        WHERE allowances.drop_id = s.drop_id) AS a
+ WHERE s.drop_id = @drop_id;
+
+-- name: count_strays :one
+-- Units and holds of a drop that disagree about who owns whom. Zero, always.
+SELECT (SELECT count(*)
+          FROM units AS u
+          LEFT JOIN reservations AS r ON r.id = u.reservation_id
+         WHERE u.drop_id = @drop_id
+           AND u.state IN ('held', 'sold')
+           AND (r.id IS NULL
+                OR NOT u.number = ANY (r.units)
+                OR (u.state = 'held') <> (r.state IN ('active', 'paying'))
+                OR (u.state = 'sold') <> (r.state = 'purchased')))
+     + (SELECT count(*)
+          FROM reservations AS r
+         CROSS JOIN LATERAL unnest(r.units) AS n (number)
+          JOIN units AS u ON u.drop_id = r.drop_id AND u.number = n.number
+         WHERE r.drop_id = @drop_id
+           AND r.state IN ('active', 'paying', 'purchased')
+           AND u.reservation_id IS DISTINCT FROM r.id) AS strays;
+
+-- name: prune_tombstones :one
+-- Forget tombstones older than the retention: no statement lives that long.
+WITH gone AS (
+    DELETE FROM reservations
+     WHERE id = ANY (ARRAY(SELECT r.id
+                             FROM reservations AS r
+                            WHERE r.state = 'aborted'
+                              AND r.created_at < clock_timestamp() - make_interval(hours => @hours::integer)
+                            LIMIT @count::bigint))
+    RETURNING id
+)
+SELECT count(*) AS pruned FROM gone;
+
+-- name: prune_allowances :one
+-- Forget buyers who use nothing of a drop's limit.
+WITH gone AS (
+    DELETE FROM allowances AS a
+     USING (SELECT z.drop_id, z.buyer
+              FROM allowances AS z
+             WHERE z.used = 0
+             LIMIT @count::bigint
+               FOR UPDATE SKIP LOCKED) AS unused
+     WHERE a.drop_id = unused.drop_id AND a.buyer = unused.buyer AND a.used = 0
+    RETURNING a.buyer
+)
+SELECT count(*) AS pruned FROM gone;
+
+-- name: drops_pictured :many
+-- The drops that show these pictures, newest first, and whether anybody holds or bought of them.
+SELECT d.id, d.image_url, s.held + s.sold > 0 AS touched
+  FROM drops AS d
+  JOIN stock AS s ON s.drop_id = d.id
+ WHERE d.image_url = ANY (@images::text[])
+ ORDER BY d.id DESC;
+
+-- name: move_start :maybe
+-- Let a drop start so many seconds from now.
+UPDATE drops
+   SET starts_at = clock_timestamp() + make_interval(secs => @seconds::float8), terms_version = terms_version + 1
+ WHERE id = @drop_id
+RETURNING id;

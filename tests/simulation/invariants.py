@@ -1,0 +1,210 @@
+"""What must hold in every schedule, numbered as in docs/INVARIANTS.md.
+
+The checker knows everything and the protocol knows nothing of it: it reads the rows after each
+commit and remembers each word that was told. A promise that a lost history took away is counted
+(`lost_*`), never hidden, and never called kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from .model import LIMIT, NEVER, UNITS, Answer, Attempt, Bouncer, Postgres, Reservation, Wish
+
+
+class Violation(AssertionError):
+    """The protocol broke a promise."""
+
+
+def _require(kept: bool, promise: str) -> None:
+    if not kept:
+        raise Violation(promise)
+
+
+class Checker:
+    """Audits Postgres and the bouncer, and holds the workers to their words."""
+
+    def __init__(self, pg: Postgres, bouncer: Bouncer, counts: Counter[str]) -> None:
+        self.pg, self.bouncer, self.counts = pg, bouncer, counts
+        self.mark = (pg.epoch, pg.version)
+        self.named: dict[tuple[int, int], int] = {}  # what each (epoch, version) said
+        self.consumed = (0, 0)
+        self.final: dict[int, str] = {}
+        self.taken: dict[int, int] = {}
+        self.last_with: dict[tuple[int, int], int] = {}  # when did this buyer last have n units?
+        self.told_yes: dict[int, int] = {}
+        self.told_no: dict[int, tuple[int, Attempt]] = {}
+        self.told_aborted: dict[int, Attempt] = {}
+        self.voided: dict[int, Attempt] = {}
+        self.restored_at = 0
+        self.told_sold: set[int] = set()
+        self.told_expired: set[int] = set()
+        self.lost: set[int] = set()
+        self.lost_sales: set[int] = set()
+
+    # After each commit.
+
+    def audit(self) -> None:
+        """INV-1, 2, 3, 4, 5, 8, 9 on the rows, if the last statement changed any."""
+        pg = self.pg
+        if self.mark == (pg.epoch, pg.version):
+            return
+        self.mark = (pg.epoch, pg.version)
+        _require(self.named.setdefault(self.mark, pg.free) == pg.free, "INV-9: forked version")
+        _require(pg.free + pg.held + pg.sold == UNITS, "INV-2: free + held + sold = total")
+        self._audit_reservations()
+
+    def _audit_reservations(self) -> None:
+        pg, units = self.pg, self.pg.units
+        held = sold = 0
+        rids = set()
+        taken: dict[int, int] = {}
+        for number, row in pg.reservations.items():
+            rids.add(row.rid)
+            size = len(row.units)
+            if row.state == "held":
+                held += size
+            elif row.state == "sold":
+                sold += size
+            if row.state in ("held", "sold"):
+                taken[row.buyer] = taken.get(row.buyer, 0) + size
+                for unit in row.units:
+                    _require(units[unit] == number, "INV-1: a unit has one live owner")
+            if row.state != "held":
+                self._audit_end(number, row)
+            _require(size == row.quantity, "INV-2: quantity is all or nothing")
+            aborted = self.told_aborted.get(row.rid, NEVER)
+            _require(row.attempt > aborted, "INV-3: told aborted, but it became a hold")
+        _require((pg.held, pg.sold) == (held, sold), "INV-2: the stock row equals the rows")
+        _require(units.count(0) == pg.free, "INV-2: free equals the free units")
+        _require(len(rids) == len(pg.reservations), "INV-4: one key, one hold")
+        self._count_taken(taken)
+
+    def _audit_end(self, number: int, row: Reservation) -> None:
+        _require(self.final.setdefault(number, row.state) == row.state, "INV-5: one end only")
+        in_time = row.ended_at < row.deadline
+        _require(row.state != "sold" or in_time, "INV-5: sold after its deadline")
+        _require(row.state != "expired" or not in_time, "INV-5: expired before its deadline")
+        _require(row.state != "sold" or number not in self.told_expired, "INV-3: told expired")
+
+    def _count_taken(self, taken: dict[int, int]) -> None:
+        for buyer, before in self.taken.items():
+            self.last_with[buyer, before] = self.pg.now
+        for units in taken.values():
+            _require(units <= LIMIT, "INV-8: at most LIMIT units per buyer")
+        self.taken = taken
+
+    # After each script.
+
+    def audit_bouncer(self) -> None:
+        """INV-9 for the bouncer: what it believes only ever becomes newer."""
+        believed = (self.bouncer.epoch, self.bouncer.version)
+        _require(believed >= self.consumed, "INV-9: a consumer went back in time")
+        self.consumed = believed
+
+    def audit_admission(self, claims: list[tuple[Wish, Attempt]]) -> None:
+        """INV-6: without lost data the bouncer never offers what a claim on its way may take."""
+        pg, open_ = self.pg, {}
+        for wish, attempt in claims:
+            request = pg.requests.get(wish.rid)
+            doomed = request and (request.reservation or request.attempt >= attempt)
+            if not doomed and attempt[0] == pg.epoch:
+                open_[wish.rid] = wish.quantity
+        _require(self.bouncer.avail <= pg.free - sum(open_.values()), "INV-6: admits too many")
+
+    # At each word.
+
+    def tell(self, wish: Wish, sent_at: int, answer: Answer) -> None:
+        """INV-3 and INV-4: the answer is true now; `audit` keeps watching that it stays true."""
+        word, number = answer.word, answer.reservation
+        self.counts[f"told {word}"] += 1
+        if word == "yes":
+            before = self.told_yes.get(wish.rid, number)
+            excused = before in self.lost or number in self.lost
+            _require(before == number or excused, "INV-4: replays are identical")
+            self.told_yes[wish.rid] = number
+        elif word in ("no", "aborted"):
+            self._tell_nothing_taken(wish, sent_at, answer)
+        elif word == "sold":
+            self.told_sold.add(number)
+        elif word == "expired":
+            self.told_expired.add(number)
+
+    def _tell_nothing_taken(self, wish: Wish, sent_at: int, answer: Answer) -> None:
+        request = self.pg.requests.get(wish.rid)
+        row = self.pg.reservations[request.reservation] if request and request.reservation else None
+        # A row made while this copy was under way is another copy's: the two just crossed.
+        _require(row is None or row.made_at >= sent_at, "INV-3: told no, but the hold was there")
+        if answer.word == "aborted":
+            # A copy from before a silent restore may have learned it from what is gone.
+            words = self.told_aborted if sent_at > self.restored_at else self.voided
+            words[wish.rid] = max(words.get(wish.rid, NEVER), answer.attempt)
+            stands = self.told_aborted.get(wish.rid, NEVER)
+            _require(row is None or row.attempt > stands, "INV-3: told aborted, but held")
+            return
+        if sent_at > self.restored_at:
+            self.told_no[wish.rid] = (self.pg.now, answer.attempt)
+        if answer.reason == "limit":
+            _require(self._was_at_limit(wish, sent_at), "INV-3: told limit, but was below it")
+
+    def _was_at_limit(self, wish: Wish, since: int) -> bool:
+        if self.taken.get(wish.buyer, 0) + wish.quantity > LIMIT:
+            return True
+        return any(
+            self.last_with.get((wish.buyer, units), -1) >= since
+            for units in range(LIMIT - wish.quantity + 1, LIMIT + 1)
+        )
+
+    def count_overtaken(self, wish: Wish, attempt: Attempt, sent_at: int) -> None:
+        """A hold for a copy that was under way when another copy of the key was told no.
+
+        Not a violation, "no" speaks for one copy; but the buyer may not know of the hold."""
+        told_at, refused = self.told_no.get(wish.rid, (0, NEVER))
+        if self.restored_at < sent_at < told_at and attempt <= refused:
+            self.counts["refusals overtaken"] += 1
+
+    # When a history ends.
+
+    def lose_history(self, before: dict[int, Reservation], fenced: bool) -> None:
+        """Postgres was replaced by its past: note which told words it took along."""
+        rows = self.pg.reservations
+        self.lost |= before.keys() - rows.keys()
+        self.lost_sales |= _sold(before) - _sold(rows)
+        self.final = {n: row.state for n, row in rows.items() if row.state != "held"}
+        # A release that was lost with the tail: the hold lives again and may be bought.
+        self.told_expired -= {n for n, row in rows.items() if row.state == "held"}
+        if not fenced:
+            # The tombstones are gone and nothing fences their attempts: these words are void.
+            self.restored_at = self.pg.now
+            self.voided |= self.told_aborted
+            self.told_aborted.clear()
+            self.named.clear()
+        self.mark = (0, 0)
+        self.audit()
+
+    def forget_consumer(self) -> None:
+        """Redis lost its state: a new consumer begins."""
+        self.consumed = (self.bouncer.epoch, self.bouncer.version)
+
+    # When the faults are over and the keepers have had their turn.
+
+    def audit_healed(self) -> None:
+        """INV-3 for each word ever told, INV-7 for the rest."""
+        pg, rows = self.pg, self.pg.reservations
+        _require(not self.bouncer.intents, "INV-7: an intent stays open")
+        _require(self.bouncer.avail == pg.free, "INV-7: the bouncer differs from Postgres")
+        for row in rows.values():
+            _require(row.state != "held" or row.deadline > pg.now, "INV-7: held past its deadline")
+            broken = row.attempt <= self.voided.get(row.rid, NEVER)
+            self.counts["aborted, void by restore"] += broken
+        for number in self.told_yes.values():
+            _require(number in rows or number in self.lost, "INV-3: told yes, but there is nothing")
+            self.counts["told yes, lost"] += number in self.lost
+        for number in self.told_sold:
+            kept = number in rows and rows[number].state == "sold"
+            _require(kept or number in self.lost_sales, "INV-3: told sold, but it is not")
+            self.counts["told sold, lost"] += number in self.lost_sales
+
+
+def _sold(rows: dict[int, Reservation]) -> set[int]:
+    return {number for number, row in rows.items() if row.state == "sold"}

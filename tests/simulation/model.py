@@ -1,0 +1,444 @@
+"""The reservation protocol: who asks whom, in which order, and what may be said to the buyer.
+
+    buyer ─▶ worker ─ admit ─▶ Bouncer (Redis)   says no for free; may lose or forget everything
+               │                  ▲
+               │                  └ settle: this intent is over, here is (epoch, version, free)
+               ├──── claim ────▶ Postgres        decides; its rows and its clock are the truth
+               ├── tombstone ──▶ Postgres        turns "did it commit?" into yes or never
+               └─── look up ───▶ Postgres        before any "no" is repeated to the buyer
+
+Every `yield call, (arguments)` below is one message to a server. Whoever drives the generators
+(`schedule.py`) may deliver it late, or never; may lose the reply (the worker then reads the word
+"lost"); may let the worker die right there. What must hold all the same: `invariants.py`.
+`variant` names one deliberate mistake (`mutants.py`), to show which line defends what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from itertools import count
+from typing import Any, Literal, NamedTuple
+
+from .mutants import Variant
+
+UNITS, LIMIT, TTL, TRIES = 6, 2, 45, 4  # stock, units per buyer, clock ticks of a hold, admissions
+
+Attempt = tuple[int, int]  # (epoch, n), compared in that order
+NEVER: Attempt = (0, 0)
+
+
+class Wish(NamedTuple):
+    """One buyer's request under one idempotency key; every copy of it is equal."""
+
+    rid: int
+    buyer: int
+    quantity: int
+
+
+class Reply(NamedTuple):
+    """What a server says: a word, and the (epoch, version, free) that was true at that moment."""
+
+    word: str
+    epoch: int = 0
+    version: int = 0
+    free: int = 0
+    attempt: Attempt = NEVER  # the tombstone that stands in the way
+    reservation: int = 0
+    taken: int = 0  # units this buyer holds or owns
+
+
+class Answer(NamedTuple):
+    """What the worker tells the buyer.
+
+    yes       you hold this reservation
+    no        this copy took nothing, and the key had nothing before you sent it
+    aborted   no attempt up to this one will ever hold anything (RETRYABLE)
+    unknown   no promise (OUTCOME_UNKNOWN, IN_PROGRESS): repeat with the same key
+    sold, expired, released, done: of purchases, releases and keepers
+    """
+
+    word: str
+    reservation: int = 0
+    attempt: Attempt = NEVER
+    reason: str = ""
+
+
+Call = tuple[Callable[..., Reply], tuple[Any, ...]]
+Course = Generator[Call, Reply, Answer]
+Post = Callable[[Callable[..., Reply], tuple[Any, ...]], None]
+
+LOST = Reply("lost")
+DONE = Reply("done")
+UNKNOWN = Answer("unknown")
+
+
+class Request(NamedTuple):
+    """A row per key: reservation 0 is a tombstone. Refusals leave no row."""
+
+    attempt: Attempt
+    reservation: int
+
+
+class Reservation(NamedTuple):
+    """held ─▶ sold | expired | released, each final."""
+
+    rid: int
+    buyer: int
+    quantity: int
+    units: tuple[int, ...]
+    attempt: Attempt
+    made_at: int
+    deadline: int
+    state: Literal["held", "sold", "expired", "released"] = "held"
+    ended_at: int = 0
+
+
+class Postgres:
+    """Decides. Each method is one transaction: it happens wholly or not at all."""
+
+    def __init__(self, variant: Variant = "") -> None:
+        self.variant = variant
+        self.now = 1
+        self.ids = count(1)  # random UUIDs in the engine: never given twice, whatever is restored
+        self.epoch, self.version = 1, 0
+        self.free, self.held, self.sold = UNITS, 0, 0
+        self.units = [0] * UNITS  # the owning reservation, 0 is free
+        self.requests: dict[int, Request] = {}
+        self.reservations: dict[int, Reservation] = {}
+
+    def claim(self, wish: Wish, attempt: Attempt) -> Reply:
+        """Hold `quantity` units for the key, or say why not. The order of the questions matters."""
+        if self.variant == "fence_before_lookup" and attempt[0] != self.epoch:
+            return self._reply("fenced")
+        request = self.requests.get(wish.rid)
+        if request and request.reservation:
+            return self._reply("ok", reservation=request.reservation)
+        if request and request.attempt >= attempt:
+            return self._reply("blocked", attempt=request.attempt)
+        # Only now the fence: before the look-up it would deny a hold that exists.
+        if attempt[0] != self.epoch:
+            return self._reply("fenced")
+        taken = self.taken_by(wish.buyer)
+        if taken + wish.quantity > LIMIT and self.variant != "limit_by_suspicion_only":
+            return self._refuse("limit", wish, attempt)
+        if self.free < (1 if self.variant == "partial_quantity" else wish.quantity):
+            return self._refuse("sold_out", wish, attempt)
+        return self._take(wish, attempt)
+
+    def _take(self, wish: Wish, attempt: Attempt) -> Reply:
+        units = tuple([u for u, owner in enumerate(self.units) if not owner][: wish.quantity])
+        mine = next(self.ids)
+        self.requests[wish.rid] = Request(attempt, mine)
+        self.reservations[mine] = Reservation(
+            *wish, units, attempt, made_at=self.now, deadline=self.now + TTL
+        )
+        self._move(units, mine, free=-len(units), held=len(units))
+        return self._reply("ok", reservation=mine, taken=self.taken_by(wish.buyer))
+
+    def _refuse(self, word: str, wish: Wish, attempt: Attempt) -> Reply:
+        if self.variant == "tombstone_refusals":
+            self.requests[wish.rid] = Request(attempt, 0)
+        return self._reply(word, taken=self.taken_by(wish.buyer))
+
+    def tombstone(self, rid: int, attempt: Attempt) -> Reply:
+        """The hold, or the certainty that no attempt up to this one will ever become one.
+
+        The unique key on rid makes it wait for a claim that is still committing, so it cannot
+        overlook one; a claim that arrives later is blocked. Must run on the primary.
+        """
+        request = self.requests.get(rid)
+        if request and request.reservation:
+            return self._reply("ok", reservation=request.reservation)
+        stored = max(attempt, request.attempt) if request else attempt
+        if self.variant != "read_instead_of_tombstone":
+            self.requests[rid] = Request(stored, 0)
+        return self._reply("aborted", attempt=stored)
+
+    def look_up(self, wish: Wish) -> Reply:
+        """What the key has, and how much its buyer has. Promises nothing about the future."""
+        request, taken = self.requests.get(wish.rid), self.taken_by(wish.buyer)
+        if request and request.reservation:
+            return self._reply("ok", reservation=request.reservation, taken=taken)
+        return self._reply("absent", taken=taken)
+
+    def confirm(self, reservation: int) -> Reply:
+        """Sell a hold before its deadline, by this clock; running it twice is running it once."""
+        row = self.reservations.get(reservation)
+        if row is None:
+            return self._reply("expired")
+        # Past the deadline it is over whether or not anybody swept.
+        in_time = self.now < row.deadline or self.variant == "confirm_without_deadline"
+        if row.state == "held" and in_time:
+            self._end(reservation, "sold")
+        return self._reply("sold" if self.reservations[reservation].state == "sold" else "expired")
+
+    def release(self, reservation: int) -> Reply:
+        """The buyer gives the hold back. Only what it still holds: units have new owners soon."""
+        row = self.reservations.get(reservation)
+        if row and (row.state == "held" or self.variant == "release_without_owner_check"):
+            self._end(reservation, "released")
+        return self._reply("released")
+
+    def expire_due(self) -> Reply:
+        """Take back every hold whose deadline has passed; the mirror image of `confirm`."""
+        for reservation, row in list(self.reservations.items()):
+            if row.state == "held" and row.deadline <= self.now:
+                self._end(reservation, "expired")
+        return self._reply("done")
+
+    def read_stock(self) -> Reply:
+        return self._reply("done")
+
+    def begin_epoch(self, expected: int) -> Reply:
+        """A new history begins, unless somebody else already began it."""
+        if self.epoch == expected:
+            # Drawn from the clock, not counted from the row: a second failover to a standby that
+            # never saw the first bump would count to the same number, and two histories share it.
+            drawn = 0 if self.variant == "epoch_counted_not_drawn" else self.now
+            self.epoch = max(self.epoch + 1, drawn)
+        return self._reply("done")
+
+    def taken_by(self, buyer: int) -> int:
+        rows = self.reservations.values()
+        return sum(len(r.units) for r in rows if r.buyer == buyer and r.state in ("held", "sold"))
+
+    def _end(self, reservation: int, state: Literal["sold", "expired", "released"]) -> None:
+        row = self.reservations[reservation]
+        self.reservations[reservation] = row._replace(state=state, ended_at=self.now)
+        size = len(row.units)
+        if state == "sold":
+            self._move((), 0, held=-size, sold=size)
+        else:
+            self._move(row.units, 0, free=size, held=-size)
+
+    def _move(
+        self, units: tuple[int, ...], owner: int, free: int = 0, held: int = 0, sold: int = 0
+    ) -> None:
+        for unit in units:
+            self.units[unit] = owner
+        self.free, self.held, self.sold = self.free + free, self.held + held, self.sold + sold
+        self.version += 1
+
+    def _reply(
+        self, word: str, attempt: Attempt = NEVER, reservation: int = 0, taken: int = -1
+    ) -> Reply:
+        return Reply(word, self.epoch, self.version, self.free, attempt, reservation, taken)
+
+
+class Bouncer:
+    """avail = free at some version − open intents. Each method is one script: atomic."""
+
+    def __init__(self, variant: Variant = "") -> None:
+        self.variant = variant
+        self.ready = False
+        self.epoch, self.version, self.base = 0, 0, 0
+        self.intents: dict[int, tuple[Attempt, int]] = {}  # rid -> its attempt and quantity
+        self.suspected: dict[int, int] = {}  # buyer -> units, as somebody once heard
+
+    @property
+    def avail(self) -> int:
+        return self.base - sum(quantity for _, quantity in self.intents.values())
+
+    def admit(self, wish: Wish, attempt: Attempt, believe_limit: bool) -> Reply:
+        """Open an intent for the key, or say why not; a refusal writes nothing."""
+        if not self.ready:
+            return Reply("not_ready")
+        if attempt[0] != self.epoch:
+            return Reply("stale", self.epoch)
+        if wish.rid in self.intents:
+            return Reply("repeated", self.epoch)
+        if believe_limit and self.suspected.get(wish.buyer, 0) + wish.quantity > LIMIT:
+            return Reply("limit", self.epoch)
+        if self.avail < wish.quantity:
+            return Reply("sold_out", self.epoch)
+        self.intents[wish.rid] = (attempt, wish.quantity)
+        return Reply("admitted", self.epoch)
+
+    def settle(self, rid: int, attempt: Attempt, truth: Reply, buyer: int = 0) -> Reply:
+        """This intent is over. Exactly this one: a later attempt of the key has its own."""
+        open_ = self.intents.get(rid)
+        if open_ and (open_[0] == attempt or self.variant == "settle_any_attempt"):
+            del self.intents[rid]
+        if truth.taken >= 0:
+            self.suspected[buyer] = truth.taken
+        return self.publish(truth)
+
+    def publish(self, truth: Reply) -> Reply:
+        """Believe (epoch, version, free) if it is newer. A newer epoch is a new history: its
+        intents died with the old one, because Postgres fences every attempt of an older epoch."""
+        if not self.ready or truth.epoch > self.epoch:
+            self.intents, self.suspected, self.ready = {}, {}, True
+        elif self.variant == "unversioned_publish":
+            pass
+        elif (truth.epoch, truth.version) <= (self.epoch, self.version):
+            return DONE
+        self.epoch, self.version, self.base = truth.epoch, truth.version, truth.free
+        return DONE
+
+    def read(self) -> Reply:
+        return Reply("done" if self.ready else "not_ready", self.epoch, self.version, self.base)
+
+    def oldest_intent(self) -> Reply:
+        """reservation carries the rid here."""
+        for rid, (attempt, _) in self.intents.items():
+            return Reply("open", attempt=attempt, reservation=rid)
+        return DONE
+
+    def give_back(self, quantity: int) -> Reply:
+        """Does not exist. The compensation everybody writes first, for its mutant."""
+        self.base += quantity
+        return DONE
+
+
+class Worker:
+    """One process. It knows what it was told, which may be old; it asks nobody for free."""
+
+    def __init__(
+        self, pg: Postgres, bouncer: Bouncer, post: Post, chance: Callable[[float], bool]
+    ) -> None:
+        self.pg, self.bouncer, self.post, self.chance = pg, bouncer, post, chance
+        self.variant = pg.variant
+        self.epoch, self.may_pass = 1, True
+
+    def reserve(self, wish: Wish) -> Course:
+        """Hold units for one copy of a keyed request, or say honestly why not."""
+        attempt, denied, believe_limit = NEVER, NEVER, True
+        for _ in range(TRIES):
+            attempt = max(attempt, (self.epoch, 1))
+            gate = yield self.bouncer.admit, (wish, attempt, believe_limit)
+            self.epoch = max(self.epoch, gate.epoch)
+            if gate.word in ("sold_out", "limit"):
+                answer = yield from self.refuse(wish, attempt, gate.word)
+                if answer:
+                    return answer
+                believe_limit = False
+                continue
+            if gate.word == "repeated":
+                # Another copy is on its way. It ends with a row, or its intent goes away.
+                found = yield self.pg.look_up, (wish,)
+                if found.word == "ok":
+                    return Answer("yes", found.reservation)
+                continue
+            if gate.word == "stale" and self.epoch > attempt[0]:
+                continue
+            if gate.word != "admitted" and not (self.may_pass and self.chance(0.5)):
+                return UNKNOWN  # few may go past a bouncer that does not answer
+            reply = yield from self.claim(wish, attempt)
+            if reply.word == "ok":
+                return Answer("yes", reply.reservation)
+            if reply.word == "lost":
+                return UNKNOWN
+            if reply.word in ("sold_out", "limit"):
+                return Answer("no", attempt=attempt, reason=reply.word)
+            # Aborted, blocked or fenced: this attempt is dead for ever, the next one may live.
+            # Except a fence of an *older* epoch: that is a Postgres that forgot, not a promise.
+            future = reply.word == "fenced" and reply.epoch < attempt[0]
+            if not future or self.variant == "any_fence_is_definite":
+                denied = attempt
+            if self.chance(0.3):
+                break
+            attempt = max(attempt, (reply.attempt[0], reply.attempt[1] + 1))
+        return Answer("aborted", attempt=denied) if denied > NEVER else UNKNOWN
+
+    def claim(self, wish: Wish, attempt: Attempt) -> Generator[Call, Reply, Reply]:
+        """Ask Postgres until the outcome is definite, then close the intent.
+
+        A next attempt goes through the bouncer again: under the old intent the reaper would
+        close what a living claim still stands for.
+        """
+        reply = yield self.pg.claim, (wish, attempt)
+        if self.variant == "retry_under_old_intent" and reply.word == "blocked":
+            attempt = (reply.attempt[0], reply.attempt[1] + 1)
+            reply = yield self.pg.claim, (wish, attempt)
+        if reply.word == "lost":
+            # It may have committed, and it may yet arrive. Reading would not stop it.
+            reply = yield self.pg.tombstone, (wish.rid, attempt)
+        if reply.word == "lost":
+            return reply  # the reaper will do the same
+        self.epoch = max(self.epoch, reply.epoch)
+        self.post(self.bouncer.settle, (wish.rid, attempt, reply, wish.buyer))
+        if self.variant == "extra_incr_compensation" and reply.word != "ok":
+            self.post(self.bouncer.give_back, (wish.quantity,))
+        return reply
+
+    def refuse(
+        self, wish: Wish, attempt: Attempt, reason: str
+    ) -> Generator[Call, Reply, Answer | None]:
+        """The bouncer says no. Look the key up first: its winner may have lost his answer.
+
+        None means that the suspicion was wrong. The "no" is true for this copy only: an older
+        copy whose intent Redis has lost may still land. Who wants more must leave a tombstone
+        (`tombstone_refusals`) and pay one row for each refusal.
+        """
+        if self.variant == "refuse_without_lookup" and reason == "sold_out":
+            return Answer("no", attempt=attempt, reason=reason)
+        found = yield self.pg.look_up, (wish,)
+        at_limit = found.taken + wish.quantity > LIMIT or self.variant == "suspicion_not_confirmed"
+        if found.word == "absent" and reason == "limit" and not at_limit:
+            return None
+        if found.word == "absent" and self.variant == "tombstone_refusals":
+            found = yield self.pg.tombstone, (wish.rid, attempt)
+        if found.word == "lost":
+            return UNKNOWN
+        if found.word == "ok":
+            return Answer("yes", found.reservation)
+        return Answer("no", attempt=attempt, reason=reason)
+
+    def purchase(self, reservation: int) -> Course:
+        """Sell the hold. An unknown commit is simply run again: the second run reads the first."""
+        for _ in range(TRIES):
+            reply = yield self.pg.confirm, (reservation,)
+            if reply.word != "lost":
+                self.post(self.bouncer.publish, (reply,))
+                return Answer(reply.word, reservation)
+        return UNKNOWN
+
+    def release(self, reservation: int) -> Course:
+        reply = yield self.pg.release, (reservation,)
+        if reply.word == "lost":
+            return UNKNOWN
+        self.post(self.bouncer.publish, (reply,))
+        return Answer("released", reservation)
+
+    # Keepers: any number of them may run at once, none needs to be the leader.
+
+    def sweep(self) -> Course:
+        reply = yield self.pg.expire_due, ()
+        if reply.word != "lost":
+            self.post(self.bouncer.publish, (reply,))
+        return Answer("done")
+
+    def reap(self) -> Course:
+        """Close the intent of a worker that died, or of a message that got lost. Too early is
+        safe: the claim that comes after is blocked, and its worker takes the next attempt."""
+        intent = yield self.bouncer.oldest_intent, ()
+        if intent.word != "open" or self.variant == "no_reaper":
+            return Answer("done")
+        reply = yield self.pg.tombstone, (intent.reservation, intent.attempt)
+        if reply.word != "lost":
+            self.post(self.bouncer.settle, (intent.reservation, intent.attempt, reply))
+        return Answer("done")
+
+    def reconcile(self) -> Course:
+        """Tell the bouncer what Postgres says; notice a Postgres that has forgotten.
+
+        The bouncer is read first, so an honest Postgres can only be as new or newer. If it is
+        older, or if the same version names another number, a snapshot was restored behind our
+        back and a new epoch must begin, else the bouncer would ignore it for ever.
+        """
+        seen = yield self.bouncer.read, ()
+        truth = yield self.pg.read_stock, ()
+        if truth.word == "lost":
+            return Answer("done")
+        if seen.word == "done" and self._history_was_lost(seen, truth):
+            truth = yield self.pg.begin_epoch, (truth.epoch,)
+        if truth.word != "lost":
+            self.post(self.bouncer.publish, (truth,))
+        return Answer("done")
+
+    def _history_was_lost(self, seen: Reply, truth: Reply) -> bool:
+        if self.variant == "reconcile_same_epoch_only" and seen.epoch != truth.epoch:
+            return False
+        if (seen.epoch, seen.version) == (truth.epoch, truth.version):
+            return seen.free != truth.free and self.variant != "reconcile_ignores_free"
+        return (seen.epoch, seen.version) > (truth.epoch, truth.version)

@@ -1,0 +1,30 @@
+"""The mistakes the search must find: each is one switch in `model.py`, and breaks one promise."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Mutant = Literal[
+    "fence_before_lookup",  # an old epoch is fenced before the key is looked up
+    "read_instead_of_tombstone",  # an unknown commit is settled by reading
+    "unversioned_publish",  # the bouncer believes whoever spoke last
+    "no_epoch",  # a failover goes on counting in the old history
+    "no_reaper",  # nobody closes the intents of the dead
+    "extra_incr_compensation",  # whoever is refused also gives a unit back
+    "refuse_without_lookup",  # "sold out" is repeated without asking for the key's row
+    "limit_by_suspicion_only",  # Postgres trusts the bouncer's count of a buyer's units
+    "confirm_without_deadline",  # a hold can be bought until somebody sweeps it
+    "release_without_owner_check",  # units are freed whoever owns them by now
+    "partial_quantity",  # two were wished for, one was left, one is given
+    "settle_any_attempt",  # settling an old attempt closes the key's new intent
+    "suspicion_not_confirmed",  # the bouncer's stale count is repeated to the buyer
+    "retry_under_old_intent",  # the next attempt is claimed without a new admission
+    "epoch_counted_not_drawn",  # epoch = restored epoch + 1: two histories may share one
+    "reconcile_same_epoch_only",  # a snapshot of an older epoch goes unnoticed
+    "reconcile_ignores_free",  # a restored history that caught up goes unnoticed
+    "any_fence_is_definite",  # fenced by an *older* epoch is told as "never"
+]
+MUTANTS: tuple[Mutant, ...] = get_args(Mutant)
+
+# `tombstone_refusals` is no mistake but a stricter protocol: a refusal, too, leaves a tombstone.
+Variant = Mutant | Literal["", "tombstone_refusals"]

@@ -1,0 +1,398 @@
+"""One random schedule: buyers, a network that misbehaves, servers that forget.
+
+Everything under way lies in one bag, requests and replies alike, and a step takes one out at
+random: that is all the reordering, delay and concurrency there is. The same seed and variant
+give the same schedule, so a violation is its seed; `trace` makes it readable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from .invariants import Checker, Violation
+from .model import (
+    LOST,
+    TTL,
+    Answer,
+    Attempt,
+    Bouncer,
+    Course,
+    Postgres,
+    Reply,
+    Wish,
+    Worker,
+)
+from .mutants import Variant
+
+STEPS, WORKERS = 240, 2
+FAULTS = (
+    "crashes",
+    "requests lost",
+    "replies lost",
+    "zombies",
+    "redis emptied",
+    "redis went back",
+    "failovers",
+    "silent restores",
+)
+Copied = dict[str, Any]
+
+
+class Weather:
+    """Each schedule draws its own: a crowd on one key and a quiet shop break different things."""
+
+    def __init__(self, random: Random) -> None:
+        self.buyers, self.keys = random.randint(3, 9), random.randint(2, 7)
+        self.network = random.uniform(0.68, 0.84)  # share of the steps that move a message
+        self.keepers = random.uniform(0.03, 0.10)
+        self.faults = random.uniform(0.01, 0.05)
+        self.trouble = random.choice((0.03, 0.10, 0.20, 0.30))  # share of the messages hit
+
+
+class Task:
+    """A worker running one copy of a buyer's request, or a keeper's round (rid 0)."""
+
+    __slots__ = ("course", "sent_at", "title", "wish")
+
+    def __init__(self, title: str, course: Course, wish: Wish, sent_at: int) -> None:
+        self.title, self.course, self.wish, self.sent_at = title, course, wish, sent_at
+
+
+class Flight:
+    """One message: a request while `reply` is None, then its reply. Without a task nobody waits
+    for it (a settle, or a zombie), but it still arrives."""
+
+    __slots__ = ("arguments", "call", "reply", "sent_at", "task")
+
+    def __init__(
+        self, call: Callable[..., Reply], arguments: tuple[Any, ...], task: Task | None
+    ) -> None:
+        self.call, self.arguments, self.task = call, arguments, task
+        self.reply: Reply | None = None
+        self.sent_at = task.sent_at if task else 0
+
+    def __str__(self) -> str:
+        arguments = ", ".join(map(_brief, self.arguments))
+        return f"{self.call.__name__}({arguments})"
+
+
+KEEPER = Wish(0, 0, 0)
+
+
+class Schedule:
+    """A world of its own; `run` plays it to the end and raises `Violation`.
+
+    Every third seed is calm: messages get lost and workers die, but no server loses anything, so
+    the bouncer may be held to INV-6.
+    """
+
+    def __init__(self, seed: int, variant: Variant = "", trace: bool = False) -> None:
+        self.variant: Variant = variant
+        self.random = Random(seed)
+        self.weather = Weather(self.random)
+        self.calm = seed % 3 == 0
+        self.trace: list[str] | None = [] if trace else None
+        self.counts: Counter[str] = Counter(schedules=1)
+        self.pg, self.bouncer = Postgres(variant), Bouncer(variant)
+        self.bouncer.publish(self.pg.read_stock())
+        self.workers = [
+            Worker(self.pg, self.bouncer, self.post, self.chance) for _ in range(WORKERS)
+        ]
+        for worker in self.workers:
+            worker.may_pass = not self.calm  # INV-6 cannot count claims without an intent
+        self.checker = Checker(self.pg, self.bouncer, self.counts)
+        self.bag: list[Flight] = []
+        self.keys_given = 0
+        self.wishes = [self.new_wish() for _ in range(self.weather.keys)]
+        self.known: dict[int, int] = {}  # what the buyers were told: rid -> reservation
+        self.old_pg, self.old_redis = _copy(self.pg), _copy(self.bouncer)
+
+    def run(self) -> Counter[str]:
+        for _ in range(STEPS):
+            self.step()
+        self.heal()
+        return self.counts
+
+    def chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def step(self) -> None:
+        self.pg.now += 1
+        self.counts["steps"] += 1
+        dice = self.random.random()
+        weather = self.weather
+        if dice < weather.faults:
+            self.inject_fault()
+        elif dice < weather.faults + weather.keepers:
+            self.run_keeper()
+        elif dice > 1 - weather.network and self.bag:
+            self.move(self.take_from_bag())
+        else:
+            self.act_as_buyer()
+
+    # Buyers and keepers.
+
+    def new_wish(self) -> Wish:
+        self.keys_given += 1
+        quantity = 1 + (self.random.random() < 0.3)
+        return Wish(self.keys_given, 1 + int(self.random.random() * self.weather.buyers), quantity)
+
+    def act_as_buyer(self) -> None:
+        slot = int(self.random.random() * self.weather.keys)
+        wish = self.wishes[slot]
+        worker = self.workers[int(self.random.random() * WORKERS)]
+        reservation = self.known.get(wish.rid)
+        dice = self.random.random()
+        if reservation is None or dice < 0.15:
+            self.start("reserve", worker.reserve(wish), wish)
+        elif dice < 0.45:
+            self.start("purchase", worker.purchase(reservation), wish)
+        elif dice < 0.75:
+            self.start("release", worker.release(reservation), wish)
+        else:
+            self.wishes[slot] = self.new_wish()  # walks away; the hold will expire
+
+    def run_keeper(self) -> None:
+        worker = self.workers[int(self.random.random() * WORKERS)]
+        keeper = (worker.sweep, worker.reap, worker.reconcile)[int(self.random.random() * 3)]
+        self.start(keeper.__name__, keeper(), KEEPER)
+
+    def start(self, title: str, course: Course, wish: Wish) -> None:
+        task = Task(title, course, wish, self.pg.now)
+        self.note("start", f"{title} {_brief(wish)}")
+        call, arguments = next(course)
+        self.bag.append(Flight(call, arguments, task))
+
+    # The network.
+
+    def post(self, call: Callable[..., Reply], arguments: tuple[Any, ...]) -> None:
+        """Sent without waiting for an answer."""
+        self.bag.append(Flight(call, arguments, None))
+
+    def take_from_bag(self) -> Flight:
+        bag = self.bag
+        index = int(self.random.random() * len(bag))
+        bag[index], bag[-1] = bag[-1], bag[index]
+        return bag.pop()
+
+    def move(self, flight: Flight) -> None:
+        if flight.reply is not None:
+            self.resume(flight, flight.reply)
+            return
+        fate = self.random.random() / self.weather.trouble
+        if fate > 1:
+            self.arrive(flight)
+        elif fate < 0.4:
+            self.fault("replies lost")
+            self.arrive(flight)
+            flight.reply = LOST
+        elif fate < 0.7:
+            self.fault("requests lost", str(flight))
+            self.answer(flight, LOST)
+        elif flight.task:
+            self.fault("zombies", str(flight))
+            self.answer(Flight(flight.call, flight.arguments, flight.task), LOST)
+            flight.task = None
+            self.bag.append(flight)
+        else:
+            self.bag.append(flight)
+
+    def arrive(self, flight: Flight) -> None:
+        """The server runs the statement or script; whoever waits will hear of it later."""
+        before = self.pg.version
+        reply = flight.call(*flight.arguments)
+        if self.trace is not None:
+            self.note("arrive", f"{flight} -> {_brief(reply)}")
+        if reply.word == "admitted":
+            self.counts["admissions"] += 1
+        elif reply.word == "ok" and self.pg.version != before:
+            self.counts["holds"] += 1
+            wish, attempt = flight.arguments
+            self.checker.count_overtaken(wish, attempt, flight.sent_at)
+        self.audit()
+        self.answer(flight, reply)
+
+    def answer(self, flight: Flight, reply: Reply) -> None:
+        if flight.task:
+            flight.reply = reply
+            self.bag.append(flight)
+
+    def resume(self, flight: Flight, reply: Reply) -> None:
+        task = flight.task
+        assert task, "a reply without a task"
+        try:
+            call, arguments = task.course.send(reply)
+        except StopIteration as stop:
+            self.tell(task, stop.value)
+        else:
+            self.bag.append(Flight(call, arguments, task))
+
+    def tell(self, task: Task, answer: Answer) -> None:
+        if task.wish is KEEPER:
+            return
+        self.note("tell", f"{task.title} {_brief(task.wish)} sent at {task.sent_at}: {answer}")
+        self.checker.tell(task.wish, task.sent_at, answer)
+        if answer.word == "yes" and self.chance(0.8):  # else his line broke before he heard it
+            self.known[task.wish.rid] = answer.reservation
+        elif answer.word in ("sold", "expired", "released") and self.chance(0.7):
+            self.wishes = [self.new_wish() if w.rid == task.wish.rid else w for w in self.wishes]
+
+    def audit(self) -> None:
+        self.checker.audit()
+        self.checker.audit_bouncer()
+        if self.calm:
+            self.checker.audit_admission(self.claims_under_way())
+
+    def claims_under_way(self) -> list[tuple[Wish, Attempt]]:
+        """Claims sent, and those that an admission on its way back will send."""
+        claims = []
+        for flight in self.bag:
+            call = flight.call.__name__
+            if (call == "claim" and flight.reply is None) or (
+                call == "admit" and flight.reply and flight.reply.word == "admitted"
+            ):
+                claims.append((flight.arguments[0], flight.arguments[1]))
+        return claims
+
+    # Faults.
+
+    def inject_fault(self) -> None:
+        dice = self.random.random()
+        if dice < 0.33 or self.calm:
+            self.crash()
+        elif dice < 0.50:
+            self.old_pg = _copy(self.pg)
+        elif dice < 0.60:
+            self.old_redis = _copy(self.bouncer)
+        elif dice < 0.76:
+            self.lose_redis(empty=self.chance(0.5))
+        elif dice < 0.92:
+            self.lose_postgres_tail()
+        else:
+            self.restore_postgres_silently()
+
+    def crash(self) -> None:
+        """A worker dies waiting. What it sent still arrives, what was sent to it does not."""
+        waiting = [flight for flight in self.bag if flight.task]
+        if not waiting:
+            return
+        flight = waiting[int(self.random.random() * len(waiting))]
+        self.fault("crashes", f"{flight.task and flight.task.title} while waiting for {flight}")
+        if flight.reply is None:
+            flight.task = None
+        else:
+            self.bag.remove(flight)
+        # Its successor reads the epoch when it connects; the other worker still has the old one.
+        self.workers[int(self.random.random() * WORKERS)].epoch = self.pg.epoch
+
+    def lose_redis(self, empty: bool) -> None:
+        self.fault("redis emptied" if empty else "redis went back", f"{self.old_redis}")
+        _restore(self.bouncer, _copy(Bouncer(self.variant)) if empty else self.old_redis)
+        self.checker.forget_consumer()
+
+    def lose_postgres_tail(self) -> None:
+        """Failover to a standby that lagged; the first connection begins a new epoch. The standby
+        may lag behind the previous failover too."""
+        before = self.pg.reservations
+        self.fault("failovers", f"to epoch {self.old_pg['epoch']} version {self.old_pg['version']}")
+        _restore(self.pg, self.old_pg)
+        if self.variant != "no_epoch":
+            self.pg.begin_epoch(self.pg.epoch)
+        self.break_connections()
+        self.checker.lose_history(before, fenced=True)
+
+    def restore_postgres_silently(self) -> None:
+        """A snapshot of the disk, put back without a new timeline: nobody is told."""
+        before = self.pg.reservations
+        self.fault("silent restores", f"{self.old_pg['epoch']}, {self.old_pg['version']}")
+        _restore(self.pg, self.old_pg)
+        self.break_connections()
+        self.checker.lose_history(before, fenced=False)
+
+    def break_connections(self) -> None:
+        """Statements under way get no reply; a pooler in between may still deliver some."""
+        for flight in self.bag[:]:
+            if flight.reply is None and getattr(flight.call, "__self__", None) is self.pg:
+                self.bag.remove(flight)
+                if flight.task:
+                    self.answer(Flight(flight.call, flight.arguments, flight.task), LOST)
+                if self.chance(0.5):
+                    flight.task = None
+                    self.bag.append(flight)
+
+    def fault(self, kind: str, what: str = "") -> None:
+        self.counts[kind] += 1
+        self.note("FAULT", f"{kind} {what}")
+
+    # The end.
+
+    def heal(self) -> None:
+        """Everybody dies, late messages land or not, then the keepers get their turn."""
+        self.note("heal", "")
+        self.land_the_rest(probability=0.6)
+        self.pg.now += TTL
+        worker = self.workers[0]
+        for _ in range(2):
+            self.drive(worker.sweep())
+            self.drive(worker.reconcile())
+            while self.bouncer.intents and self.variant != "no_reaper":
+                self.drive(worker.reap())
+        if self.trace is not None:
+            self.note("healed", f"{_copy(self.pg)} {_copy(self.bouncer)}")
+        self.checker.audit_healed()
+
+    def land_the_rest(self, probability: float) -> None:
+        while self.bag:
+            flight = self.take_from_bag()
+            flight.task = None
+            if flight.reply is None and self.chance(probability):
+                self.arrive(flight)
+
+    def drive(self, course: Course) -> None:
+        """Run a keeper's round without any fault."""
+        try:
+            call, arguments = next(course)
+            while True:
+                call, arguments = course.send(call(*arguments))
+                self.audit()
+        except StopIteration:
+            self.land_the_rest(probability=1)
+
+    def note(self, kind: str, what: str) -> None:
+        if self.trace is not None:
+            self.trace.append(f"{self.pg.now:4} {kind:7} {what}")
+
+
+def explain(seed: int, variant: Variant = "") -> str:
+    """The same schedule again, as a story: what happened, and which promise it broke."""
+    schedule = Schedule(seed, variant, trace=True)
+    try:
+        schedule.run()
+        verdict = "no violation"
+    except Violation as violation:
+        verdict = f"VIOLATION {violation}"
+    return "\n".join([f"seed {seed} {variant}", *(schedule.trace or []), verdict])
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, Wish):
+        return f"r{value.rid}/b{value.buyer}x{value.quantity}"
+    if isinstance(value, Reply):
+        shown = value._asdict().items()
+        return value.word + "".join(f" {k}={v}" for k, v in shown if k != "word" and v)
+    return str(value)
+
+
+def _copy(server: Postgres | Bouncer) -> Copied:
+    """What a disk or a replica holds. Rows are immutable, so shallow copies are snapshots."""
+    skipped = ("variant", "now", "ids")
+    state = {name: value for name, value in vars(server).items() if name not in skipped}
+    return {n: v.copy() if isinstance(v, list | dict) else v for n, v in state.items()}
+
+
+def _restore(server: Postgres | Bouncer, copied: Copied) -> None:
+    for name, value in copied.items():
+        setattr(server, name, value.copy() if isinstance(value, list | dict) else value)
