@@ -6,7 +6,6 @@ PYTHON ?= $(or $(shell for name in python3 python3.14 python3.13 python3.12 pyth
 	command -v $$name && break; done),python3)
 UV_VERSION := 0.13.8
 PY := .venv/bin/python
-SOURCES := engine $(wildcard loadtest) $(wildcard tests)
 
 # For `make run` alone, which stays on loopback; elsewhere the default is `required`.
 AUTH ?= open
@@ -35,7 +34,7 @@ test: .venv/.ok ## run the tests, with servers of their own
 check: .venv/.ok ## format, lint, types and imports, changing nothing
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	$(PY) -m mypy --strict $(SOURCES)
+	$(PY) -m mypy
 	.venv/bin/lint-imports
 
 .PHONY: fmt

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -109,7 +108,7 @@ def may_enter(folder: Path, who: Account) -> bool:
 
 def command_of(pid: int) -> str:
     """A live process's command line; empty if it is gone, or gone but not yet buried."""
-    if sys.platform == "linux":
+    if Path("/proc/self/cmdline").exists():
         try:
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:

@@ -20,7 +20,6 @@ Promises:
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import os
 import pwd
@@ -39,6 +38,7 @@ from typing import IO
 from engine.infra.errors import Misconfigured
 from engine.ops import binaries, launch
 
+ELSEWHERE = "velvetrope-data-"
 INITDB = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--data-checksums", "--no-instructions")
 
 
@@ -190,13 +190,22 @@ def _elsewhere(moved: Path, durable: bool) -> Path:
 
     The link keeps the two together: whoever deletes the one starts empty, as he would expect.
     """
-    place = Path(tempfile.mkdtemp(prefix="velvetrope-data-", dir="/var/tmp"))
+    _sweep()
+    place = Path(tempfile.mkdtemp(prefix=ELSEWHERE, dir="/var/tmp"))
     place.chmod(0o711)
     moved.unlink(missing_ok=True)
     moved.symlink_to(place)
-    if not durable:
-        atexit.register(shutil.rmtree, place, ignore_errors=True)
+    if not durable:  # written after the link: until then another's sweep would take it
+        (place / "throwaway").write_text(str(moved))
     return place
+
+
+def _sweep() -> None:
+    """Remove the throw-away clusters of tests whose own folders are gone."""
+    for home in Path("/var/tmp").glob(f"{ELSEWHERE}*/throwaway"):
+        with suppress(OSError):
+            if home.stat().st_uid == os.geteuid() and not Path(home.read_text()).is_symlink():
+                shutil.rmtree(home.parent)
 
 
 def _cluster(data: Path, bindir: Path, who: binaries.Account) -> Path:

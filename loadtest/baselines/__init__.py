@@ -33,8 +33,10 @@ def serve(app: App, lifespan: str = "off") -> None:
         lifespan="on" if lifespan == "on" else "off",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
         log_level="warning",
-        backlog=4096,
+        backlog=2_048,
     )
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 import redis
 
@@ -264,7 +264,7 @@ def test_a_cluster_of_another_version_is_refused_with_the_mend(base: Path) -> No
     (base / "data").mkdir()
     (base / "data/PG_VERSION").write_text("9\n")
 
-    with pytest.raises(Misconfigured, match="made by Postgres 9, .*PG_BINDIR"):
+    with pytest.raises(Misconfigured, match=r"made by Postgres 9, .*PG_BINDIR"):
         start_postgres(base)
 
     assert running_on(base) == []
@@ -301,9 +301,9 @@ def test_programs_can_be_given(base: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("VALKEY_SERVER", str(base / "absent"))
     monkeypatch.setenv("PG_BINDIR", str(base))
 
-    with pytest.raises(Misconfigured, match="VALKEY_SERVER=.*no program"):
+    with pytest.raises(Misconfigured, match=r"VALKEY_SERVER=.*no program"):
         start_valkey(base)
-    with pytest.raises(Misconfigured, match="PG_BINDIR=.*no postgres"):
+    with pytest.raises(Misconfigured, match=r"PG_BINDIR=.*no postgres"):
         start_postgres(base)
 
 
@@ -351,6 +351,22 @@ def test_root_may_keep_all_of_it_under_a_folder_shut_to_others(base: Path) -> No
         process.kill()
         shutil.rmtree(program.parents[3])
         shutil.rmtree(data)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to lend Postgres to somebody else")
+def test_a_throw_away_cluster_moved_elsewhere_is_swept_when_its_folder_is_gone(base: Path) -> None:
+    shut = base / "shut"
+    shut.mkdir(mode=0o700)
+    gone = start_postgres(shut / "gone", durable=False)
+    gone.stop()
+    shutil.rmtree(shut / "gone")
+
+    other = start_postgres(shut / "other", durable=False)
+
+    assert not gone.data.exists()
+    assert query(other.url, "SELECT 1") == 1
+    other.stop()
+    shutil.rmtree(other.data.parent)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .model import LIMIT, NEVER, UNITS, Answer, Attempt, Bouncer, Postgres, Reservation, Wish
+from .model import LIMIT, UNITS, Bouncer, Postgres, Reservation
+from .words import NEVER, Answer, Attempt, Wish
 
 
 class Violation(AssertionError):
@@ -155,13 +156,14 @@ class Checker:
             for units in range(LIMIT - wish.quantity + 1, LIMIT + 1)
         )
 
-    def count_overtaken(self, wish: Wish, attempt: Attempt, sent_at: int) -> None:
+    def count_overtaken(self, wish: Wish, attempt: Attempt, sent_at: int, unattended: bool) -> None:
         """A hold for a copy that was under way when another copy of the key was told no.
 
-        Not a violation, "no" speaks for one copy; but the buyer may not know of the hold."""
+        Not a violation, "no" speaks for one copy. Unattended, nobody will hear of the hold."""
         told_at, refused = self.told_no.get(wish.rid, (0, NEVER))
         if self.restored_at < sent_at < told_at and attempt <= refused:
             self.counts["refusals overtaken"] += 1
+            self.counts["overtaken unattended"] += unattended
 
     # When a history ends.
 

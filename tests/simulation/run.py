@@ -24,6 +24,7 @@ from .mutants import MUTANTS, Variant
 from .schedule import FAULTS, Schedule, explain
 
 CHUNK = 200  # schedules a process plays between two progress lines, about a quarter second
+LIMITS = ("aborted, void by restore", "refusals overtaken", "overtaken unattended")
 MUTANT_LIMIT = 40_000  # the shyest mutant needs about 2,000 on average
 
 
@@ -99,7 +100,7 @@ def report(found: Chunk, catches: dict[Variant, Catch], seconds: float) -> str:
     rows += [(name, counts[name]) for name in FAULTS]
     rows += [("WORDS", None)]
     rows += [(name, counts[name]) for name in sorted(counts) if name.startswith("told")]
-    rows += [(name, counts[name]) for name in ("aborted, void by restore", "refusals overtaken")]
+    rows += [(name, counts[name]) for name in LIMITS]
     rows += [("VIOLATIONS", int(found.broken is not None))]
     lines = [name if value is None else f"{name:<28}{value:>14,}" for name, value in rows]
     lines += ["", f"{'mutant':<28}{'caught after':>14}  by"]

@@ -13,19 +13,9 @@ from random import Random
 from typing import Any
 
 from .invariants import Checker, Violation
-from .model import (
-    LOST,
-    TTL,
-    Answer,
-    Attempt,
-    Bouncer,
-    Course,
-    Postgres,
-    Reply,
-    Wish,
-    Worker,
-)
+from .model import TTL, Bouncer, Postgres, Worker
 from .mutants import Variant
+from .words import LOST, Answer, Attempt, Course, Reply, Wish
 
 STEPS, WORKERS = 240, 2
 FAULTS = (
@@ -211,7 +201,7 @@ class Schedule:
         elif reply.word == "ok" and self.pg.version != before:
             self.counts["holds"] += 1
             wish, attempt = flight.arguments
-            self.checker.count_overtaken(wish, attempt, flight.sent_at)
+            self.checker.count_overtaken(wish, attempt, flight.sent_at, flight.task is None)
         self.audit()
         self.answer(flight, reply)
 

@@ -10,10 +10,11 @@ from collections import Counter
 
 import pytest
 
-from .model import LIMIT, Bouncer, Postgres, Wish
+from .model import LIMIT, Bouncer, Postgres
 from .mutants import MUTANTS, Mutant
 from .run import catch, play
 from .schedule import explain
+from .words import Wish
 
 SCHEDULES = 8_000  # about 8 s
 BOUNDS: dict[Mutant, int] = {  # ten times the mean or more

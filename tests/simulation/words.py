@@ -1,0 +1,54 @@
+"""What is said on the wire: a buyer's wish, a server's reply, a worker's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+Attempt = tuple[int, int]  # (epoch, n), compared in that order
+NEVER: Attempt = (0, 0)
+
+
+class Wish(NamedTuple):
+    """One buyer's request under one idempotency key; every copy of it is equal."""
+
+    rid: int
+    buyer: int
+    quantity: int
+
+
+class Reply(NamedTuple):
+    """What a server says: a word, and the (epoch, version, free) that was true at that moment."""
+
+    word: str
+    epoch: int = 0
+    version: int = 0
+    free: int = 0
+    attempt: Attempt = NEVER  # the tombstone that stands in the way
+    reservation: int = 0
+    taken: int = 0  # units this buyer holds or owns
+
+
+class Answer(NamedTuple):
+    """What the worker tells the buyer.
+
+    yes       you hold this reservation
+    no        this copy took nothing, and the key had nothing before you sent it
+    aborted   no attempt up to this one will ever hold anything (RETRYABLE)
+    unknown   no promise (OUTCOME_UNKNOWN, IN_PROGRESS): repeat with the same key
+    sold, expired, released, done: of purchases, releases and keepers
+    """
+
+    word: str
+    reservation: int = 0
+    attempt: Attempt = NEVER
+    reason: str = ""
+
+
+Call = tuple[Callable[..., Reply], tuple[Any, ...]]
+Course = Generator[Call, Reply, Answer]
+Post = Callable[[Callable[..., Reply], tuple[Any, ...]], None]
+
+LOST = Reply("lost")
+DONE = Reply("done")
+UNKNOWN = Answer("unknown")

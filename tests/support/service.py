@@ -1,0 +1,106 @@
+"""The real thing: worker and keeper processes on a real port, to be killed and restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.infra.settings import Settings
+from tests.support.http import Crowd, Reply
+from tests.support.shop import Shop
+from tests.support.wait import wait_until
+
+
+class Service(Shop):
+    """Processes of one service, and a crowd in front of them."""
+
+    def __init__(self, settings: Settings, folder: Path, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/api/v1"
+        self.crowd = Crowd(self.url)
+        self.workers: list[asyncio.subprocess.Process] = []
+        self.keepers: list[asyncio.subprocess.Process] = []
+        self._folder = folder
+        self._environment = os.environ | {
+            "DATABASE_URL": settings.database_url,
+            "REDIS_URL": settings.redis_url,
+            "PORT": str(port),
+            "AUTH": settings.auth,
+            "LOG_FORMAT": "json",
+        }
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, settings: Settings, folder: Path, workers: int = 2, keepers: int = 1, **environment: str
+    ) -> AsyncIterator[Service]:
+        """Start; end everything at the end, gently."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            service = cls(settings, folder, probe.getsockname()[1])
+        service._environment |= environment
+        try:
+            for _ in range(workers):
+                await service.start_worker()
+            for _ in range(keepers):
+                await service.start_keeper()
+            yield service
+        finally:
+            await service.crowd.close()
+            await service.stop()
+
+    async def start_worker(self) -> asyncio.subprocess.Process:
+        """One more worker, ready."""
+        process = await self._start("serve", "worker.ready")
+        self.workers.append(process)
+        return process
+
+    async def start_keeper(self) -> asyncio.subprocess.Process:
+        """One more keeper, ready."""
+        process = await self._start("keep", "keeper.ready")
+        self.keepers.append(process)
+        return process
+
+    async def _start(self, command: str, ready: str) -> asyncio.subprocess.Process:
+        path = self._folder / f"{command}-{len(self.workers) + len(self.keepers)}.log"
+        with path.open("ab") as out:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "engine", command, env=self._environment, stdout=out, stderr=out
+            )
+
+        async def is_ready() -> bool:
+            assert process.returncode is None, path.read_text()
+            return ready in path.read_text()
+
+        await wait_until(is_ready, f"{command} says {ready}", seconds=30)
+        return process
+
+    async def kill(self, process: asyncio.subprocess.Process) -> None:
+        """kill -9."""
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+    async def stop(self) -> None:
+        """SIGTERM to all, and wait."""
+        for process in (*self.workers, *self.keepers):
+            if process.returncode is None:
+                process.terminate()
+        for process in (*self.workers, *self.keepers):
+            await asyncio.wait_for(process.wait(), 20)
+
+    def log(self) -> str:
+        """Everything the processes said."""
+        return "".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
+
+    async def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Reply:
+        """One request over the network."""
+        return await self.crowd.send(method, path, body, headers)

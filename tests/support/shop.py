@@ -1,0 +1,104 @@
+"""A worker in the test's own process, spoken to through ASGI, with words a story can use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message
+
+from engine import app, runtime
+from engine.infra.settings import Settings
+from tests.support.http import Reply
+
+
+class Shop:
+    """Verbs of a shop over any way of sending requests."""
+
+    def __init__(self, asgi: ASGIApp) -> None:
+        self._asgi = asgi
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Shop]:
+        """Start a worker; drain it at the end."""
+        async with runtime.worker(settings) as routes:
+            yield cls(app.build(routes, settings.compat_mounts))
+
+    async def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Reply:
+        """One request through the app itself."""
+        raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        parts = urlsplit("/api/v1" + path)
+        given = {"host": "127.0.0.1", "content-length": str(len(raw)), **(headers or {})}
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": parts.path,
+            "raw_path": parts.path.encode(),
+            "query_string": parts.query.encode(),
+            "root_path": "",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        }
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": raw, "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await self._asgi(scope, receive, send)
+        headers_out = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return Reply(sent[0]["status"], headers_out, sent[1]["body"])
+
+    async def open_drop(self, units: int, **terms: Any) -> int:
+        """A drop that is on sale now; its id."""
+        body = {"name": "Aurora", "price": "120.00", "totalStock": units, **terms}
+        reply = await self.send("POST", "/drops", body)
+        assert reply.status == 201, reply.body
+        return int(reply.json["id"])
+
+    async def reserve(
+        self, drop_id: int, buyer: str, key: str | None = None, quantity: int = 1
+    ) -> Reply:
+        """Ask for units."""
+        headers = {"idempotency-key": key} if key else None
+        body = {"dropId": drop_id, "userId": buyer, "quantity": quantity}
+        return await self.send("POST", "/reservations", body, headers)
+
+    async def confirm(self, reservation: str, buyer: str, key: str | None = None, **more: Any) -> Reply:
+        """Buy a hold."""
+        headers = {"idempotency-key": key} if key else None
+        body = {"reservationId": reservation, "userId": buyer, **more}
+        return await self.send("POST", "/purchases", body, headers)
+
+    async def release(self, reservation: str, buyer: str, key: str | None = None) -> Reply:
+        """Give a hold back."""
+        headers = {"idempotency-key": key} if key else None
+        return await self.send("DELETE", f"/reservations/{reservation}?userId={buyer}", None, headers)
+
+    async def stock(self, drop_id: int) -> dict[str, int]:
+        """The cheap poll."""
+        stock: dict[str, int] = (await self.send("GET", f"/drops/{drop_id}/stock")).json
+        return stock
+
+    async def audit(self, drop_id: int) -> dict[str, Any]:
+        """Does it add up?"""
+        audit: dict[str, Any] = (await self.send("GET", f"/drops/{drop_id}/audit")).json
+        return audit
+
+    async def settled(self, drop_id: int) -> bool:
+        """Whether every invariant holds and the bouncer agrees to the unit, with nothing under way."""
+        audit = await self.audit(drop_id)
+        bouncer = audit["bouncer"] or {}
+        return bool(
+            audit["clean"]
+            and bouncer
+            and audit["drift"] == bouncer["miscounted"] == bouncer["openIntents"] == 0
+            and (bouncer["version"], bouncer["available"]) == (audit["version"], audit["free"])
+        )
