@@ -24,7 +24,7 @@ help: ## this list
 .PHONY: run
 run: export AUTH := $(AUTH)
 run: .venv/.ok ## start everything: Postgres, Valkey, API workers, keeper; Ctrl-C ends it
-	@exec $(PY) -m engine run
+	@exec $(PY) -m engine dev
 
 .PHONY: test
 test: .venv/.ok ## run the tests, with servers of their own

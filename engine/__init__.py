@@ -1,0 +1,1 @@
+"""Velvetrope: a reservation engine. docs/ARCHITECTURE.md is the map."""

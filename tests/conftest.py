@@ -1,10 +1,10 @@
-"""Real servers for every test: a Postgres and a Valkey per test process, a cloned database per test.
+"""Real servers: a Postgres and a Valkey per test process, a cloned database per test.
 
-    database   the URL of a fresh, migrated database
-    redis_url  a Valkey that was emptied for this test
-    ground     pools and bouncer in this process
-    shop       an API worker in this process, spoken to without a network
-    service    real worker and keeper processes behind a real port
+database   the URL of a fresh, migrated database
+redis_url  a Valkey that was emptied for this test
+ground     pools and bouncer in this process
+shop       an API worker in this process, spoken to without a network
+service    real worker and keeper processes behind a real port
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ async def _nothing_is_left() -> AsyncIterator[None]:
         async with asyncio.timeout(2):
             while left := _strangers(before):
                 await asyncio.wait(left, timeout=0.1)
-    assert not (left := _strangers(before)), f"tasks left behind: {left}"
+    left = _strangers(before)
+    assert not left, f"tasks left behind: {left}"
 
 
 def _strangers(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:

@@ -28,7 +28,8 @@ async def create(postgres: Postgres, name: str, scopes: list[str]) -> str:
         raise Invalid(f"unknown scope {unknown[0]!r}: the scopes are {', '.join(SCOPES)}")
     prefix, secret = secrets.token_hex(6), secrets.token_hex(32)
     key = f"vr_{prefix}_{secret}"
-    await store.insert_api_key(postgres, new_id(), name, prefix, _hash(key), scopes)
+    row = store.ApiKey(new_id(), name, _hash(key), frozenset(scopes))
+    await store.insert_api_key(postgres, row, prefix)
     return key
 
 

@@ -19,12 +19,10 @@ class ApiKey(msgspec.Struct, frozen=True):
     scopes: frozenset[str]
 
 
-async def insert_api_key(
-    postgres: Postgres, id: str, name: str, prefix: str, hash: bytes, scopes: list[str]
-) -> None:
+async def insert_api_key(postgres: Postgres, key: ApiKey, prefix: str) -> None:
     """Keep a new key's hash."""
-    query = _queries["insert_api_key"]
-    await postgres.call(query, id=id, name=name, prefix=prefix, hash=hash, scopes=scopes)
+    words = {"id": key.id, "name": key.name, "hash": key.hash, "scopes": sorted(key.scopes)}
+    await postgres.call(_queries["insert_api_key"], prefix=prefix, **words)
 
 
 async def find_api_key(postgres: Postgres, prefix: str) -> ApiKey | None:

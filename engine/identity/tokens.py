@@ -1,4 +1,4 @@
-"""Tokens of buyers and admins: HS256, one algorithm, checked once and remembered until they expire."""
+"""Tokens of buyers and admins: HS256 alone, checked once and remembered until they expire."""
 
 from __future__ import annotations
 

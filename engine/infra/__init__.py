@@ -1,0 +1,1 @@
+"""The ground: no word of a sale in here."""

@@ -84,6 +84,7 @@ class Lanes:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's event."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

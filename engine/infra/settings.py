@@ -74,7 +74,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     if "database_url" in given:
         given |= _prisma(given["database_url"])
     try:
-        settings = msgspec.convert(given, Settings, strict=False)
+        settings = msgspec.convert(
+            given, Settings, strict=False, dec_hook=lambda kind, text: kind(text)
+        )
     except msgspec.ValidationError as wrong:
         field = str(wrong).rpartition("$.")[2].strip("`")
         raise Misconfigured(
@@ -94,7 +96,7 @@ def require_secrets(settings: Settings) -> None:
         if len(getattr(settings, name).encode()) < SECRET_BYTES_MIN:
             raise Misconfigured(
                 f"{name.upper()} is missing or shorter than {SECRET_BYTES_MIN} bytes: "
-                f'export {name.upper()}="$(openssl rand -hex 32)", or run with AUTH=open on loopback'
+                f'export {name.upper()}="$(openssl rand -hex 32)", or use AUTH=open on loopback'
             )
 
 

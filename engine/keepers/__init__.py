@@ -1,0 +1,1 @@
+"""Background work: when to do it. What to do is a verb of a slice."""

@@ -18,7 +18,7 @@ REFUSED_START = 3  # a supervisor must not start it again
 
 app = cyclopts.App(
     name="velvetrope",
-    help="A reservation engine for moments when far more people want something than there is of it.",
+    help="Reservations for moments when far more people want something than there is of it.",
     version_flags=["--version"],
 )
 token = cyclopts.App(name="token", help="Credentials of buyers and admins.")
@@ -44,7 +44,7 @@ def serve() -> None:
     """Run one API worker on HOST:PORT. Start as many as you like: they share the port."""
     from engine.ops.serve import serve as work
 
-    _run(lambda given: work(given), "worker")
+    _run(work, "worker")
 
 
 @app.command
@@ -52,7 +52,7 @@ def keep() -> None:
     """Run the keepers: sweeper, bell, reaper, reconciler, filler, pruner. Any number may run."""
     from engine.ops.serve import keep as work
 
-    _run(lambda given: work(given), "keeper")
+    _run(work, "keeper")
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""Seed: the demo on show. Made once; at every start the drop that opens in a minute is armed again."""
+"""Seed: the demo on show. Made once; at every start the next drop opens in a minute again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def _create(postgres: Postgres, demo: DemoDrop) -> int:
 
 
 async def _rearm(postgres: Postgres, known: list[tuple[int, str, bool]]) -> list[int]:
-    """The drop that opens in a minute opens in a minute again; one that was used gets a successor."""
+    """The drop that opens in a minute does so again; one that was used gets a successor."""
     armed = []
     for demo in CATALOGUE:
         if demo.starts_in_seconds != MINUTE:

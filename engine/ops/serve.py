@@ -50,7 +50,7 @@ async def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; returns when everything is drained."""
     if settings.auth == "open" and settings.host not in LOOPBACK:
         raise Misconfigured(
-            f"AUTH=open trusts every caller, so it listens on loopback only, not on {settings.host}: "
+            f"AUTH=open trusts every caller, so it listens on loopback, not on {settings.host}: "
             "use HOST=127.0.0.1, or AUTH=required with JWT_SECRET and HMAC_SECRET"
         )
     sock = listen(settings)

@@ -22,14 +22,14 @@ class SoldOut(Refusal):
 
     code = "SOLD_OUT"
     status = 409
-    retry_after_seconds = 1
+    retry_after_seconds: int | None = 1
 
     def __init__(self, *, final: bool, **details: Any) -> None:
         super().__init__(**details)
         # Final only when Postgres said that every unit is sold or withdrawn: holds may return.
         self.retryable = not final
         if final:
-            self.retry_after_seconds = None
+            self.retry_after_seconds = None  # nothing to wait for
 
 
 class NotOpen(Refusal):

@@ -30,11 +30,11 @@ class Releasing:
         )
 
     async def release(self, wish: Release) -> None:
-        """Give a hold back. Raises `NotFound`, `NotYourReservation`, `HoldExpired`, `AlreadyResolved`."""
+        """Give a hold back. Raises what `check` raises, `Retryable` and `OutcomeUnknown`."""
         await asyncio.shield(self._queue.put(wish).future)
 
     async def release_within(self, session: Session, wish: Release) -> list[Returned]:
-        """The same inside a transaction; the caller publishes what was returned after its commit."""
+        """The same inside a transaction; the caller publishes what came back, after its commit."""
         returned = await store.release_holds(session, [wish])
         if not returned:
             check(wish, await store.find_reservation(session, wish.reservation_id))

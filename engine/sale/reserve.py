@@ -71,7 +71,7 @@ class Reserving:
         self._memory: dict[int, tuple[float, int, Figures]] = {}
 
     async def reserve(self, wish: Reserve) -> Hold:
-        """Hold `wish.quantity` units. Raises what errors.py lists, `Retryable`, `OutcomeUnknown`."""
+        """Hold units. Raises what errors.py lists, `Retryable` and `OutcomeUnknown`."""
         if not wish.keyed:
             self._refuse_from_memory(wish)
             return await self._queue(wish.drop_id).put(wish).future
@@ -324,7 +324,7 @@ class Reserving:
         available: int,
         looked_up: bool = False,
     ) -> None:
-        """Say no, but first look up what must be looked up. `looked_up`: Postgres said it itself."""
+        """Say no, after looking up what must be. `looked_up`: Postgres said it itself."""
         asked = [
             seat
             for seat, word in refused

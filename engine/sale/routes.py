@@ -281,7 +281,7 @@ class SaleRoutes:
         effect: Callable[[Session], Awaitable[Answer]],
         publish: Callable[[], Awaitable[None]],
     ) -> Answer:
-        """Do it once and tell the bouncer, in a task of the worker: a client who leaves stops nothing."""
+        """Do it once and tell the bouncer, in the worker's task: who leaves stops nothing."""
 
         async def work() -> Answer:
             answer = await idempotency.once(self._postgres, request_id, meaning, effect)

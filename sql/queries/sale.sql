@@ -232,7 +232,9 @@ SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.tot
  CROSS JOIN engine_state AS e
  WHERE s.drop_id = ANY (@drop_ids::bigint[])
     OR (@drop_ids::bigint[] IS NULL
-        AND (s.free > 0 OR s.held > 0 OR s.changed_at > clock_timestamp() - interval '1 hour'));
+        AND (s.held > 0
+             OR s.changed_at > clock_timestamp() - interval '1 hour'
+             OR (s.free > 0 AND (d.ends_at IS NULL OR d.ends_at > clock_timestamp() - interval '1 hour'))));
 
 -- name: count_units :maybe
 -- Stock row and rows of one drop, from one snapshot: what must be equal.

@@ -26,7 +26,9 @@ class Reply(msgspec.Struct, frozen=True):
     def error(self) -> str:
         """The code of the one error shape, after checking that it is that shape."""
         shape = self.json
-        assert set(shape) == {"success", "error", "message", "retryable", "details", "requestId"}, shape
+        assert set(shape) == {"success", "error", "message", "retryable", "details", "requestId"}, (
+            shape
+        )
         assert shape["success"] is False
         assert isinstance(shape["details"], dict)
         return str(shape["error"])
@@ -45,7 +47,9 @@ class Crowd:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Reply:
         """One request. `body` is encoded as JSON unless it is bytes. Raises ConnectionError."""
-        raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        raw = (
+            b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        )
         lines = [f"{method} {self._prefix}{path} HTTP/1.1", f"host: {self._host}:{self._port}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         lines += [f"content-length: {len(raw)}", "", ""]
@@ -70,7 +74,8 @@ class Crowd:
             raise ConnectionResetError("cut before an answer") from cut
         first, *rest = head.decode("latin-1").split("\r\n")
         headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in rest if line)
         }
         length = int(headers.get("content-length", "0"))
         body = await reader.readexactly(length) if length and method != "HEAD" else b""

@@ -39,7 +39,12 @@ class Service(Shop):
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, folder: Path, workers: int = 2, keepers: int = 1, **environment: str
+        cls,
+        settings: Settings,
+        folder: Path,
+        workers: int = 2,
+        keepers: int = 1,
+        **environment: str,
     ) -> AsyncIterator[Service]:
         """Start; end everything at the end, gently."""
         with socket.socket() as probe:
@@ -72,7 +77,13 @@ class Service(Shop):
         path = self._folder / f"{command}-{len(self.workers) + len(self.keepers)}.log"
         with path.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine", command, env=self._environment, stdout=out, stderr=out
+                sys.executable,
+                "-m",
+                "engine",
+                command,
+                env=self._environment,
+                stdout=out,
+                stderr=out,
             )
 
         async def is_ready() -> bool:

@@ -32,7 +32,9 @@ class Shop:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Reply:
         """One request through the app itself."""
-        raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        raw = (
+            b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        )
         parts = urlsplit("/api/v1" + path)
         given = {"host": "127.0.0.1", "content-length": str(len(raw)), **(headers or {})}
         scope = {
@@ -71,7 +73,9 @@ class Shop:
         body = {"dropId": drop_id, "userId": buyer, "quantity": quantity}
         return await self.send("POST", "/reservations", body, headers)
 
-    async def confirm(self, reservation: str, buyer: str, key: str | None = None, **more: Any) -> Reply:
+    async def confirm(
+        self, reservation: str, buyer: str, key: str | None = None, **more: Any
+    ) -> Reply:
         """Buy a hold."""
         headers = {"idempotency-key": key} if key else None
         body = {"reservationId": reservation, "userId": buyer, **more}
@@ -80,7 +84,9 @@ class Shop:
     async def release(self, reservation: str, buyer: str, key: str | None = None) -> Reply:
         """Give a hold back."""
         headers = {"idempotency-key": key} if key else None
-        return await self.send("DELETE", f"/reservations/{reservation}?userId={buyer}", None, headers)
+        return await self.send(
+            "DELETE", f"/reservations/{reservation}?userId={buyer}", None, headers
+        )
 
     async def stock(self, drop_id: int) -> dict[str, int]:
         """The cheap poll."""
@@ -93,7 +99,7 @@ class Shop:
         return audit
 
     async def settled(self, drop_id: int) -> bool:
-        """Whether every invariant holds and the bouncer agrees to the unit, with nothing under way."""
+        """Whether every invariant holds and the bouncer agrees, with nothing under way."""
         audit = await self.audit(drop_id)
         bouncer = audit["bouncer"] or {}
         return bool(

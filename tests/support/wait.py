@@ -19,5 +19,7 @@ async def wait_until(
         seen = await look()
         if seen:
             return seen
-        assert time.monotonic() < until, f"waited {seconds} s until {description}; last saw {seen!r}"
+        assert time.monotonic() < until, (
+            f"waited {seconds} s until {description}; last saw {seen!r}"
+        )
         await asyncio.sleep(pause)
