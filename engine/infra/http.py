@@ -262,11 +262,9 @@ async def serve(handler: Handler, scope: Scope, receive: Receive, send: Send) ->
 
 
 async def _write(answer: Answer, call: Call, send: Send) -> None:
-    headers = [
-        (b"content-length", b"%d" % len(answer.body)),
-        (b"x-request-id", call.request_id.encode()),
-        *answer.headers,
-    ]
+    headers = [(b"x-request-id", call.request_id.encode()), *answer.headers]
+    if answer.status not in (204, 304):  # those two have no body and no length
+        headers.append((b"content-length", b"%d" % len(answer.body)))
     if answer.body:
         headers.append((b"content-type", answer.content_type))
     if call.key is not None:

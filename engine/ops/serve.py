@@ -9,9 +9,12 @@ import socket
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine import app, runtime
-from engine.infra.errors import Misconfigured
+from engine.infra.errors import Invalid, Misconfigured
+from engine.infra.http import problem_answer
+from engine.infra.ids import trace_id
 from engine.infra.settings import Settings
 
 log = structlog.get_logger()
@@ -19,6 +22,19 @@ log = structlog.get_logger()
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BACKLOG = 2_048
 GRACE_SECONDS = 8  # for requests under way at the end
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's own protocol, answering what is not even HTTP in the one error shape."""
+
+    def send_400_response(self, msg: str) -> None:
+        """400 and hang up."""
+        answer = problem_answer(Invalid(msg), trace_id())
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(answer.body), answer.body)
+        )
+        self.transport.close()
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -58,7 +74,7 @@ async def serve(settings: Settings) -> None:
         config = uvicorn.Config(
             app.build(routes, settings.compat_mounts),
             loop="none",
-            http="httptools",
+            http=Protocol,
             lifespan="off",
             log_level="warning",
             access_log=False,

@@ -63,7 +63,8 @@ async def test_without_any_keeper_a_hold_past_its_deadline_can_be_neither_bought
     hold = (await shop.reserve(drop_id, "ann")).json
 
     async def is_over() -> bool:
-        return (await shop.send("GET", f"/reservations/{hold['id']}")).json["status"] == "expired"
+        shown = (await shop.send("GET", f"/reservations/{hold['id']}")).json
+        return bool(shown["status"] == "expired")
 
     await wait_until(is_over, "the deadline has passed")
 

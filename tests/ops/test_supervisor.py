@@ -19,7 +19,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 import redis
 

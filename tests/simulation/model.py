@@ -50,8 +50,7 @@ class Postgres:
     """Decides. Each method is one transaction: it happens wholly or not at all."""
 
     def __init__(self, variant: Variant = "") -> None:
-        self.variant = variant
-        self.now = 1
+        self.variant, self.now = variant, 1
         self.ids = count(1)  # random UUIDs in the engine: never given twice, whatever is restored
         self.epoch, self.version = 1, 0
         self.free, self.held, self.sold = UNITS, 0, 0
@@ -59,9 +58,10 @@ class Postgres:
         self.requests: dict[int, Request] = {}
         self.reservations: dict[int, Reservation] = {}
 
-    def claim(self, wish: Wish, attempt: Attempt) -> Reply:
-        """Hold `quantity` units for the key, or say why not. The order of the questions matters."""
-        if self.variant == "fence_before_lookup" and attempt[0] != self.epoch:
+    def claim(self, wish: Wish, attempt: Attempt, fence: int) -> Reply:
+        """Hold `quantity` units for the key, or say why not. The order of the questions matters.
+        `fence` is the attempt's own epoch, never a newer one its worker has heard of since."""
+        if self.variant == "fence_before_lookup" and fence != self.epoch:
             return self._reply("fenced")
         request = self.requests.get(wish.rid)
         if request and request.reservation:
@@ -69,7 +69,7 @@ class Postgres:
         if request and request.attempt >= attempt:
             return self._reply("blocked", attempt=request.attempt)
         # Only now the fence: before the look-up it would deny a hold that exists.
-        if attempt[0] != self.epoch:
+        if fence != self.epoch:
             return self._reply("fenced")
         taken = self.taken_by(wish.buyer)
         if taken + wish.quantity > LIMIT and self.variant != "limit_by_suspicion_only":
@@ -182,8 +182,7 @@ class Bouncer:
     """avail = free at some version - open intents. Each method is one script: atomic."""
 
     def __init__(self, variant: Variant = "") -> None:
-        self.variant = variant
-        self.ready = False
+        self.variant, self.ready = variant, False
         self.epoch, self.version, self.base = 0, 0, 0
         self.intents: dict[int, tuple[Attempt, int]] = {}  # rid -> its attempt and quantity
         self.suspected: dict[int, int] = {}  # buyer -> units, as somebody once heard
@@ -250,8 +249,7 @@ class Worker:
         self, pg: Postgres, bouncer: Bouncer, post: Post, chance: Callable[[float], bool]
     ) -> None:
         self.pg, self.bouncer, self.post, self.chance = pg, bouncer, post, chance
-        self.variant = pg.variant
-        self.epoch, self.may_pass = 1, True
+        self.variant, self.epoch, self.may_pass = pg.variant, 1, True
 
     def reserve(self, wish: Wish) -> Course:
         """Hold units for one copy of a keyed request, or say honestly why not."""
@@ -275,7 +273,8 @@ class Worker:
             if gate.word == "stale" and self.epoch > attempt[0]:
                 continue
             if gate.word != "admitted" and not (self.may_pass and self.chance(0.5)):
-                return UNKNOWN  # few may go past a bouncer that does not answer
+                # Few may go past a silent bouncer. No promise: an older copy may have its hold.
+                return Answer("aborted") if self.variant == "retryable_unasked" else UNKNOWN
             reply = yield from self.claim(wish, attempt)
             if reply.word == "ok":
                 return Answer("yes", reply.reservation)
@@ -299,10 +298,14 @@ class Worker:
         A next attempt goes through the bouncer again: under the old intent the reaper would
         close what a living claim still stands for.
         """
-        reply = yield self.pg.claim, (wish, attempt)
+        if self.variant == "claim_after_told" and self.chance(0.1):
+            self.post(self.pg.claim, (wish, attempt, attempt[0]))
+            return Reply("aborted")
+        fence = self.epoch if self.variant == "fence_by_worker_epoch" else attempt[0]
+        reply = yield self.pg.claim, (wish, attempt, fence)
         if self.variant == "retry_under_old_intent" and reply.word == "blocked":
             attempt = (reply.attempt[0], reply.attempt[1] + 1)
-            reply = yield self.pg.claim, (wish, attempt)
+            reply = yield self.pg.claim, (wish, attempt, attempt[0])
         if reply.word == "lost":
             # It may have committed, and it may yet arrive. Reading would not stop it.
             reply = yield self.pg.tombstone, (wish.rid, attempt)

@@ -22,6 +22,9 @@ Mutant = Literal[
     "epoch_counted_not_drawn",  # epoch = restored epoch + 1: two histories may share one
     "reconcile_same_epoch_only",  # a snapshot of an older epoch goes unnoticed
     "reconcile_ignores_free",  # a restored history that caught up goes unnoticed
+    "retryable_unasked",  # "nothing was taken" is said of a key that nobody looked up
+    "claim_after_told",  # the deadline answers "nothing was taken", then the claim is sent
+    "fence_by_worker_epoch",  # an old attempt is claimed under the epoch its worker hears of now
     "any_fence_is_definite",  # fenced by an *older* epoch is told as "never"
 ]
 MUTANTS: tuple[Mutant, ...] = get_args(Mutant)

@@ -17,7 +17,7 @@ from itertools import count
 from time import monotonic
 from typing import NamedTuple
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from .invariants import Violation
 from .mutants import MUTANTS, Variant

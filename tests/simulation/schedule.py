@@ -200,7 +200,7 @@ class Schedule:
             self.counts["admissions"] += 1
         elif reply.word == "ok" and self.pg.version != before:
             self.counts["holds"] += 1
-            wish, attempt = flight.arguments
+            wish, attempt, _ = flight.arguments
             self.checker.count_overtaken(wish, attempt, flight.sent_at, flight.task is None)
         self.audit()
         self.answer(flight, reply)

@@ -20,6 +20,7 @@ SCHEDULES = 8_000  # about 8 s
 BOUNDS: dict[Mutant, int] = {  # ten times the mean or more
     "any_fence_is_definite": 30_000,
     "fence_before_lookup": 5_000,
+    "fence_by_worker_epoch": 2_000,
     "partial_quantity": 3_000,
     "reconcile_ignores_free": 5_000,
     "retry_under_old_intent": 2_000,
@@ -62,20 +63,20 @@ def test_a_tombstone_stops_the_claim_that_comes_late() -> None:
     answer = pg.tombstone(ANNA.rid, (1, 1))
 
     assert answer.word == "aborted"
-    assert pg.claim(ANNA, (1, 1)).word == "blocked"
-    assert pg.claim(ANNA, (1, 2)).word == "ok"
+    assert pg.claim(ANNA, (1, 1), fence=1).word == "blocked"
+    assert pg.claim(ANNA, (1, 2), fence=1).word == "ok"
 
 
 def test_a_replay_is_answered_before_the_fence() -> None:
     pg = Postgres()
-    first = pg.claim(ANNA, (1, 1))
+    first = pg.claim(ANNA, (1, 1), fence=1)
     pg.now += 1
     pg.begin_epoch(expected=1)
 
-    again = pg.claim(ANNA, (1, 1))
+    again = pg.claim(ANNA, (1, 1), fence=1)
 
     assert (again.word, again.reservation) == ("ok", first.reservation)
-    assert pg.claim(BEN, (1, 1)).word == "fenced"
+    assert pg.claim(BEN, (1, 1), fence=1).word == "fenced"
 
 
 def test_a_refusal_speaks_for_one_copy_only() -> None:
@@ -85,14 +86,14 @@ def test_a_refusal_speaks_for_one_copy_only() -> None:
     bouncer.publish(pg.read_stock())
     assert bouncer.admit(ANNA, (1, 1), True).word == "admitted"
     bouncer.ready = False
-    others = [pg.claim(Wish(10 + n, 10 + n, LIMIT), (1, 1)).reservation for n in range(3)]
+    others = [pg.claim(Wish(10 + n, 10 + n, LIMIT), (1, 1), fence=1).reservation for n in range(3)]
     bouncer.publish(pg.read_stock())
     assert bouncer.admit(ANNA, (1, 1), True).word == "sold_out"
     assert pg.look_up(ANNA).word == "absent"
 
     pg.release(others[0])
 
-    assert pg.claim(ANNA, (1, 1)).word == "ok"
+    assert pg.claim(ANNA, (1, 1), fence=1).word == "ok"
 
 
 def test_with_tombstoned_refusals_no_refusal_is_overtaken() -> None:

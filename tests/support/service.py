@@ -38,7 +38,7 @@ class Service(Shop):
 
     @classmethod
     @asynccontextmanager
-    async def open(
+    async def open(  # type: ignore[override]  # a service needs a folder for its logs
         cls,
         settings: Settings,
         folder: Path,
