@@ -36,7 +36,7 @@ def dev() -> None:
     """
     from engine.ops.supervisor import run_dev
 
-    sys.exit(run_dev(settings.read()))
+    sys.exit(run_dev(_settings()))
 
 
 @app.command
