@@ -1,4 +1,4 @@
-"""The surface: every slice's routes under one table, mounted three times."""
+"""The surface: one table of API routes mounted three times, and the pages at the root."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.infra.http import serve
 from engine.infra.routing import Lanes, Route, not_found, starlette_routes
+from engine.pages.routes import Pages
 
 CANONICAL = "/api/v1"
 COMPATIBLE = ("/api", "")
@@ -22,7 +23,8 @@ class _NotFound:
 def build(routes: Sequence[Route], compat_mounts: bool = True) -> ASGIApp:
     """The ASGI app of one worker."""
     mounts = (CANONICAL, *COMPATIBLE) if compat_mounts else (CANONICAL,)
-    app = Starlette(routes=starlette_routes(routes, mounts))
+    pages = starlette_routes(Pages().routes(), [""])
+    app = Starlette(routes=[*pages, *starlette_routes(routes, mounts)])
     app.router.redirect_slashes = False
     app.router.default = _NotFound()
     return Lanes(app, routes, mounts)

@@ -20,7 +20,6 @@ from engine.infra.settings import Settings, require_secrets
 from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
-from engine.pages.routes import Pages
 from engine.sale.bouncer import Bouncer
 from engine.sale.routes import SaleRoutes
 
@@ -57,7 +56,7 @@ async def ground(settings: Settings, statement_timeout_ms: int = 2_000) -> Async
 
 @asynccontextmanager
 async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
-    """One API process: its routes. On exit it stops taking requests and drains every batch."""
+    """One API process: the routes of its API. On exit every batch is drained."""
     require_secrets(settings)
     async with ground(settings) as base:
         crew = Crew()
@@ -71,7 +70,7 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
             base.postgres, base.bouncer, crew, door, salt, settings.request_deadline_ms / 1000
         )
         try:
-            yield [*sale.routes(), *Health(base.postgres, base.redis).routes(), *Pages().routes()]
+            yield [*sale.routes(), *Health(base.postgres, base.redis).routes()]
         finally:
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 from engine.infra.errors import NotFound
 from engine.infra.http import Answer, Call
@@ -11,6 +12,16 @@ from engine.infra.routing import Route
 from engine.pages.pictures import COLOURWAYS, draw
 
 NAMED = re.compile(r"(\d{1,2})-([a-z0-9-]{1,60})\.svg")
+ASSETS = {
+    "index.html": b"text/html; charset=utf-8",
+    "shop.css": b"text/css; charset=utf-8",
+    "shop.js": b"text/javascript; charset=utf-8",
+}
+HEADERS = [
+    (b"content-security-policy", b"default-src 'self'; base-uri 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
 PICTURE_HEADERS = [
     (b"cache-control", b"public, max-age=86400"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
@@ -19,14 +30,28 @@ PICTURE_HEADERS = [
 
 
 class Pages:
-    """Drawn pictures of the demo drops."""
+    """The demo shop and its drawn pictures. Pages stand at the root, beside the API's mounts."""
 
     def routes(self) -> list[Route]:
-        """/pictures/{id}, where id is the drawing's number, a name, and .svg."""
-        return [Route("picture", "GET", "/pictures/{id}", self.picture)]
+        """/, /assets/{id} and /pictures/{id}."""
+        return [
+            Route("page", "GET", "/", self.index),
+            Route("asset", "GET", "/assets/{id}", self.asset),
+            Route("picture", "GET", "/pictures/{id}", self.picture),
+        ]
+
+    async def index(self, call: Call) -> Answer:
+        """The shop."""
+        return _asset("index.html")
+
+    async def asset(self, call: Call) -> Answer:
+        """Its script and its style."""
+        if call.params["id"] not in ASSETS:
+            raise NotFound("There is no such asset")
+        return _asset(call.params["id"])
 
     async def picture(self, call: Call) -> Answer:
-        """A sneaker nobody makes."""
+        """A sneaker nobody makes. The id is the drawing's number, a name, and .svg."""
         named = NAMED.fullmatch(call.params["id"])
         if named is None or int(named[1]) >= len(COLOURWAYS):
             raise NotFound("There is no such picture")
@@ -35,6 +60,15 @@ class Pages:
             headers=PICTURE_HEADERS,
             content_type=b"image/svg+xml",
         )
+
+
+def _asset(name: str) -> Answer:
+    return Answer(_read(name), headers=HEADERS, content_type=ASSETS[name])
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (Path(__file__).parent / "assets" / name).read_bytes()
 
 
 @lru_cache(64)

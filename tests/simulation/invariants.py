@@ -37,7 +37,7 @@ class Checker:
         self.told_no: dict[int, tuple[int, Attempt]] = {}
         self.told_aborted: dict[int, Attempt] = {}
         self.voided: dict[int, Attempt] = {}
-        self.restored_at = 0
+        self.lost_at = self.restored_at = 0  # the last history, the last one without an epoch
         self.told_sold: set[int] = set()
         self.told_expired: set[int] = set()
         self.lost: set[int] = set()
@@ -128,7 +128,8 @@ class Checker:
             self._tell_nothing_taken(wish, sent_at, answer)
         elif word == "sold":
             self.told_sold.add(number)
-        elif word == "expired":
+        elif word == "expired" and sent_at > self.lost_at:
+            # Else it may speak of a release that went with the lost history.
             self.told_expired.add(number)
 
     def _tell_nothing_taken(self, wish: Wish, sent_at: int, answer: Answer) -> None:
@@ -170,6 +171,7 @@ class Checker:
     def lose_history(self, before: dict[int, Reservation], fenced: bool) -> None:
         """Postgres was replaced by its past: note which told words it took along."""
         rows = self.pg.reservations
+        self.lost_at = self.pg.now
         self.lost |= before.keys() - rows.keys()
         self.lost_sales |= _sold(before) - _sold(rows)
         self.final = {n: row.state for n, row in rows.items() if row.state != "held"}
