@@ -6,8 +6,9 @@ hangs up changes nothing.
 
     put ─▶ queue ─▶ batch (≤ batch_max) ─▶ work ─▶ each seat's future
 
-A seat is told something by its deadline: Retryable while nothing of it was sent to Postgres,
-OutcomeUnknown while something may be.
+A seat is told something by its deadline. "Nothing was taken" (Retryable) is said only while it is
+known: not while a statement of it is under way, and not of a request that carries the client's
+key, since an earlier copy of it may have succeeded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from engine.infra.errors import Fault, OutcomeUnknown, Problem, Retryable
+from engine.infra.errors import Fault, InProgress, OutcomeUnknown, Problem, Retryable
 
 log = structlog.get_logger()
 
@@ -31,21 +32,30 @@ R = TypeVar("R")
 class Seat(Generic[W, R]):
     """A wish in the queue, and the future its answer goes to."""
 
-    __slots__ = ("at_risk", "attempt", "deadline", "future", "overdue", "trusted", "wish")
+    __slots__ = ("at_risk", "attempt", "copying", "deadline", "future", "keyed", "trusted", "wish")
 
-    def __init__(self, wish: W, future: asyncio.Future[R], deadline: float) -> None:
+    def __init__(
+        self, wish: W, future: asyncio.Future[R], deadline: float, keyed: bool = False
+    ) -> None:
         self.wish = wish
         self.future = future
         self.deadline = deadline
         self.at_risk = False  # sent to Postgres, answer not known
         self.attempt = 0  # which try of this request; 0: the epoch's first
-        self.overdue: type[Problem] = Retryable  # what to say at the deadline if nothing is at risk
+        self.keyed = keyed  # an earlier copy may have been sent, and may have succeeded
+        self.copying = False  # another worker is at it: this one waits for that one's outcome
         self.trusted = False  # its limit was checked in Postgres: no suspicion stops it
 
     def answer(self, result: R) -> None:
         """Complete; who was told something else before stays told."""
         if not self.future.done():
             self.future.set_result(result)
+
+    def fault(self) -> Problem:
+        """What can truthfully be said when it did not get done."""
+        if self.copying and not self.at_risk:
+            return InProgress()
+        return OutcomeUnknown() if self.at_risk or self.keyed else Retryable()
 
     def fail(self, problem: Exception) -> None:
         """Complete with an error; likewise."""
@@ -133,12 +143,12 @@ class Combiner(Generic[W, R]):
         """Whether anybody waits."""
         return self._running or bool(self._queue) or bool(self._later)
 
-    def put(self, wish: W) -> Seat[W, R]:
-        """Queue a wish. Raises `Retryable` when the queue is full or the worker is leaving."""
-        if len(self._queue) >= self._queue_max or self._crew.closing:
-            raise Retryable("Too many requests are waiting here. Please try again.")
+    def put(self, wish: W, keyed: bool = False) -> Seat[W, R]:
+        """Queue a wish; a `Fault` at once when the queue is full or the worker is leaving."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        seat = Seat(wish, future, time.monotonic() + self._deadline_seconds)
+        seat = Seat(wish, future, time.monotonic() + self._deadline_seconds, keyed)
+        if len(self._queue) >= self._queue_max or self._crew.closing:
+            raise seat.fault()
         self._queue.append(seat)
         self._wake()
         return seat
@@ -181,17 +191,17 @@ class Combiner(Generic[W, R]):
     async def _serve(self, batch: list[Seat[W, R]]) -> None:
         try:
             await self._work(batch)
-        except Fault as fault:
+        except Fault:
             for seat in batch:
-                seat.fail(OutcomeUnknown() if seat.at_risk else fault)
+                seat.fail(seat.fault())
         except Exception:
             log.exception("batch.failed", combiner=self._name, size=len(batch))
             for seat in batch:
-                seat.fail(OutcomeUnknown() if seat.at_risk else Retryable())
+                seat.fail(seat.fault())
 
     def tell_overdue(self, now: float) -> None:
         """Answer the seats whose deadline has passed with what is known of them."""
         for seats in (self._queue, self._batch, self._later):
             for seat in tuple(seats):
                 if now >= seat.deadline:
-                    seat.fail(OutcomeUnknown() if seat.at_risk else seat.overdue())
+                    seat.fail(seat.fault())

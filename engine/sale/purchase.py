@@ -51,7 +51,7 @@ class Purchasing:
 
     async def purchase(self, wish: Confirm) -> Bought:
         """Buy a hold. Raises what errors.py lists, `NotFound`, `Retryable`, `OutcomeUnknown`."""
-        return await asyncio.shield(self._queue.put(wish).future)
+        return await asyncio.shield(self._queue.put(wish, wish.keyed).future)
 
     async def _buy(self, seats: list[Chair]) -> None:
         """One batch; halved when Postgres refuses it for a reason of its own."""
@@ -64,7 +64,7 @@ class Purchasing:
                 await self._buy(seats[: len(seats) // 2])
                 await self._buy(seats[len(seats) // 2 :])
             else:
-                seats[0].fail(Retryable())
+                seats[0].fail(seats[0].fault())
             return
         bought = {id for _, _, ids in drops for id in ids}
         await self._answer(seats, bought)

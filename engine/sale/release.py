@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from engine.infra.combiner import Combiner, Crew, Seat
-from engine.infra.errors import NotFound, Retryable
+from engine.infra.errors import NotFound
 from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
 from engine.sale import store
 from engine.sale.bouncer import Bouncer
@@ -52,7 +52,7 @@ class Releasing:
                 await self._give_back(seats[: len(seats) // 2])
                 await self._give_back(seats[len(seats) // 2 :])
             else:
-                seats[0].fail(Retryable())
+                seats[0].fail(seats[0].fault())
             return
         done = {id for drop in returned for id in drop.reservations}
         others = [seat for seat in seats if seat.wish.reservation_id not in done]

@@ -22,11 +22,9 @@ import structlog
 from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.errors import (
     IdempotencyMismatch,
-    InProgress,
     NotFound,
     OutcomeUnknown,
     Problem,
-    Retryable,
 )
 from engine.infra.http import invalid
 from engine.infra.ids import new_id
@@ -77,7 +75,7 @@ class Reserving:
             return await self._queue(wish.drop_id).put(wish).future
         twin = self._running.get(wish.request_id)
         if twin is None:
-            seat = self._queue(wish.drop_id).put(wish)
+            seat = self._queue(wish.drop_id).put(wish, keyed=True)
             self._running[wish.request_id] = seat
             seat.future.add_done_callback(lambda _: self._running.pop(wish.request_id, None))
             return await asyncio.shield(seat.future)
@@ -187,11 +185,11 @@ class Reserving:
                 return
             log.warning("claim.undone", drop_id=drop_id, sqlstate=undone.sqlstate)
             await self._give_back(drop_id, claims)
-            seats[0].fail(Retryable())
-        except Unreachable as unreachable:
+            seats[0].fail(seats[0].fault())
+        except Unreachable:
             await self._give_back(drop_id, claims)
             for seat in seats:
-                seat.fail(unreachable)
+                seat.fail(seat.fault())
         else:
             await self._answer(drop_id, seats, claims, claimed)
 
@@ -335,17 +333,15 @@ class Reserving:
             holds, allowances = await self._look_up(drop_id, asked, suspects)
         except (Unreachable, Undone, Unknown):
             for seat, word in refused:
-                # Without the look-up we cannot know what an earlier copy of it took.
-                seat.fail(
-                    OutcomeUnknown() if seat.wish.keyed or word == "repeated" else Retryable()
-                )
+                seat.copying = word == "repeated"
+                seat.fail(seat.fault())
             return
         for seat, word in refused:
             wish = seat.wish
             if wish.request_id in holds:
                 _replay(seat, holds[wish.request_id])
             elif word == "repeated":
-                seat.overdue = InProgress
+                seat.copying = True
                 self._queue(drop_id).again(seat, COPY_WAIT_SECONDS)
             elif word == "limit":
                 await self._refuse_limit(drop_id, seat, allowances.get(wish.buyer), looked_up)
