@@ -14,30 +14,32 @@
     ttl_ms : int     how long an intent may stay open before its worker is taken for dead
     batch : packed   request, attempt, quantity, buyer, trusted (1: the limit was checked), ...
 
-  RETURNS {word, available, {figures}, {words}}
+  RETURNS {word, available, {figures}, {words}, young}
     unknown   nothing is known of this drop: load it, never say sold out
     fenced    the worker's epoch is not the bouncer's
     shut      preparing, paused, not_started or ended: see words[1]
     open      words, one a request: admitted, repeated, too_many, limit or sold_out
+    young is 1 while requests of before this drop was (re)filled may be on their way to Postgres
 
   INVARIANTS
     INV-6   available = free - sum of open intents, and an admission never takes it below zero
     INV-4   a request has at most one open intent
 ]]
 local m = redis.call("HMGET", drop, "epoch", "version", "free", "held", "sold", "withdrawn", "total",
-  "open", "starts_ms", "ends_ms", "shut", "max_per_buyer", "max_per_order")
+  "open", "starts_ms", "ends_ms", "shut", "max_per_buyer", "max_per_order", "born_ms")
 if not m[1] or not m[11] then
-  return { "unknown", 0, {}, {} }
+  return { "unknown", 0, {}, {}, 0 }
 end
 local free, open = tonumber(m[3]), tonumber(m[8])
 local available = free - open
 local figures = { tonumber(m[1]), tonumber(m[2]), free, tonumber(m[4]), tonumber(m[5]), tonumber(m[6]), tonumber(m[7]) }
 if tonumber(m[1]) ~= epoch then
-  return { "fenced", available, figures, {} }
+  return { "fenced", available, figures, {}, 0 }
 end
 
 local time = redis.call("TIME")
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local young = now_ms < (tonumber(m[14]) or 0) + ttl_ms and 1 or 0
 local shut = m[11]
 if shut == "" and now_ms < tonumber(m[9]) then
   shut = "not_started"
@@ -45,7 +47,7 @@ elseif shut == "" and m[10] ~= "" and now_ms >= tonumber(m[10]) then
   shut = "ended"
 end
 if shut ~= "" then
-  return { "shut", available, figures, { shut } }
+  return { "shut", available, figures, { shut }, young }
 end
 
 local asked = cmsgpack.unpack(batch)
@@ -93,4 +95,4 @@ if taken > 0 then
     redis.call("HSET", buyers, unpack(counted))
   end
 end
-return { "open", available, figures, words }
+return { "open", available, figures, words, young }

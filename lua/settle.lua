@@ -43,6 +43,8 @@ if #now > 0 then
     -- Another history: its intents and its buyers mean nothing here.
     redis.call("DEL", drop, intents, buyers)
     open, known[3] = 0, false
+    local time = redis.call("TIME")
+    redis.call("HSET", drop, "born_ms", string.format("%.0f", time[1] * 1000 + math.floor(time[2] / 1000)))
   end
   if fresh or (epoch == their_epoch and now[1] > their_version) then
     redis.call("HSET", drop, "epoch", string.format("%.0f", epoch), "version", string.format("%.0f", now[1]),

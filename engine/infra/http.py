@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -25,6 +25,8 @@ encode = msgspec.json.Encoder().encode
 
 BODY_BYTES_MAX = 65_536
 KEY_LENGTH_MAX = 128
+DIGITS_MAX = 9  # of a number in a header or a query: Python refuses to read thousands of them
+PAGE_MAX = 1_000_000
 
 T = TypeVar("T")
 
@@ -74,7 +76,7 @@ class Call:
     async def read(self, receive: Receive) -> None:
         """Read the body, 64 KiB at most."""
         length = self.headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > BODY_BYTES_MAX:
+        if not length.isdigit() or len(length) > DIGITS_MAX or int(length) > BODY_BYTES_MAX:
             raise TooLarge
         while True:
             message = await receive()
@@ -175,12 +177,16 @@ def cents(field: str, amount: str | int | float) -> int:
     """Cents from a price: a string or a number, at most two decimals, 0 to a hundred million."""
     try:
         exact = Decimal(str(amount))
-        scaled = exact * 100
-        if not exact.is_finite() or scaled != int(scaled) or not 0 <= exact <= 100_000_000:
+        # The range first: to write 1e999999 out as an integer takes a minute.
+        if (
+            not exact.is_finite()
+            or not 0 <= exact <= 100_000_000
+            or exact * 100 != int(exact * 100)
+        ):
             raise invalid(field, "want an amount from 0 to 100000000 with at most two decimals")
-    except (InvalidOperation, ValueError, OverflowError):
+    except (ArithmeticError, ValueError):
         raise invalid(field, "not an amount of money") from None
-    return int(scaled)
+    return int(exact * 100)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -201,13 +207,18 @@ def page_of(call: Call, limit_max: int = 100) -> Page:
     query = call.query
     size = query.get("limit", query.get("pageSize", query.get("page_size", "20")))
     number = query.get("page")
-    if not size.isascii() or not size.isdigit() or not 1 <= int(size[:9]) <= limit_max:
-        raise invalid("limit", f"want 1 to {limit_max}")
-    if number is not None and (
-        not number.isascii() or not number.isdigit() or not 1 <= int(number[:9]) <= 1_000_000
-    ):
-        raise invalid("page", "want 1 or more")
-    return Page(int(size), query.get("cursor") or None, int(number) if number else None)
+    limit, page = _count("limit", size, limit_max), None
+    if number is not None:
+        page = _count("page", number, PAGE_MAX)
+    return Page(limit, query.get("cursor") or None, page)
+
+
+def _count(field: str, text: str, high: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > DIGITS_MAX:
+        raise invalid(field, f"want 1 to {high}")
+    if not 1 <= int(text) <= high:
+        raise invalid(field, f"want 1 to {high}")
+    return int(text)
 
 
 def listing(

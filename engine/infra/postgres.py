@@ -142,7 +142,10 @@ class Postgres:
                     sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5_000)
-        row = await Session(connection).call(sql.load("engine")["database_identity"])
+        session, queries = Session(connection), sql.load("engine")
+        # A connection to a new primary comes after a failover: its epoch begins before its use.
+        await session.call(queries["bump_epoch"], seen=None)
+        row = await session.call(queries["database_identity"])
         self.identity, self.epoch = row["id"][:12], row["epoch"]
 
     async def close(self) -> None:
@@ -201,7 +204,7 @@ class Postgres:
             return await session.call(query, **words)
 
     async def refresh_epoch(self, seen: int | None = None) -> int:
-        """The epoch of the primary now. `seen` is a bouncer's epoch that Postgres has lost."""
+        """The epoch of the primary now. `seen` is one that Postgres must be past."""
         row = await self.call(sql.load("engine")["bump_epoch"], seen=seen)
         self.epoch = int(row["epoch"])
         return self.epoch

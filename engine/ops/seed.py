@@ -10,8 +10,7 @@ from engine.infra.settings import Settings
 from engine.ops.catalogue import BUYERS, CATALOGUE, DemoDrop
 from engine.runtime import ground
 from engine.sale import drops, reconcile, store
-from engine.sale.models import Confirm, NewDrop
-from engine.sale.store import Claim
+from engine.sale.models import Claim, Confirm, NewDrop
 
 MINUTE = 60
 

@@ -25,7 +25,7 @@ from engine.sale.models import Figures, Offer
 
 ABI = "vr1"  # changes when the meaning of a key changes
 LIFE_SECONDS = 7 * 86_400
-ATTEMPTS_PER_EPOCH = 1 << 32
+ATTEMPTS_PER_EPOCH = 1 << 20  # epochs are seconds, and Lua counts exactly to 2^53 only
 
 _admit, _settle = lua.load("admit"), lua.load("settle")
 _stale, _ring, _inspect = lua.load("stale_intents"), lua.load("ring_due"), lua.load("inspect")
@@ -38,6 +38,7 @@ class Admission(msgspec.Struct, frozen=True):
     available: int
     figures: Figures | None
     words: list[str]
+    young: bool  # it was filled so recently that requests it forgot may still be on their way
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -81,21 +82,17 @@ class Bouncer:
     def _keys(self, drop_id: int, *names: str) -> dict[str, str]:
         return {name: self._key(drop_id, name) for name in names}
 
-    def first_attempt(self) -> int:
-        """Attempts are (epoch, n) in one number, so that a later epoch's is always higher."""
-        return self._postgres.epoch * ATTEMPTS_PER_EPOCH + 1
-
     async def admit(
-        self, drop_id: int, batch: Sequence[tuple[str, int, int, str, bool]]
+        self, drop_id: int, epoch: int, batch: Sequence[tuple[str, int, int, str, bool]]
     ) -> Admission:
         """Ask for (request, attempt, quantity, buyer, trusted) tuples. Raises `Away`."""
         flat: list[Any] = []
         for request, attempt, quantity, buyer, trusted in batch:
             flat += (request, attempt, quantity, buyer, 1 if trusted else 0)
-        word, available, figures, words = await self._redis.run(
+        word, available, figures, words, young = await self._redis.run(
             _admit,
             self._keys(drop_id, "drop", "intents", "buyers"),
-            epoch=self._postgres.epoch,
+            epoch=epoch,
             ttl_ms=self._intent_ttl_ms,
             batch=flat,
         )
@@ -104,6 +101,7 @@ class Bouncer:
             available,
             Figures(*figures) if figures else None,
             [bytes(each).decode() for each in words],
+            young == 1,
         )
 
     async def settle(

@@ -167,3 +167,45 @@ class NewDrop(msgspec.Struct, frozen=True):
     max_per_buyer: int | None
     max_per_order: int
     total_stock: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """One request of a batch: the wish, its attempt, and the id its hold will have."""
+
+    request_id: str
+    attempt: int
+    id: str
+    buyer: str
+    quantity: int
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """What a claim did. `words` None: every request got its units (the fast path)."""
+
+    words: list[str] | None
+    stored_attempts: list[int] | None
+    numbers: list[int]
+    figures: Figures | None  # None: no such drop
+    created_at: datetime
+    expires_at: datetime
+    available: int
+    price_cents: int
+    currency: str
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """What a buyer uses of a drop's limit."""
+
+    used: int
+    limit: int | None
+    reservation_id: str | None
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """The cheap poll's figures."""
+
+    version: int
+    free: int
+    held: int
+    sold: int
+    withdrawn: int

@@ -8,17 +8,17 @@ its deadline by Postgres's clock is not bought, whether or not anybody swept.
 from __future__ import annotations
 
 import asyncio
-import time
 
 import msgspec
 
 from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.errors import IdempotencyMismatch, NotFound, Problem, Retryable
 from engine.infra.ids import new_id
-from engine.infra.postgres import Postgres, Undone, Unknown, Unreachable
+from engine.infra.postgres import Postgres, Session, Undone
 from engine.sale import store
 from engine.sale.bouncer import Bouncer
 from engine.sale.errors import AlreadyResolved, HoldExpired, NotYourReservation
+from engine.sale.insist import insist
 from engine.sale.models import Confirm, Figures, Hold, Purchase
 
 
@@ -55,10 +55,8 @@ class Purchasing:
 
     async def _buy(self, seats: list[Chair]) -> None:
         """One batch; halved when Postgres refuses it for a reason of its own."""
-        confirms = [(seat.wish, new_id()) for seat in seats]
-        until = max(seat.deadline for seat in seats)
         try:
-            drops = await self._send(seats, confirms, until)
+            drops = await insist(self._postgres, seats, _send)
         except Undone:
             if len(seats) > 1:
                 await self._buy(seats[: len(seats) // 2])
@@ -70,26 +68,6 @@ class Purchasing:
         await self._answer(seats, bought)
         for drop_id, figures, _ in drops:
             await self._bouncer.settle(drop_id, figures)
-
-    async def _send(
-        self, seats: list[Chair], confirms: list[tuple[Confirm, str]], until: float
-    ) -> list[tuple[int, Figures, list[str]]]:
-        """Buy; again after a deadlock or a lost reply. What stays unknown stays at risk."""
-        while True:
-            try:
-                async with self._postgres.session() as session:
-                    for seat in seats:
-                        seat.at_risk = True
-                    return await store.purchase_units(session, confirms)
-            except Undone as undone:
-                if not undone.transient or time.monotonic() >= until:
-                    for seat in seats:
-                        seat.at_risk = False
-                    raise
-            except (Unknown, Unreachable) as error:
-                if time.monotonic() >= until:
-                    raise Unreachable from error
-            await asyncio.sleep(0.02)
 
     async def _answer(self, seats: list[Chair], bought: set[str]) -> None:
         """Tell every seat what became of its hold."""
@@ -116,6 +94,10 @@ class Purchasing:
                 seat.fail(IdempotencyMismatch())
             else:
                 _tell_other(seat, purchase, holds.get(wish.reservation_id))
+
+
+async def _send(session: Session, seats: list[Chair]) -> list[tuple[int, Figures, list[str]]]:
+    return await store.purchase_units(session, [(seat.wish, new_id()) for seat in seats])
 
 
 def _is_not_mine(purchase: Purchase | None, seat: Chair) -> bool:

@@ -12,8 +12,7 @@ from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres
 from engine.sale import store
 from engine.sale.bouncer import Bouncer, Intent
-from engine.sale.models import Offer
-from engine.sale.store import Claim
+from engine.sale.models import Claim, Offer
 
 log = structlog.get_logger()
 
@@ -31,7 +30,9 @@ async def reconcile(postgres: Postgres, bouncer: Bouncer) -> int:
         belief = beliefs[offer.drop_id]
         seen = (belief.epoch, belief.version) if belief is not None else (0, -1)
         truth = (offer.figures.epoch, offer.figures.version)
-        if seen > truth:
+        # The same version with another figure is another history too: one that caught up.
+        forked = belief is not None and seen == truth and belief.free != offer.figures.free
+        if seen > truth or forked:
             log.error("reconcile.history_lost", drop_id=offer.drop_id, seen=seen, truth=truth)
             await postgres.refresh_epoch(seen=seen[0])
             told += await tell(postgres, bouncer, [offer.drop_id])

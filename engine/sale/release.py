@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.errors import NotFound
-from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
+from engine.infra.postgres import Postgres, Session, Undone
 from engine.sale import store
 from engine.sale.bouncer import Bouncer
 from engine.sale.errors import NotYourReservation
+from engine.sale.insist import insist
 from engine.sale.models import Hold, Release, Returned
 from engine.sale.purchase import why_not
 
@@ -46,7 +46,7 @@ class Releasing:
 
     async def _give_back(self, seats: list[Chair]) -> None:
         try:
-            returned = await self._send(seats, max(seat.deadline for seat in seats))
+            returned = await insist(self._postgres, seats, _send)
         except Undone:
             if len(seats) > 1:
                 await self._give_back(seats[: len(seats) // 2])
@@ -70,23 +70,9 @@ class Releasing:
                 seat.answer(None)
         await publish_returned(self._bouncer, returned)
 
-    async def _send(self, seats: list[Chair], until: float) -> list[Returned]:
-        """Release; again after a deadlock or a lost reply: twice is once."""
-        while True:
-            try:
-                async with self._postgres.session() as session:
-                    for seat in seats:
-                        seat.at_risk = True
-                    return await store.release_holds(session, [seat.wish for seat in seats])
-            except Undone as undone:
-                if not undone.transient or time.monotonic() >= until:
-                    for seat in seats:
-                        seat.at_risk = False
-                    raise
-            except (Unknown, Unreachable) as error:
-                if time.monotonic() >= until:
-                    raise Unreachable from error
-            await asyncio.sleep(0.02)
+
+async def _send(session: Session, seats: list[Chair]) -> list[Returned]:
+    return await store.release_holds(session, [seat.wish for seat in seats])
 
 
 def check(wish: Release, hold: Hold | None) -> None:

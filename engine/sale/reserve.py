@@ -14,27 +14,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
-import msgspec
 import structlog
 
-from engine.infra.combiner import Combiner, Crew, Seat
+from engine.infra.combiner import Combiner, Crew
 from engine.infra.errors import (
     IdempotencyMismatch,
     NotFound,
-    OutcomeUnknown,
-    Problem,
 )
-from engine.infra.http import invalid
-from engine.infra.ids import new_id
-from engine.infra.postgres import Postgres, Undone, Unknown, Unreachable
+from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
 from engine.infra.redis import Away
 from engine.sale import store
-from engine.sale.bouncer import Admission, Bouncer
-from engine.sale.errors import Ended, LimitReached, NotOpen, NotStarted, Paused, Preparing, SoldOut
-from engine.sale.models import Figures, Hold, Reserve
-from engine.sale.store import Claim, Claimed
+from engine.sale.bouncer import ATTEMPTS_PER_EPOCH, Admission, Bouncer
+from engine.sale.models import Claim, Claimed, Figures, Hold, Reserve
+from engine.sale.refuse import Chair, Refusing, again, claim_of, replay, sold_out
 
 log = structlog.get_logger()
 
@@ -42,16 +35,6 @@ MEMORY_SECONDS = 0.1  # how long "nothing is left" is believed without asking ag
 TRIES = 3  # of a batch that met a deadlock or a lock time-out
 COPY_WAIT_SECONDS = 0.05  # between two looks at a copy that runs elsewhere
 QUEUES_MAX = 4_096  # drops a worker keeps a queue for
-
-Chair = Seat[Reserve, Hold]
-SHUT: dict[str, type[NotOpen]] = {
-    "preparing": Preparing,
-    "paused": Paused,
-    "admin": Paused,
-    "audit": Paused,
-    "not_started": NotStarted,
-    "ended": Ended,
-}
 
 
 class Reserving:
@@ -66,6 +49,7 @@ class Reserving:
         self._deadline_seconds = deadline_seconds
         self._queues: dict[int, Combiner[Reserve, Hold]] = {}
         self._running: dict[str, Chair] = {}
+        self._refusing = Refusing(postgres, bouncer, self._queue)
         self._memory: dict[int, tuple[float, int, Figures]] = {}
 
     async def reserve(self, wish: Reserve) -> Hold:
@@ -81,13 +65,13 @@ class Reserving:
             return await asyncio.shield(seat.future)
         if twin.wish != wish:
             raise IdempotencyMismatch
-        return _again(await asyncio.shield(twin.future))
+        return again(await asyncio.shield(twin.future))
 
     def _refuse_from_memory(self, wish: Reserve) -> None:
         """In a real sale nearly every request ends here, and costs no round trip at all."""
         known = self._memory.get(wish.drop_id)
         if known is not None and time.monotonic() < known[0] and wish.quantity > known[1]:
-            raise _sold_out(known[2], known[1])
+            raise sold_out(known[2], known[1])
 
     def _queue(self, drop_id: int) -> Combiner[Reserve, Hold]:
         queue = self._queues.get(drop_id)
@@ -108,9 +92,9 @@ class Reserving:
 
     async def _sell(self, drop_id: int, seats: list[Chair]) -> None:
         """One batch: ask the bouncer, claim for the admitted, refuse the others."""
-        admission = await self._ask(drop_id, seats)
+        admission, epoch = await self._ask(drop_id, seats)
         if admission is None:  # the bouncer is away: Postgres decides alone
-            await self._claim(drop_id, seats)
+            await self._claim(drop_id, epoch, seats)
             return
         if admission.word == "absent":
             for seat in seats:
@@ -122,22 +106,28 @@ class Reserving:
             (seat, word) for seat, word in zip(seats, words, strict=True) if word != "admitted"
         ]
         if admitted:
-            await self._claim(drop_id, admitted)
+            await self._claim(drop_id, epoch, admitted)
         if refused:
             assert admission.figures is not None
             if any(word == "sold_out" for _, word in refused):
                 self._remember(drop_id, admission.figures, admission.available)
-            await self._refuse(drop_id, refused, admission.figures, admission.available)
+            await self._refusing.refuse(drop_id, refused, admission)
 
     def _remember(self, drop_id: int, figures: Figures, available: int) -> None:
         self._memory[drop_id] = time.monotonic() + MEMORY_SECONDS, max(available, 0), figures
 
-    async def _ask(self, drop_id: int, seats: list[Chair]) -> Admission | None:
-        """The bouncer's words; None if it is away or keeps talking of another epoch."""
+    def _number(self, seats: list[Chair]) -> int:
+        """Give every seat an attempt of the present epoch; that epoch, which fences the claim."""
+        epoch = self._postgres.epoch
+        for seat in seats:
+            seat.attempt = max(seat.attempt, epoch * ATTEMPTS_PER_EPOCH + 1)
+        return epoch
+
+    async def _ask(self, drop_id: int, seats: list[Chair]) -> tuple[Admission | None, int]:
+        """The bouncer's words, and the epoch they were asked in. No words if it is away, or keeps
+        talking of another epoch."""
         for _ in range(TRIES):
-            first = self._bouncer.first_attempt()
-            for seat in seats:
-                seat.attempt = max(seat.attempt, first)
+            epoch = self._number(seats)
             batch = [
                 (
                     seat.wish.request_id,
@@ -149,39 +139,44 @@ class Reserving:
                 for seat in seats
             ]
             try:
-                admission = await self._bouncer.admit(drop_id, batch)
+                admission = await self._bouncer.admit(drop_id, epoch, batch)
             except Away:
-                return None
+                break
             if admission.word in ("open", "shut"):
-                return admission
+                return admission, epoch
             # It knows nothing of this drop, or of another epoch: tell it what Postgres says.
             await self._postgres.refresh_epoch()
             offers = await store.offers(self._postgres, [drop_id])
             if not offers:
-                return Admission("absent", 0, None, [])
+                return Admission("absent", 0, None, [], False), epoch
             if not await self._bouncer.tell(offers[0]):
-                return None
-        return None
+                break
+        return None, self._number(seats)
 
     # ── yes ──────────────────────────────────────────────────────────────────────────────────
 
-    async def _claim(self, drop_id: int, seats: list[Chair]) -> None:
+    async def _claim(self, drop_id: int, epoch: int, seats: list[Chair]) -> None:
         """Claim units for a batch; halve it when Postgres refuses it for a reason of its own."""
         seats = sorted(seats, key=lambda seat: seat.wish.request_id)
-        first = self._bouncer.first_attempt()
-        claims = []
-        for seat in seats:
-            seat.attempt = max(seat.attempt, first)
-            wish = seat.wish
-            claims.append(Claim(wish.request_id, seat.attempt, new_id(), wish.buyer, wish.quantity))
+        claims = [claim_of(seat) for seat in seats]
         try:
-            claimed = await self._send(drop_id, seats, claims)
+            async with self._postgres.session() as session:
+                # It may have taken long to get here, and who was told "nothing was taken" in the
+                # meantime must not be sent: from this line to the send nothing is awaited.
+                if any(seat.future.done() for seat in seats):
+                    late = [c for s, c in zip(seats, claims, strict=True) if s.future.done()]
+                    seats = [seat for seat in seats if not seat.future.done()]
+                    claims = [claim_of(seat) for seat in seats]
+                    self._crew.start(self._give_back(drop_id, late), "give-back")
+                claimed = (
+                    await self._send(session, drop_id, epoch, seats, claims) if seats else None
+                )
         except Unknown:
             await self._resolve(drop_id, seats, claims)
         except Undone as undone:
             if len(seats) > 1:  # one poisoned request must not fail its neighbours
-                await self._claim(drop_id, seats[: len(seats) // 2])
-                await self._claim(drop_id, seats[len(seats) // 2 :])
+                await self._claim(drop_id, epoch, seats[: len(seats) // 2])
+                await self._claim(drop_id, epoch, seats[len(seats) // 2 :])
                 return
             log.warning("claim.undone", drop_id=drop_id, sqlstate=undone.sqlstate)
             await self._give_back(drop_id, claims)
@@ -191,31 +186,36 @@ class Reserving:
             for seat in seats:
                 seat.fail(seat.fault())
         else:
-            await self._answer(drop_id, seats, claims, claimed)
+            if claimed is not None:
+                await self._answer(drop_id, epoch, seats, claims, claimed)
 
-    async def _send(self, drop_id: int, seats: list[Chair], claims: list[Claim]) -> Claimed:
+    async def _send(
+        self, session: Session, drop_id: int, epoch: int, seats: list[Chair], claims: list[Claim]
+    ) -> Claimed:
         """The claim itself, again after a deadlock. Afterwards nothing is at risk but `Unknown`."""
-        async with self._postgres.session() as session:
-            for tries_left in reversed(range(TRIES)):
+        for tries_left in reversed(range(TRIES)):
+            for seat in seats:
+                seat.at_risk = True
+            try:
+                claimed = await store.claim_units(session, drop_id, epoch, claims)
+            except Undone as undone:
                 for seat in seats:
-                    seat.at_risk = True
-                try:
-                    claimed = await store.claim_units(
-                        session, drop_id, self._postgres.epoch, claims
-                    )
-                except Undone as undone:
-                    for seat in seats:
-                        seat.at_risk = False
-                    if not undone.transient or not tries_left:
-                        raise
-                else:
-                    for seat in seats:
-                        seat.at_risk = False
-                    return claimed
-        raise AssertionError("unreachable")
+                    seat.at_risk = False
+                if not undone.transient or not tries_left:
+                    raise
+            else:
+                for seat in seats:
+                    seat.at_risk = False
+                return claimed
+        raise AssertionError("the last try returns or raises")
 
     async def _answer(
-        self, drop_id: int, seats: list[Chair], claims: list[Claim], claimed: Claimed
+        self,
+        drop_id: int,
+        epoch: int,
+        seats: list[Chair],
+        claims: list[Claim],
+        claimed: Claimed,
     ) -> None:
         """Tell every seat what Postgres said, then the bouncer."""
         words = claimed.words or ["held"] * len(seats)
@@ -243,16 +243,17 @@ class Reserving:
             bell_ms=int(claimed.expires_at.timestamp() * 1000) if taken else 0,
         )
         if refused:
-            await self._hear(drop_id, refused, claimed.figures)
+            await self._hear(drop_id, epoch, refused, claimed.figures)
 
     async def _hear(
-        self, drop_id: int, refused: list[tuple[Chair, str]], figures: Figures | None
+        self, drop_id: int, epoch: int, refused: list[tuple[Chair, str]], figures: Figures | None
     ) -> None:
         """Postgres's own words for those who got no units: some may simply try again."""
         queue = self._queue(drop_id)
         final: list[tuple[Chair, str]] = []
         if any(word == "fenced" for _, word in refused):
-            await self._postgres.refresh_epoch()
+            # An epoch below ours means that Postgres was set back: then a new one begins.
+            await self._postgres.refresh_epoch(seen=epoch)
         for seat, word in refused:
             match word:
                 case "blocked" | "fenced":  # a tombstone, another epoch: the next attempt may pass
@@ -267,7 +268,8 @@ class Reserving:
             assert figures is not None
             if any(word == "sold_out" for _, word in final):
                 self._remember(drop_id, figures, figures.free)
-            await self._refuse(drop_id, final, figures, figures.free, looked_up=True)
+            told = Admission("open", figures.free, figures, [], young=False)
+            await self._refusing.refuse(drop_id, final, told, looked_up=True)
 
     async def _give_back(self, drop_id: int, claims: Sequence[Claim]) -> None:
         """Compensate: these claims took nothing, so their intents return their units."""
@@ -307,82 +309,10 @@ class Reserving:
         for seat, claim, word in zip(seats, claims, words, strict=True):
             seat.at_risk = False
             if word == "held":
-                _replay(seat, holds.get(claim.request_id), first=True)
+                replay(seat, holds.get(claim.request_id), first=True)
             else:
                 seat.attempt = claim.attempt + 1
                 self._queue(drop_id).again(seat)
-
-    # ── no ───────────────────────────────────────────────────────────────────────────────────
-
-    async def _refuse(
-        self,
-        drop_id: int,
-        refused: list[tuple[Chair, str]],
-        figures: Figures,
-        available: int,
-        looked_up: bool = False,
-    ) -> None:
-        """Say no, after looking up what must be. `looked_up`: Postgres said it itself."""
-        asked = [
-            seat
-            for seat, word in refused
-            if word == "repeated" or (seat.wish.keyed and not looked_up)
-        ]
-        suspects = {seat.wish.buyer for seat, word in refused if word == "limit"}
-        try:
-            holds, allowances = await self._look_up(drop_id, asked, suspects)
-        except (Unreachable, Undone, Unknown):
-            for seat, word in refused:
-                seat.copying = word == "repeated"
-                seat.fail(seat.fault())
-            return
-        for seat, word in refused:
-            wish = seat.wish
-            if wish.request_id in holds:
-                _replay(seat, holds[wish.request_id])
-            elif word == "repeated":
-                seat.copying = True
-                self._queue(drop_id).again(seat, COPY_WAIT_SECONDS)
-            elif word == "limit":
-                await self._refuse_limit(drop_id, seat, allowances.get(wish.buyer), looked_up)
-            else:
-                seat.fail(_refusal(word, wish, figures, available))
-
-    async def _look_up(
-        self, drop_id: int, asked: list[Chair], suspects: set[str]
-    ) -> tuple[dict[str, Hold], dict[str, store.Allowance]]:
-        if not asked and not suspects:
-            return {}, {}
-        async with self._postgres.session() as session:
-            holds = (
-                await store.find_holds_by_request(session, [seat.wish.request_id for seat in asked])
-                if asked
-                else {}
-            )
-            allowances = (
-                await store.find_allowances(session, drop_id, sorted(suspects)) if suspects else {}
-            )
-        return holds, allowances
-
-    async def _refuse_limit(
-        self, drop_id: int, seat: Chair, allowance: store.Allowance | None, definite: bool
-    ) -> None:
-        """The bouncer's "limit" is a suspicion; the row in Postgres decides."""
-        wish = seat.wish
-        used = allowance.used if allowance is not None else 0
-        limit = allowance.limit if allowance is not None else None
-        if not definite and (limit is None or used + wish.quantity <= limit):
-            await self._bouncer.settle(drop_id, uses=[(wish.buyer, used, True)])
-            seat.trusted = True
-            self._queue(drop_id).again(seat)
-            return
-        await self._bouncer.settle(drop_id, uses=[(wish.buyer, used, True)])
-        details: dict[str, Any] = {}
-        if limit is not None:
-            details = {"limit": limit, "remaining": max(limit - used, 0)}
-        if allowance is not None and allowance.reservation_id is not None:
-            details["reservationId"] = allowance.reservation_id
-        seat.fail(LimitReached(**details))
 
 
 def _hold(drop_id: int, claim: Claim, units: list[int], claimed: Claimed) -> Hold:
@@ -399,33 +329,3 @@ def _hold(drop_id: int, claim: Claim, units: list[int], claimed: Claimed) -> Hol
         claimed.created_at,
         claimed.available,
     )
-
-
-def _again(hold: Hold) -> Hold:
-    return msgspec.structs.replace(hold, replayed=True)
-
-
-def _replay(seat: Chair, hold: Hold | None, first: bool = False) -> None:
-    """Answer with the hold the request got before, if it is the same request."""
-    if hold is None:
-        seat.fail(OutcomeUnknown())
-    elif not hold.answers(seat.wish):
-        seat.fail(IdempotencyMismatch())
-    else:
-        seat.answer(hold if first else _again(hold))
-
-
-def _sold_out(figures: Figures, available: int) -> SoldOut:
-    return SoldOut(
-        final=figures.final,
-        availableStock=max(min(available, figures.free), 0),
-        heldStock=figures.held,
-    )
-
-
-def _refusal(word: str, wish: Reserve, figures: Figures, available: int) -> Problem:
-    if word == "sold_out":
-        return _sold_out(figures, available)
-    if word == "too_many":
-        return invalid("quantity", f"{wish.quantity} is more than one order of this drop may hold")
-    return SHUT[word](**({"pausedReason": word} if word in ("admin", "audit") else {}))

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
 
 from engine.identity.access import Door, buyer_named, require, require_admin
-from engine.identity.models import Caller
 from engine.infra.combiner import Crew
 from engine.infra.errors import NotFound
-from engine.infra.http import Answer, Call, Page, either, encode, invalid, iso, listing, page_of
-from engine.infra.ids import parse_id, request_identity
+from engine.infra.http import Answer, Call, encode, invalid, iso, listing, page_of
 from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
 from engine.record import idempotency
 from engine.record.idempotency import REPLAYED
+from engine.sale import arguments, drops, reconcile, store, views
 from engine.sale import audit as audits
-from engine.sale import drops, reconcile, store, views
 from engine.sale.bouncer import Bouncer
-from engine.sale.errors import NotYourReservation
 from engine.sale.models import Confirm, Drop, Release, Reserve, Returned
 from engine.sale.purchase import Purchasing
 from engine.sale.release import Releasing
 from engine.sale.reserve import Reserving
-
-STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
 
 
 class SaleRoutes:
@@ -74,9 +68,9 @@ class SaleRoutes:
         caller = await self._door.caller(call)
         require(caller, "sale:write")
         body = views.reserve_body(call)
-        drop_id = _drop_id(call, body)
-        buyer = _must_be_named(buyer_named(caller, body.buyer))
-        request_id, keyed = _request(call, caller, buyer, "reserve")
+        drop_id = arguments.drop_id(call, body)
+        buyer = arguments.must_be_named(buyer_named(caller, body.buyer))
+        request_id, keyed = arguments.request(call, caller, buyer, "reserve")
         wish = Reserve(drop_id, buyer, body.units_wanted, request_id, keyed)
         hold = await self._reserving.reserve(wish)
         return Answer(views.hold_view(hold), 201, [REPLAYED] if hold.replayed else None)
@@ -85,8 +79,8 @@ class SaleRoutes:
         """GET /reservations: my live holds, newest first."""
         caller = await self._door.caller(call)
         require(caller, "sale:read")
-        buyer, page = _buyer_of_list(caller, call), page_of(call)
-        before = _before(page)
+        buyer, page = arguments.buyer_of_list(caller, call), page_of(call)
+        before = arguments.before(page)
         holds = await store.list_reservations(
             self._postgres, buyer, before, page.limit + 1, page.skip
         )
@@ -102,21 +96,21 @@ class SaleRoutes:
         """GET /reservations/{id}: one hold, any status."""
         caller = await self._door.caller(call)
         require(caller, "sale:read")
-        id = _uuid(call, "reservation")
+        id = arguments.id_in_path(call, "reservation")
         hold = await store.find_reservation(self._postgres, id)
         if hold is None:
             raise NotFound(f"There is no reservation {id}")
-        _check_owner(caller, call, hold.buyer)
+        arguments.check_owner(caller, call, hold.buyer)
         return Answer(views.hold_view(hold))
 
     async def release(self, call: Call) -> Answer:
         """DELETE /reservations/{id}: 204, on sale again at once; repeating it is 204."""
         caller = await self._door.caller(call)
         require(caller, "sale:write")
-        id = _uuid(call, "reservation")
+        id = arguments.id_in_path(call, "reservation")
         named = call.query.get("userId", call.query.get("user_id"))
         buyer = None if caller.kind == "admin" else buyer_named(caller, named)
-        request_id, keyed = _request(call, caller, buyer or "owner", "release")
+        request_id, keyed = arguments.request(call, caller, buyer or "owner", "release")
         wish = Release(id, buyer)
         if not keyed:
             await self._releasing.release(wish)
@@ -139,9 +133,9 @@ class SaleRoutes:
         caller = await self._door.caller(call)
         require(caller, "sale:write")
         body = views.confirm_body(call)
-        id = _reservation_id(call, body)
+        id = arguments.reservation_id(call, body)
         buyer = buyer_named(caller, body.buyer)
-        request_id, keyed = _request(call, caller, buyer or "owner", "purchase")
+        request_id, keyed = arguments.request(call, caller, buyer or "owner", "purchase")
         bought = await self._purchasing.purchase(
             Confirm(id, buyer, body.reference, request_id, keyed)
         )
@@ -153,8 +147,8 @@ class SaleRoutes:
         """GET /purchases/mine: what I bought, newest first, each with its drop."""
         caller = await self._door.caller(call)
         require(caller, "sale:read")
-        buyer, page = _buyer_of_list(caller, call), page_of(call)
-        before = _before(page)
+        buyer, page = arguments.buyer_of_list(caller, call), page_of(call)
+        before = arguments.before(page)
         found = await store.list_purchases(self._postgres, buyer, before, page.limit + 1, page.skip)
         items = await store.count_purchases(self._postgres, buyer) if page.page else None
         shown = found[: page.limit]
@@ -170,11 +164,11 @@ class SaleRoutes:
         """GET /purchases/{id}: one purchase with its drop."""
         caller = await self._door.caller(call)
         require(caller, "sale:read")
-        id = _uuid(call, "purchase")
+        id = arguments.id_in_path(call, "purchase")
         purchase = await store.find_purchase(self._postgres, id)
         if purchase is None:
             raise NotFound(f"There is no purchase {id}")
-        _check_owner(caller, call, purchase.buyer)
+        arguments.check_owner(caller, call, purchase.buyer)
         drop = await drops.one(self._postgres, purchase.drop_id)
         return Answer(views.purchase_view(purchase, views.drop_view(drop)))
 
@@ -183,8 +177,8 @@ class SaleRoutes:
     async def list_drops(self, call: Call) -> Answer:
         """GET /drops: newest first, with stock and the three newest buyers."""
         await self._door.caller(call)
-        page, statuses = page_of(call), _statuses(call)
-        before = _drop_number(page.cursor) if page.cursor is not None else None
+        page, statuses = page_of(call), arguments.statuses(call)
+        before = arguments.drop_number(page.cursor) if page.cursor is not None else None
         if page.cursor is not None and before is None:
             raise invalid("cursor", "not a cursor of this list")
         found = await store.list_drops(
@@ -199,13 +193,13 @@ class SaleRoutes:
         """GET /drops/{id}."""
         await self._door.caller(call)
         return Answer(
-            (await self._shown([await drops.one(self._postgres, _drop_in_path(call))]))[0]
+            (await self._shown([await drops.one(self._postgres, arguments.drop_in_path(call))]))[0]
         )
 
     async def stock(self, call: Call) -> Answer:
         """GET /drops/{id}/stock: the cheap poll."""
         await self._door.caller(call)
-        drop_id = _drop_in_path(call)
+        drop_id = arguments.drop_in_path(call)
         stock = await store.stock_of(self._postgres, drop_id)
         if stock is None:
             raise NotFound(f"There is no drop {drop_id}")
@@ -218,7 +212,7 @@ class SaleRoutes:
     async def audit(self, call: Call) -> Answer:
         """GET /drops/{id}/audit: does it add up?"""
         await self._door.caller(call)
-        drop_id = _drop_in_path(call)
+        drop_id = arguments.drop_in_path(call)
         found = await audits.audit(self._postgres, self._bouncer, drop_id)
         if found is None:
             raise NotFound(f"There is no drop {drop_id}")
@@ -229,7 +223,7 @@ class SaleRoutes:
         caller = await self._door.caller(call)
         require_admin(caller)
         wish = views.new_drop(views.drop_body(call))
-        request_id, _ = _request(call, caller, "operator", "create_drop")
+        request_id, _ = arguments.request(call, caller, "operator", "create_drop")
         created: list[int] = []
 
         async def effect(session: Session) -> Answer:
@@ -262,8 +256,8 @@ class SaleRoutes:
     ) -> Answer:
         caller = await self._door.caller(call)
         require_admin(caller)
-        drop_id = _drop_in_path(call)
-        request_id, _ = _request(call, caller, "operator", operation)
+        drop_id = arguments.drop_in_path(call)
+        request_id, _ = arguments.request(call, caller, "operator", operation)
 
         async def effect(session: Session) -> Answer:
             await change(session, drop_id)
@@ -312,96 +306,3 @@ class SaleRoutes:
             )
             for drop in found
         ]
-
-
-def _request(call: Call, caller: Caller, buyer: str, operation: str) -> tuple[str, bool]:
-    """The request's identity, and whether its key is the client's. The key is echoed."""
-    given = call.idempotency_key()
-    call.key = given or secrets.token_hex(16)
-    subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
-    return request_identity(f"{caller.kind}:{subject}", operation, call.key), given is not None
-
-
-def _must_be_named(buyer: str | None) -> str:
-    if buyer is None:
-        raise invalid("userId", "required: whose reservation is it?")
-    return buyer
-
-
-def _buyer_of_list(caller: Caller, call: Call) -> str:
-    named = call.query.get("userId", call.query.get("user_id"))
-    return _must_be_named(buyer_named(caller, named))
-
-
-def _check_owner(caller: Caller, call: Call, owner: str) -> None:
-    named = call.query.get("userId", call.query.get("user_id"))
-    if caller.kind == "admin":
-        return
-    buyer = buyer_named(caller, named)
-    if buyer is not None and buyer != owner:
-        raise NotYourReservation
-
-
-def _drop_number(text: str) -> int | None:
-    """A drop id from text, or None: a malformed id names nothing."""
-    if not text.isascii() or not text.isdigit() or len(text) > 13:
-        return None
-    return int(text) if 1 <= int(text) <= views.DROP_ID_MAX else None
-
-
-def _drop_in_path(call: Call) -> int:
-    drop_id = _drop_number(call.params["id"])
-    if drop_id is None:
-        raise NotFound("There is no such drop")
-    return drop_id
-
-
-def _drop_id(call: Call, body: views.ReserveBody) -> int:
-    """The drop of a reservation: from the path, or from the body under either name."""
-    if "id" in call.params:
-        return _drop_in_path(call)
-    given = either("dropId", body.drop_id, body.drop_id_snake)
-    if given is None:
-        raise invalid("dropId", "required")
-    drop_id = _drop_number(str(given))
-    if drop_id is None:
-        raise invalid("dropId", "not a drop's id")
-    return drop_id
-
-
-def _uuid(call: Call, thing: str) -> str:
-    found = parse_id(call.params["id"])
-    if found is None:
-        raise NotFound(f"There is no such {thing}")
-    return str(found)
-
-
-def _reservation_id(call: Call, body: views.ConfirmBody) -> str:
-    if "id" in call.params:
-        return _uuid(call, "reservation")
-    given = either("reservationId", body.reservation_id, body.reservation_id_snake)
-    if given is None:
-        raise invalid("reservationId", "required")
-    found = parse_id(given)
-    if found is None:
-        raise NotFound("There is no such reservation")
-    return str(found)
-
-
-def _before(page: Page) -> str | None:
-    if page.cursor is None:
-        return None
-    found = parse_id(page.cursor)
-    if found is None:
-        raise invalid("cursor", "not a cursor of this list")
-    return str(found)
-
-
-def _statuses(call: Call) -> list[str] | None:
-    given = call.query.get("status")
-    if not given:
-        return None
-    statuses = given.split(",")
-    if unknown := [status for status in statuses if status not in STATUSES]:
-        raise invalid("status", f"{unknown[0]!r} is none of {', '.join(STATUSES)}")
-    return statuses

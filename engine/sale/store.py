@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from engine.infra import sql
 from engine.infra.postgres import Postgres, Session
 from engine.sale.models import (
+    Allowance,
+    Claim,
+    Claimed,
     Confirm,
     Drop,
     Figures,
@@ -20,36 +21,13 @@ from engine.sale.models import (
     Purchase,
     Release,
     Returned,
+    Stock,
 )
 
 _queries = sql.load("sale")
 _claim_units, _abort_requests = _queries["claim_units"], _queries["abort_requests"]
 
 Caller = Postgres | Session
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """One request of a batch: the wish, its attempt, and the id its hold will have."""
-
-    request_id: str
-    attempt: int
-    id: str
-    buyer: str
-    quantity: int
-
-
-class Claimed(msgspec.Struct, frozen=True):
-    """What a claim did. `words` None: every request got its units (the fast path)."""
-
-    words: list[str] | None
-    stored_attempts: list[int] | None
-    numbers: list[int]
-    figures: Figures | None  # None: no such drop
-    created_at: datetime
-    expires_at: datetime
-    available: int
-    price_cents: int
-    currency: str
 
 
 def _figures(row: Any) -> Figures:
@@ -139,14 +117,6 @@ async def find_holds_by_request(caller: Caller, requests: Sequence[str]) -> dict
     """The holds that requests already have, by request."""
     rows = await caller.call(_queries["find_holds_by_request"], requests=requests)
     return {row["request_id"].hex: _hold(row, row["available"]) for row in rows}
-
-
-class Allowance(msgspec.Struct, frozen=True):
-    """What a buyer uses of a drop's limit."""
-
-    used: int
-    limit: int | None
-    reservation_id: str | None
 
 
 async def find_allowances(
@@ -348,16 +318,6 @@ async def set_pause(caller: Caller, drop_id: int, reason: str | None) -> bool:
 async def close_drop(caller: Caller, drop_id: int) -> bool:
     """End a drop now; False if there is no such drop."""
     return await caller.call(_queries["close_drop"], drop_id=drop_id) is not None
-
-
-class Stock(msgspec.Struct, frozen=True):
-    """The cheap poll's figures."""
-
-    version: int
-    free: int
-    held: int
-    sold: int
-    withdrawn: int
 
 
 async def stock_of(caller: Caller, drop_id: int) -> Stock | None:

@@ -11,8 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from engine.infra.http import cents, decoder, either, invalid, iso, money, parse_time
-from engine.sale.models import Drop, Hold, NewDrop, Purchase, unit_id
-from engine.sale.store import Stock
+from engine.sale.models import Drop, Hold, NewDrop, Purchase, Stock, unit_id
 
 Text = str | UnsetType
 Whole = int | UnsetType

@@ -1,5 +1,8 @@
 -- bump_epoch: begin a new epoch if Postgres is on another timeline than the one recorded, or if
--- somebody saw a bouncer from the future (p_seen, the epoch it was in): history was lost.
+-- somebody saw a later epoch or version than ours (p_seen, that epoch): history was lost.
+--
+-- Epochs are drawn from the clock, in seconds, and only rise: a count would be counted again by a
+-- second primary that never saw the first count, and two histories would share their versions.
 --
 -- Locks  the one row of engine_state.
 -- Index  engine_state_pkey
@@ -11,7 +14,8 @@ AS $$
         SELECT substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) AS timeline
     ), bumped AS (
         UPDATE engine_state
-           SET epoch = greatest(engine_state.epoch, coalesce(p_seen, 0)) + 1,
+           SET epoch = greatest(engine_state.epoch + 1, coalesce(p_seen, 0) + 1,
+                                extract(epoch FROM clock_timestamp())::bigint),
                timeline = now_on.timeline
           FROM now_on
          WHERE engine_state.timeline <> now_on.timeline

@@ -8,13 +8,17 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """Forwards connections to a port; while `mute`, swallows the first reply and hangs up."""
+    """Forwards connections to a port; while `mute`, swallows the first reply and hangs up.
+
+    `lose`: does so once, for the next request in which these bytes occur.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
         self.mute = False
+        self.lose = b""
         self.swallowed = 0
         self.port = 0
 
@@ -61,14 +65,19 @@ class Proxy:
         there_reader: asyncio.StreamReader,
         there_writer: asyncio.StreamWriter,
     ) -> None:
+        losing = False
+
         async def forward() -> None:
+            nonlocal losing
             while data := await reader.read(65_536):
+                if self.lose and self.lose in data:
+                    losing, self.lose = True, b""
                 there_writer.write(data)
             there_writer.write_eof()
 
         async def back() -> None:
             while data := await there_reader.read(65_536):
-                if self.mute:
+                if self.mute or losing:
                     self.swallowed += 1
                     return
                 writer.write(data)

@@ -38,7 +38,7 @@ class Person:
         path: str,
         body: dict[str, Any] | None = None,
         key: str | None = None,
-        **query: object,
+        **query: Any,
     ) -> Reply:
         """One request, saying who asks in the way this mode wants it."""
         headers = self._headers | ({"idempotency-key": key} if key else {})
@@ -67,7 +67,7 @@ class Buyer(Person):
         """Release a hold."""
         return await self.asks("DELETE", f"/reservations/{hold.json['id']}", key=key)
 
-    async def looks_at(self, path: str, **query: object) -> Any:
+    async def looks_at(self, path: str, **query: Any) -> Any:
         """What is there; it must be."""
         reply = await self.asks("GET", path, **query)
         assert reply.status == 200, reply.body

@@ -52,7 +52,8 @@ async def test_pages_say_how_many_there_are(
         {"totalItems": 5, "totalPages": 3, "currentPage": number, "pageSize": 2}
         for number in (1, 2, 3, 4)
     ]
-    assert sum((_ids(page) for page in pages), []) == _ids(await ann.looks_at(path))
+    paged = [id for page in pages for id in _ids(page)]
+    assert paged == _ids(await ann.looks_at(path))
 
 
 async def test_a_buyers_lists_are_hers_alone_and_purchases_come_with_their_drop(
@@ -64,8 +65,9 @@ async def test_a_buyers_lists_are_hers_alone_and_purchases_come_with_their_drop(
     assert (await bob.looks_at("/reservations"))["data"] == []
     assert (await bob.looks_at("/purchases/mine"))["data"] == []
     for purchase in (await ann.looks_at("/purchases/mine"))["data"]:
-        assert purchase["drop"]["id"] == purchase["dropId"]
-        assert purchase == await ann.looks_at(f"/purchases/{purchase['id']}")
+        alone = await ann.looks_at(f"/purchases/{purchase['id']}")
+        assert purchase["drop"].pop("id") == alone["drop"].pop("id") == purchase["dropId"]
+        assert {**purchase, "drop": None} == {**alone, "drop": None}
 
 
 async def test_only_live_holds_are_listed_but_every_hold_can_be_seen(

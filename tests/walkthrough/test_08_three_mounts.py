@@ -18,7 +18,7 @@ def _under(there: ASGIApp, mount: str, slash: str) -> ASGIApp:
 
     async def moved(scope: Scope, receive: Receive, send: Send) -> None:
         path = mount + scope["path"].removeprefix("/api/v1") + slash
-        await there(scope | {"path": path, "raw_path": path.encode()}, receive, send)
+        await there({**scope, "path": path, "raw_path": path.encode()}, receive, send)
 
     return moved
 

@@ -1,0 +1,116 @@
+"""What a call asks for: ids, buyers and keys from path, query and body, each checked once."""
+
+from __future__ import annotations
+
+import secrets
+
+from engine.identity.access import buyer_named
+from engine.identity.models import Caller
+from engine.infra.errors import NotFound
+from engine.infra.http import Call, Page, either, invalid
+from engine.infra.ids import parse_id, request_identity
+from engine.sale import views
+from engine.sale.errors import NotYourReservation
+
+STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
+
+
+def request(call: Call, caller: Caller, buyer: str, operation: str) -> tuple[str, bool]:
+    """The request's identity, and whether its key is the client's. The key is echoed."""
+    given = call.idempotency_key()
+    call.key = given or secrets.token_hex(16)
+    subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
+    return request_identity(f"{caller.kind}:{subject}", operation, call.key), given is not None
+
+
+def must_be_named(buyer: str | None) -> str:
+    """The buyer, or 400: somebody must be named."""
+    if buyer is None:
+        raise invalid("userId", "required: whose reservation is it?")
+    return buyer
+
+
+def buyer_of_list(caller: Caller, call: Call) -> str:
+    """Whose list it is: a token's own buyer, or the one named in the query."""
+    named = call.query.get("userId", call.query.get("user_id"))
+    return must_be_named(buyer_named(caller, named))
+
+
+def check_owner(caller: Caller, call: Call, owner: str) -> None:
+    """403 unless the caller may see what is this owner's."""
+    named = call.query.get("userId", call.query.get("user_id"))
+    if caller.kind == "admin":
+        return
+    buyer = buyer_named(caller, named)
+    if buyer is not None and buyer != owner:
+        raise NotYourReservation
+
+
+def drop_number(text: str) -> int | None:
+    """A drop id from text, or None: a malformed id names nothing."""
+    if not text.isascii() or not text.isdigit() or len(text) > 13:
+        return None
+    return int(text) if 1 <= int(text) <= views.DROP_ID_MAX else None
+
+
+def drop_in_path(call: Call) -> int:
+    """The drop in the path; a malformed id is a 404."""
+    drop_id = drop_number(call.params["id"])
+    if drop_id is None:
+        raise NotFound("There is no such drop")
+    return drop_id
+
+
+def drop_id(call: Call, body: views.ReserveBody) -> int:
+    """The drop of a reservation: from the path, or from the body under either name."""
+    if "id" in call.params:
+        return drop_in_path(call)
+    given = either("dropId", body.drop_id, body.drop_id_snake)
+    if given is None:
+        raise invalid("dropId", "required")
+    drop_id = drop_number(str(given))
+    if drop_id is None:
+        raise invalid("dropId", "not a drop's id")
+    return drop_id
+
+
+def id_in_path(call: Call, thing: str) -> str:
+    """The id in the path; a malformed one is a 404."""
+    found = parse_id(call.params["id"])
+    if found is None:
+        raise NotFound(f"There is no such {thing}")
+    return str(found)
+
+
+def reservation_id(call: Call, body: views.ConfirmBody) -> str:
+    """The reservation of a purchase: from the path, or from the body under either name."""
+    if "id" in call.params:
+        return id_in_path(call, "reservation")
+    given = either("reservationId", body.reservation_id, body.reservation_id_snake)
+    if given is None:
+        raise invalid("reservationId", "required")
+    found = parse_id(given)
+    if found is None:
+        raise NotFound("There is no such reservation")
+    return str(found)
+
+
+def before(page: Page) -> str | None:
+    """The cursor of a list by id; 400 for one that is none."""
+    if page.cursor is None:
+        return None
+    found = parse_id(page.cursor)
+    if found is None:
+        raise invalid("cursor", "not a cursor of this list")
+    return str(found)
+
+
+def statuses(call: Call) -> list[str] | None:
+    """The statuses a list is filtered by; 400 for one that is none."""
+    given = call.query.get("status")
+    if not given:
+        return None
+    statuses = given.split(",")
+    if unknown := [status for status in statuses if status not in STATUSES]:
+        raise invalid("status", f"{unknown[0]!r} is none of {', '.join(STATUSES)}")
+    return statuses

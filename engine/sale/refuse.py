@@ -1,0 +1,158 @@
+"""Refuse: the other half of a reservation. Nobody is told "no" before what must be asked was asked.
+
+The bouncer's "sold out" is final for requests without a key. One with a key is looked up first: it
+may be a winner who lost his answer. The bouncer's "limit" is a suspicion, and Postgres decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from engine.infra.combiner import Combiner, Seat
+from engine.infra.errors import IdempotencyMismatch, OutcomeUnknown, Problem
+from engine.infra.http import invalid
+from engine.infra.ids import new_id
+from engine.infra.postgres import Postgres, Undone, Unknown, Unreachable
+from engine.sale import store
+from engine.sale.bouncer import Admission, Bouncer
+from engine.sale.errors import Ended, LimitReached, NotOpen, NotStarted, Paused, Preparing, SoldOut
+from engine.sale.models import Allowance, Claim, Figures, Hold, Reserve
+
+Chair = Seat[Reserve, Hold]
+Queue = Combiner[Reserve, Hold]
+
+COPY_WAIT_SECONDS = 0.05  # between two looks at a copy that runs elsewhere
+SHUT: dict[str, type[NotOpen]] = {
+    "preparing": Preparing,
+    "paused": Paused,
+    "admin": Paused,
+    "audit": Paused,
+    "not_started": NotStarted,
+    "ended": Ended,
+}
+
+
+class Refusing:
+    """The refusals of one worker."""
+
+    def __init__(self, postgres: Postgres, bouncer: Bouncer, queue: Callable[[int], Queue]) -> None:
+        self._postgres, self._bouncer, self._queue = postgres, bouncer, queue
+
+    async def refuse(
+        self,
+        drop_id: int,
+        refused: list[tuple[Chair, str]],
+        admission: Admission,
+        looked_up: bool = False,
+    ) -> None:
+        """Say no, after looking up what must be. `looked_up`: Postgres said it itself."""
+        asked = [
+            seat
+            for seat, word in refused
+            if word == "repeated" or (seat.wish.keyed and not looked_up)
+        ]
+        suspects = {seat.wish.buyer for seat, word in refused if word == "limit"}
+        try:
+            if admission.young:
+                await self._stop_copies(drop_id, [s for s in asked if s.wish.keyed])
+            holds, allowances = await self._look_up(drop_id, asked, suspects)
+        except (Unreachable, Undone, Unknown):
+            for seat, word in refused:
+                seat.copying = word == "repeated"
+                seat.fail(seat.fault())
+            return
+        for seat, word in refused:
+            wish = seat.wish
+            if wish.request_id in holds:
+                replay(seat, holds[wish.request_id])
+            elif word == "repeated":
+                seat.copying = True
+                self._queue(drop_id).again(seat, COPY_WAIT_SECONDS)
+            elif word == "limit":
+                await self._refuse_limit(drop_id, seat, allowances.get(wish.buyer), looked_up)
+            else:
+                assert admission.figures is not None
+                seat.fail(_refusal(word, wish, admission.figures, admission.available))
+
+    async def _stop_copies(self, drop_id: int, seats: list[Chair]) -> None:
+        """A bouncer that was filled a moment ago has forgotten who is on the way to Postgres. So a
+        copy of a refused request may be there: a tombstone waits for it, or stops it."""
+        claims = sorted(map(claim_of, seats), key=lambda claim: claim.request_id)
+        if claims:
+            await store.abort_requests(self._postgres, drop_id, claims)
+
+    async def _look_up(
+        self, drop_id: int, asked: list[Chair], suspects: set[str]
+    ) -> tuple[dict[str, Hold], dict[str, Allowance]]:
+        """The holds that requests have, and what suspected buyers use, from Postgres."""
+        holds: dict[str, Hold] = {}
+        allowances: dict[str, Allowance] = {}
+        if asked or suspects:
+            async with self._postgres.session() as session:
+                if asked:
+                    requests = [seat.wish.request_id for seat in asked]
+                    holds = await store.find_holds_by_request(session, requests)
+                if suspects:
+                    allowances = await store.find_allowances(session, drop_id, sorted(suspects))
+        return holds, allowances
+
+    async def _refuse_limit(
+        self, drop_id: int, seat: Chair, allowance: Allowance | None, definite: bool
+    ) -> None:
+        """The bouncer's "limit" is a suspicion; the row in Postgres decides."""
+        wish = seat.wish
+        used = allowance.used if allowance is not None else 0
+        limit = allowance.limit if allowance is not None else None
+        if not definite and (limit is None or used + wish.quantity <= limit):
+            await self._bouncer.settle(drop_id, uses=[(wish.buyer, used, True)])
+            seat.trusted = True
+            self._queue(drop_id).again(seat)
+            return
+        await self._bouncer.settle(drop_id, uses=[(wish.buyer, used, True)])
+        details: dict[str, Any] = {}
+        if limit is not None:
+            details = {"limit": limit, "remaining": max(limit - used, 0)}
+        if allowance is not None and allowance.reservation_id is not None:
+            details["reservationId"] = allowance.reservation_id
+        seat.fail(LimitReached(**details))
+
+
+def claim_of(seat: Chair) -> Claim:
+    """The claim of a seat, under the id its hold would get."""
+    wish = seat.wish
+    return Claim(wish.request_id, seat.attempt, new_id(), wish.buyer, wish.quantity)
+
+
+def again(hold: Hold) -> Hold:
+    """The same hold, told another time."""
+    return msgspec.structs.replace(hold, replayed=True)
+
+
+def replay(seat: Chair, hold: Hold | None, first: bool = False) -> None:
+    """Answer with the hold the request got before, if it is the same request."""
+    if hold is None:
+        seat.fail(OutcomeUnknown())
+    elif not hold.answers(seat.wish):
+        seat.fail(IdempotencyMismatch())
+    else:
+        seat.answer(hold if first else again(hold))
+
+
+def sold_out(figures: Figures, available: int) -> SoldOut:
+    """Not enough is left; final only if nothing can come back."""
+    return SoldOut(
+        final=figures.final,
+        availableStock=max(min(available, figures.free), 0),
+        heldStock=figures.held,
+    )
+
+
+def _refusal(word: str, wish: Reserve, figures: Figures, available: int) -> Problem:
+    if word == "sold_out":
+        return sold_out(figures, available)
+    if word == "too_many":
+        return invalid("quantity", f"{wish.quantity} is more than one order of this drop may hold")
+    return SHUT[word](**({"pausedReason": word} if word in ("admin", "audit") else {}))

@@ -1,0 +1,30 @@
+"""Hold a drop's stock row, so that every claim of it is under way and none can end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+
+@asynccontextmanager
+async def stock_locked(database_url: str, drop_id: int) -> AsyncIterator[asyncpg.Connection]:
+    """Lock the last row a claim needs until the end of the block."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM stock WHERE drop_id = $1 FOR UPDATE", drop_id)
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def waiting_claims(connection: asyncpg.Connection) -> int:
+    """How many claims stand before a lock now."""
+    return int(
+        await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock' AND query LIKE '%FROM claim_units(%'"
+        )
+    )
