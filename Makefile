@@ -81,6 +81,9 @@ clean: ## delete the environment, the caches and the embedded servers' data
 	@{ test -x .tools/bin/uv || $(MAKE) -s .tools/bin/uv; } \
 		&& .tools/bin/uv pip sync -q --python $(PY) --require-hashes requirements.lock \
 		|| .venv/bin/pip install -q --require-hashes -r requirements.lock
+	@# The command, from any folder, without building a wheel of ourselves.
+	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/.venv/bin/python" -m engine "$$@"\n' \
+		"$(CURDIR)" "$(CURDIR)" > .venv/bin/velvetrope && chmod +x .venv/bin/velvetrope
 	@touch $@
 
 .tools/bin/uv:

@@ -28,6 +28,7 @@ class Trap(msgspec.Struct):
     caught: asyncio.Event
     let_go: asyncio.Event
     reply: asyncio.Future[bytes]  # everything the server answered, up to its ReadyForQuery
+    laid: bool = True  # whether it still waits for a statement
 
 
 class PgProxy:
@@ -73,7 +74,8 @@ class PgProxy:
 
     def disarm(self) -> None:
         """Forget the traps that caught nothing."""
-        self._traps = [trap for trap in self._traps if trap.caught.is_set()]
+        for trap in self._traps:
+            trap.laid = False
 
     async def cut(self) -> None:
         """Hang up every connection."""
@@ -84,8 +86,8 @@ class PgProxy:
 
     def _caught_by(self, statement: str) -> Trap | None:
         for trap in self._traps:
-            if not trap.caught.is_set() and trap.marker in statement:
-                trap.caught.set()
+            if trap.laid and trap.marker in statement:
+                trap.laid = False
                 return trap
         return None
 
@@ -130,10 +132,12 @@ class PgProxy:
             return False
         trap, statement = found
         if trap.fate == "drop":
+            trap.caught.set()
             return False
         zombie = asyncio.create_task(_deliver(trap, statement, there_reader, there_writer))
         self._zombies.add(zombie)
         zombie.add_done_callback(self._zombies.discard)
+        trap.caught.set()
         if trap.fate == "lose":  # the client learns of the cut only when the server has committed
             await asyncio.shield(zombie)
         return True
