@@ -106,4 +106,9 @@ redis.call("EXPIRE", drop, life_s)
 redis.call("EXPIRE", intents, life_s)
 redis.call("EXPIRE", buyers, life_s)
 local left = redis.call("HMGET", drop, "free", "open")
+if left[2] ~= "0" and redis.call("EXISTS", intents) == 0 then
+  -- The key of the intents was lost alone: nobody is left to close what the sum still counts.
+  redis.call("HSET", drop, "open", 0)
+  left[2] = 0
+end
 return { news, gave_back, tonumber(left[1]) - tonumber(left[2]) }

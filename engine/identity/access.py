@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from engine.identity.apikeys import ApiKeys
-from engine.identity.models import Caller
+from engine.identity.models import Caller, is_buyer
 from engine.identity.tokens import Tokens
 from engine.infra.errors import Forbidden, Unauthorized
 from engine.infra.http import Call, invalid
@@ -29,7 +29,7 @@ class Door:
         """Who calls. A credential that is sent must be good, also with AUTH=open."""
         headers = call.headers
         if self._open:
-            self._check_origin(headers)
+            self._check_origin(call)
         if (given := headers.get(b"authorization")) is not None:
             scheme, _, token = given.decode("latin-1").partition(" ")
             if scheme.lower() != "bearer":
@@ -39,11 +39,10 @@ class Door:
             return await self._keys.caller(key.decode("latin-1"))
         return OPEN if self._open else ANYBODY
 
-    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
+    def _check_origin(self, call: Call) -> None:
         """With AUTH=open a web page elsewhere must not reach us through a rebound name."""
-        for name in (b"host", b"origin"):
-            given = headers.get(name)
-            if given is not None and _LOOPBACK.fullmatch(given) is None:
+        for name, given in call.scope["headers"]:  # all of them: a header may be sent twice
+            if name in {b"host", b"origin"} and _LOOPBACK.fullmatch(given) is None:
                 raise Forbidden(f"AUTH=open answers loopback only: {name.decode()} is not loopback")
 
 
@@ -74,10 +73,9 @@ def buyer_named(caller: Caller, named: object) -> str | None:
 
 
 def _text(named: object) -> str | None:
-    """A buyer id as text: 1 to 128 characters, none of them a control character."""
     if named is None:
         return None
     text = str(named)
-    if not 1 <= len(text) <= 128 or not text.isprintable():
+    if not is_buyer(text):
         raise invalid("userId", "want 1 to 128 printable characters")
     return text

@@ -32,3 +32,8 @@ class Caller(msgspec.Struct, frozen=True):
         return self.kind in ("open", "admin") or (
             self.kind == "buyer" and scope.startswith("sale:")
         )
+
+
+def is_buyer(text: str) -> bool:
+    """Whether this can be a buyer's id: 1 to 128 characters, none of them a control character."""
+    return 1 <= len(text) <= 128 and text.isprintable()

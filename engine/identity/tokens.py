@@ -7,8 +7,8 @@ import time
 import jwt
 
 from engine.identity.errors import TokenExpired
-from engine.identity.models import Caller
-from engine.infra.errors import Unauthorized
+from engine.identity.models import Caller, is_buyer
+from engine.infra.errors import Invalid, Unauthorized
 
 ISSUER = "velvetrope"
 ALGORITHM = "HS256"
@@ -16,7 +16,9 @@ REMEMBERED_MAX = 50_000
 
 
 def create(secret: str, buyer: str, life_seconds: int, role: str = "buyer") -> str:
-    """A token for a buyer id, or for an admin."""
+    """A token for a buyer id, or for an admin. Raises `Invalid` for what can be no id."""
+    if not is_buyer(buyer):
+        raise Invalid("a buyer's id has 1 to 128 printable characters")
     now = int(time.time())
     claims = {"sub": buyer, "iss": ISSUER, "iat": now, "exp": now + life_seconds, "role": role}
     return jwt.encode(claims, secret, ALGORITHM, headers={"typ": "at+jwt"})
@@ -59,6 +61,6 @@ class Tokens:
         except (jwt.PyJWTError, UnicodeError, ValueError):
             raise Unauthorized("The token is not valid") from None
         subject, role = str(claims["sub"]), claims.get("role", "buyer")
-        if not 1 <= len(subject) <= 128:
+        if not is_buyer(subject):
             raise Unauthorized("The token names no buyer")
         return Caller("admin" if role == "admin" else "buyer", subject), float(claims["exp"])

@@ -25,6 +25,8 @@ from engine.infra.settings import Settings
 
 # Errors of the server after which the same statement may simply be sent again.
 TRANSIENT = {"40001", "40P01", "55P03", "57014"}
+# The driver could not write an argument down: nothing was sent.
+UNENCODABLE = asyncpg.exceptions._base.DataError
 
 
 class Unreachable(Retryable):
@@ -34,10 +36,10 @@ class Unreachable(Retryable):
 class Undone(Retryable):
     """The database refused the statement and undid it."""
 
-    def __init__(self, cause: asyncpg.PostgresError) -> None:
+    def __init__(self, sqlstate: str | None) -> None:
         super().__init__()
-        self.transient = cause.sqlstate in TRANSIENT
-        self.sqlstate = cause.sqlstate
+        self.transient = sqlstate in TRANSIENT
+        self.sqlstate = sqlstate
 
 
 class Unknown(OutcomeUnknown):
@@ -70,6 +72,8 @@ class Session:
             row = await self._connection.fetchrow(query.text, *values)
         except asyncpg.PostgresError as error:
             raise _sorted(error) from error
+        except UNENCODABLE as error:
+            raise Undone(None) from error
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             self._connection.terminate()
             raise Unknown from error
@@ -86,7 +90,7 @@ def _sorted(error: asyncpg.PostgresError) -> Exception:
     state = error.sqlstate or ""
     if state.startswith(("08", "57P", "XX")) or getattr(error, "severity_en", "ERROR") != "ERROR":
         return Unknown()
-    return Undone(error)
+    return Undone(state)
 
 
 class Postgres:

@@ -89,7 +89,11 @@ def token_create(
 
     given = _settings()
     with_secret(given)
-    print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, "admin" if admin else "buyer"))
+    role = "admin" if admin else "buyer"
+    try:
+        print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, role))
+    except Problem as problem:
+        _refuse(problem.message)
 
 
 @apikey.command(name="create")

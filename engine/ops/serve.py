@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine import app, runtime
-from engine.infra.errors import Invalid, Misconfigured
-from engine.infra.http import problem_answer
-from engine.infra.ids import trace_id
+from engine.infra.errors import Misconfigured
 from engine.infra.settings import Settings
+from engine.infra.wire import Protocol
 
 log = structlog.get_logger()
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BACKLOG = 2_048
 GRACE_SECONDS = 8  # for requests under way at the end
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's own protocol, answering what is not even HTTP in the one error shape."""
-
-    def send_400_response(self, msg: str) -> None:
-        """400 and hang up."""
-        answer = problem_answer(Invalid(msg), trace_id())
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (len(answer.body), answer.body)
-        )
-        self.transport.close()
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -56,6 +42,16 @@ def listen(settings: Settings) -> socket.socket:
     return sock
 
 
+def spare_the_collector() -> None:
+    """Requests make garbage, but hardly ever in circles: look for circles a hundredth as often.
+
+    With the defaults the collector walks all that was ever loaded, and takes an eighth of a worker.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 def say_ready() -> None:
     """Tell a supervisor, if there is one."""
     if (number := os.environ.get("VELVETROPE_READY_FD")) is not None:
@@ -75,6 +71,7 @@ async def serve(settings: Settings) -> None:
             app.build(routes, settings.compat_mounts),
             loop="none",
             http=Protocol,
+            ws="none",
             lifespan="off",
             log_level="warning",
             access_log=False,
@@ -92,6 +89,7 @@ async def serve(settings: Settings) -> None:
             loop.add_signal_handler(number, _leave, server)
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
+        spare_the_collector()
         say_ready()
         log.info("worker.ready", host=settings.host, port=settings.port)
         await serving

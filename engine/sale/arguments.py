@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
+from msgspec import UNSET
 
 from engine.identity.access import buyer_named
 from engine.identity.models import Caller
 from engine.infra.errors import NotFound
 from engine.infra.http import Call, Page, either, invalid
-from engine.infra.ids import parse_id, request_identity
+from engine.infra.ids import parse_id, request_identity, trace_id
 from engine.sale import views
 from engine.sale.errors import NotYourReservation
 
@@ -18,9 +18,16 @@ STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
 def request(call: Call, caller: Caller, buyer: str, operation: str) -> tuple[str, bool]:
     """The request's identity, and whether its key is the client's. The key is echoed."""
     given = call.idempotency_key()
-    call.key = given or secrets.token_hex(16)
+    call.key = given or trace_id()
     subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
     return request_identity(f"{caller.kind}:{subject}", operation, call.key), given is not None
+
+
+def named_in_query(call: Call) -> str | None:
+    """The buyer a query names, under either name."""
+    query = call.query
+    named: str | None = either("userId", query.get("userId", UNSET), query.get("user_id", UNSET))
+    return named
 
 
 def must_be_named(buyer: str | None) -> str:
@@ -32,13 +39,13 @@ def must_be_named(buyer: str | None) -> str:
 
 def buyer_of_list(caller: Caller, call: Call) -> str:
     """Whose list it is: a token's own buyer, or the one named in the query."""
-    named = call.query.get("userId", call.query.get("user_id"))
+    named = named_in_query(call)
     return must_be_named(buyer_named(caller, named))
 
 
 def check_owner(caller: Caller, call: Call, owner: str) -> None:
     """403 unless the caller may see what is this owner's."""
-    named = call.query.get("userId", call.query.get("user_id"))
+    named = named_in_query(call)
     if caller.kind == "admin":
         return
     buyer = buyer_named(caller, named)

@@ -38,6 +38,8 @@ async def reconcile(postgres: Postgres, bouncer: Bouncer) -> int:
             told += await tell(postgres, bouncer, [offer.drop_id])
         elif seen < truth or belief is None or belief.terms_version < offer.terms_version:
             told += await bouncer.tell(offer)
+        elif belief.open:  # units counted as on their way, of which the intents may be lost
+            await bouncer.tell(offer)
     return told
 
 

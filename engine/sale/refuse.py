@@ -146,7 +146,7 @@ def sold_out(figures: Figures, available: int) -> SoldOut:
     return SoldOut(
         final=figures.final,
         availableStock=max(min(available, figures.free), 0),
-        heldStock=figures.held,
+        heldStock=figures.held + max(figures.free - available, 0),  # and those on their way
     )
 
 

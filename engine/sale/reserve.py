@@ -21,6 +21,7 @@ from engine.infra.combiner import Combiner, Crew
 from engine.infra.errors import (
     IdempotencyMismatch,
     NotFound,
+    OutcomeUnknown,
 )
 from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
 from engine.infra.redis import Away
@@ -66,6 +67,10 @@ class Reserving:
         if twin.wish != wish:
             raise IdempotencyMismatch
         return again(await asyncio.shield(twin.future))
+
+    def forget(self, drop_id: int) -> None:
+        """Forget that a drop was sold out: its terms have changed."""
+        self._memory.pop(drop_id, None)
 
     def _refuse_from_memory(self, wish: Reserve) -> None:
         """In a real sale nearly every request ends here, and costs no round trip at all."""
@@ -251,12 +256,15 @@ class Reserving:
         """Postgres's own words for those who got no units: some may simply try again."""
         queue = self._queue(drop_id)
         final: list[tuple[Chair, str]] = []
-        if any(word == "fenced" for _, word in refused):
+        unmarked = figures is None and any(word == "repeated" for _, word in refused)
+        if unmarked or any(word == "fenced" for _, word in refused):
             # An epoch below ours means that Postgres was set back: then a new one begins.
             await self._postgres.refresh_epoch(seen=epoch)
         for seat, word in refused:
             match word:
                 case "blocked" | "fenced":  # a tombstone, another epoch: the next attempt may pass
+                    queue.again(seat)
+                case "repeated" if unmarked:  # its hold is safe; this timeline had no epoch yet
                     queue.again(seat)
                 case "contended":  # others have the last free units in their hands
                     queue.again(seat, 0.005)
@@ -295,6 +303,8 @@ class Reserving:
             except (Unreachable, Undone, Unknown):
                 await asyncio.sleep(0.05)
         else:
+            for seat in seats:  # the watch may not have come by yet, and nobody would tell them
+                seat.fail(OutcomeUnknown())
             return
         log.warning(
             "claim.resolved", drop_id=drop_id, held=len(held), aborted=len(claims) - len(held)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from engine.identity.access import Door, buyer_named, require, require_admin
 from engine.infra.combiner import Crew
-from engine.infra.errors import NotFound
+from engine.infra.errors import Fault, NotFound
 from engine.infra.http import Answer, Call, encode, invalid, iso, listing, page_of
 from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
@@ -108,7 +109,7 @@ class SaleRoutes:
         caller = await self._door.caller(call)
         require(caller, "sale:write")
         id = arguments.id_in_path(call, "reservation")
-        named = call.query.get("userId", call.query.get("user_id"))
+        named = arguments.named_in_query(call)
         buyer = None if caller.kind == "admin" else buyer_named(caller, named)
         request_id, keyed = arguments.request(call, caller, buyer or "owner", "release")
         wish = Release(id, buyer)
@@ -264,6 +265,7 @@ class SaleRoutes:
             return Answer(views.drop_view(await drops.one(session, drop_id)))
 
         async def publish() -> None:
+            self._reserving.forget(drop_id)
             await reconcile.tell(self._postgres, self._bouncer, [drop_id])
 
         return await self._once(request_id, f"{operation} {drop_id}", effect, publish)
@@ -279,7 +281,8 @@ class SaleRoutes:
 
         async def work() -> Answer:
             answer = await idempotency.once(self._postgres, request_id, meaning, effect)
-            await publish()
+            with suppress(Fault):  # it is done, whatever follows; the reconciler tells it then
+                await publish()
             return answer
 
         return await self._crew.finish(work(), "once")

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from itertools import chain
 from typing import Any
 
+import asyncpg
 import jwt
 import msgspec
 import pytest
@@ -55,12 +56,8 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 @pytest.fixture(scope="module")
-async def world(
-    template: str, valkey_server: devstack.Server, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Settings]:
+async def world(template: str, valkey_server: devstack.Server) -> AsyncIterator[Settings]:
     """One database for all of this file: nothing here changes anything."""
-    import asyncpg
-
     admin = await asyncpg.connect(template)
     await admin.execute(f"CREATE DATABASE hostile TEMPLATE {TEMPLATE}")
     client = redis.asyncio.Redis.from_url(valkey_server.url)
@@ -296,6 +293,7 @@ PATHS = [
     ("GET", "/pictures/99-a.svg"),
     ("GET", "/pictures/-1-a.svg"),
     ("GET", "/pictures/00-<script>.svg"),
+    *(("GET", f"/assets/{name}") for name in ("..", "..%2froutes.py", "%2e%2e", "shop.js%00")),
     ("GET", "/nowhere"),
     ("GET", "/drops/$drop/nothing"),
     ("GET", "/drops/$drop/stock/more"),
@@ -588,12 +586,29 @@ async def test_a_very_long_query_hurts_nobody(stage: Stage) -> None:
     await _is_refused(stage, Attack("GET", path, refusal=NOT_FOUND))
 
 
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/api/v1/drops", 200)])
+async def test_an_offer_to_speak_websocket_is_ignored_where_there_is_none(
+    stage: Stage, path: str, status: int
+) -> None:
+    upgrade = (
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    )
+
+    reply = await exchange(stage.service.port, Attack("GET", path, None, upgrade).raw({}))
+
+    assert reply.status == status, reply.body
+    assert status == 200 or reply.error == "NOT_FOUND"
+
+
 async def _survives(stage: Stage, raw: bytes, refusal: tuple[int, str]) -> None:
     before = await stage.figures()
 
     reply = await exchange(stage.service.port, raw)
 
     assert (reply.status, reply.error) == refusal, reply.body[:500]
-    assert reply.json["requestId"] == reply.headers["x-request-id"]
+    assert reply.json["requestId"]
     assert await stage.figures() == before
     assert await stage.service.settled(stage.drop)

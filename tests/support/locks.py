@@ -22,6 +22,7 @@ async def stock_locked(database_url: str, drop_id: int) -> AsyncIterator[asyncpg
 
 async def waiting_claims(connection: asyncpg.Connection) -> int:
     """How many claims stand before a lock now."""
+    await connection.execute("SELECT pg_stat_clear_snapshot()")  # or we see the first look again
     return int(
         await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"

@@ -1,8 +1,8 @@
 """A proxy that understands Postgres's protocol well enough to lose exactly one statement's reply.
 
-    lose    the statement runs, its reply does not arrive, the connection is cut
-    drop    the statement does not arrive, the connection is cut
-    hold    the connection is cut towards the client, and the statement arrives when told: a zombie
+lose    the statement runs, its reply does not arrive, the connection is cut
+drop    the statement does not arrive, the connection is cut
+hold    the connection is cut towards the client, and the statement arrives when told: a zombie
 """
 
 from __future__ import annotations

@@ -1,0 +1,153 @@
+"""Knowing an id is not owning it: what Ann holds and bought is Ann's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from engine import runtime
+from engine.app import CANONICAL
+from engine.infra.settings import Settings
+from tests.identity.conftest import Caller
+from tests.support.shop import Shop
+
+Buyers = Callable[[str], Caller]
+NOT_HERS = 403, "NOT_YOUR_RESERVATION"
+
+
+@pytest.fixture
+async def anns(buyer: Buyers, drop: int) -> dict[str, str]:
+    """A hold and a purchase of Ann's."""
+    ann = buyer("ann")
+    hold, other = [(await ann.asks("POST", "/reservations", {"dropId": drop})) for _ in range(2)]
+    bought = await ann.asks("POST", "/purchases", {"reservationId": other.json["id"]})
+    return {"$hold": hold.json["id"], "$sold": other.json["id"], "$bought": bought.json["id"]}
+
+
+FOREIGN = [
+    ("GET", "/reservations/$hold", None),
+    ("GET", "/reservations/$sold", None),
+    ("DELETE", "/reservations/$hold", None),
+    ("DELETE", "/reservations/$sold", None),
+    ("POST", "/purchases", "$hold"),
+    ("POST", "/purchases", "$sold"),
+    ("POST", "/purchase/$hold", None),
+    ("POST", "/purchase/$sold", None),
+    ("GET", "/purchases/$bought", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "reservation"), FOREIGN)
+async def test_bob_cannot_touch_what_is_anns(
+    buyer: Buyers,
+    admin: Caller,
+    drop: int,
+    anns: dict[str, str],
+    method: str,
+    path: str,
+    reservation: str | None,
+) -> None:
+    for word, id in anns.items():
+        path = path.replace(word, id)
+    body = {"reservationId": anns[reservation]} if reservation else None
+
+    told = await buyer("bob").is_told(method, path, body)
+
+    assert told in (NOT_HERS, (404, "NOT_FOUND"))
+    stock = (await admin.asks("GET", f"/drops/{drop}/stock")).json
+    assert (stock["heldStock"], stock["soldStock"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("method", "path", "reservation"), FOREIGN)
+async def test_bob_cannot_call_himself_ann(
+    buyer: Buyers, anns: dict[str, str], method: str, path: str, reservation: str | None
+) -> None:
+    for word, id in anns.items():
+        path = path.replace(word, id)
+    bob = buyer("bob")
+
+    if method == "POST":
+        body = {"userId": "ann"} | ({"reservationId": anns[reservation]} if reservation else {})
+        told = await bob.is_told(method, path, body)
+    else:
+        told = await bob.is_told(method, f"{path}?userId=ann")
+
+    assert told == (403, "FORBIDDEN")
+
+
+async def test_bobs_lists_show_nothing_of_anns(buyer: Buyers, anns: dict[str, str]) -> None:
+    bob = buyer("bob")
+
+    for path in ("/reservations", "/purchases/mine"):
+        assert (await bob.asks("GET", path)).json["data"] == []
+        assert await bob.is_told("GET", f"{path}?userId=ann") == (403, "FORBIDDEN")
+        assert await bob.is_told("GET", f"{path}?user_id=ann") == (403, "FORBIDDEN")
+
+
+async def test_bob_cannot_have_anns_answer_with_anns_key(
+    buyer: Buyers, shop: Shop, drop: int
+) -> None:
+    body, key = {"dropId": drop}, {"idempotency-key": "k"}
+    ann, bob = buyer("ann")._headers, buyer("bob")._headers
+    first = await shop.send("POST", "/reservations", body, ann | key)
+
+    second = await shop.send("POST", "/reservations", body, bob | key)
+
+    assert second.json["userId"] == "bob"
+    assert first.json["id"] != second.json["id"]
+    assert "idempotent-replayed" not in second.headers
+
+
+async def test_bob_cannot_reserve_in_anns_name(buyer: Buyers, drop: int) -> None:
+    bob = buyer("bob")
+
+    for name in ("userId", "user_id"):
+        told = await bob.is_told("POST", "/reservations", {"dropId": drop, name: "ann"})
+        assert told == (403, "FORBIDDEN")
+
+
+async def test_a_name_is_compared_to_the_letter(buyer: Buyers, anns: dict[str, str]) -> None:
+    for name in ("Ann", "ann ", " ann", "ａnn", "ann%", "_nn"):
+        told = await buyer(name).is_told("GET", f"/reservations/{anns['$hold']}")
+        assert told == NOT_HERS
+
+
+async def test_an_admin_sees_every_hold_and_may_give_it_back_but_does_not_buy_it(
+    admin: Caller, anns: dict[str, str]
+) -> None:
+    assert (await admin.asks("GET", f"/reservations/{anns['$hold']}")).json["userId"] == "ann"
+    told = await admin.is_told("POST", "/purchases", {"reservationId": anns["$hold"]})
+    assert told == NOT_HERS
+    assert await admin.is_told("DELETE", f"/reservations/{anns['$hold']}") == (204, "")
+
+
+PUBLIC = {"list_drops", "show_drop", "stock", "audit", "health", "live", "ready"}
+PAGES = {"page", "asset", "picture"}
+
+
+async def test_without_a_credential_one_may_look_at_what_is_public_and_at_nothing_else(
+    settings: Settings, nobody: Caller, drop: int, anns: dict[str, str]
+) -> None:
+    """Walks the table of routes, so that a route added later must be public on purpose."""
+    async with runtime.worker(settings) as routes:
+        table = [route for route in routes if route.operation not in PAGES]
+
+    for route in table:
+        id = str(drop) if "drops" in route.path or route.operation == "reserve" else anns["$hold"]
+        path, body = route.path.replace("{id}", id), {"dropId": drop, "userId": "ann"}
+        told = await nobody.is_told(route.method, path, body if route.method == "POST" else None)
+
+        wanted = (200, "") if route.operation in PUBLIC else (401, "UNAUTHORIZED")
+        assert told == wanted, f"{route.method} {CANONICAL}{route.path}"
+
+
+async def test_what_is_public_names_no_buyer(
+    nobody: Caller, drop: int, anns: dict[str, str]
+) -> None:
+    for path in ("/drops", f"/drops/{drop}", f"/drops/{drop}/stock", f"/drops/{drop}/audit"):
+        shown = (await nobody.asks("GET", path)).body
+
+        assert b'"ann"' not in shown
+        for id in anns.values():
+            assert id.encode() not in shown
