@@ -42,8 +42,8 @@ class Fleet(msgspec.Struct, frozen=True):
         return [one for parent in parents for one in (parent, *parent.children(recursive=True))]
 
     def rss(self) -> int:
-        """Bytes of memory they occupy together."""
-        return sum(int(one.memory_info().rss) for one in self.family())
+        """Bytes of memory that the largest of them occupies."""
+        return max(int(one.memory_info().rss) for one in self.family())
 
     def is_listening(self) -> bool:
         """Whether each worker accepts connections; a shared port answers for any of them."""

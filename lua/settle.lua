@@ -61,15 +61,19 @@ if #new_terms > 0 and epoch >= (their_epoch or 0) and new_terms[1] > (tonumber(k
 end
 
 local ends = cmsgpack.unpack(closed)
-local gave_back, gone, adds = 0, {}, {}
+local names, gave_back, gone, adds = {}, 0, {}, {}
 for i = 1, #ends, 3 do
-  local intent = redis.call("HGET", intents, ends[i])
-  if intent then
-    local attempt, quantity, buyer = string.match(intent, "^(%d+):(%d+):%d+:(.*)$")
-    if attempt == string.format("%.0f", ends[i + 1]) then
+  names[#names + 1] = ends[i]
+end
+local standing = #names > 0 and redis.call("HMGET", intents, unpack(names)) or {}
+for n = 1, #names do
+  local at = (n - 1) * 3
+  if standing[n] then
+    local attempt, quantity, buyer = string.match(standing[n], "^(%d+):(%d+):%d+:(.*)$")
+    if attempt == string.format("%.0f", ends[at + 2]) then
       gave_back = gave_back + quantity
-      gone[#gone + 1] = ends[i]
-      if ends[i + 2] == 0 then
+      gone[#gone + 1] = names[n]
+      if ends[at + 3] == 0 then
         adds[buyer] = (adds[buyer] or 0) - quantity
       end
     end
