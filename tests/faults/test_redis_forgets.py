@@ -110,7 +110,7 @@ async def test_a_redis_without_memory_refuses_no_buyer(
 ) -> None:
     drop_id = await shop.open_drop(20)
     async with redis_of(settings.redis_url) as client:
-        enough = (await client.config_get("maxmemory"))["maxmemory"]
+        enough = str((await client.config_get("maxmemory"))["maxmemory"])
         await client.config_set("maxmemory", 1)
         try:
             replies = [await shop.reserve(drop_id, f"b{n}") for n in range(10)]
