@@ -42,6 +42,10 @@ fmt: .venv/.ok ## format the code and mend what the linter can
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
+.PHONY: schema
+schema: .venv/.ok ## write sql/schema.sql, the present of the database, from the migrations
+	@$(PY) -m engine.ops.schema
+
 .PHONY: bench
 bench: .venv/.ok ## measure, as ratios within one run
 	@$(PY) -m loadtest.bench

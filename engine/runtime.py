@@ -65,7 +65,7 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
             settings.hmac_secret.encode()
             or hashlib.sha256(base.postgres.identity.encode()).digest()
         )
-        door = Door(settings, base.postgres)
+        door = Door(settings, base.postgres, crew)
         sale = SaleRoutes(
             base.postgres, base.bouncer, crew, door, salt, settings.request_deadline_ms / 1000
         )

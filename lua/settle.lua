@@ -32,6 +32,10 @@
 local known = redis.call("HMGET", drop, "epoch", "version", "terms_version", "open")
 local now, news = cmsgpack.unpack(figures), "known"
 local their_epoch, their_version = tonumber(known[1]), tonumber(known[2])
+local time = redis.call("TIME")
+if their_epoch and their_epoch > time[1] + 86400 then
+  their_epoch = nil -- epochs are seconds of a clock: this one is no epoch, and must not fence for ever
+end
 if #now == 0 and not their_epoch then
   return { "absent", 0, 0 }
 end
@@ -43,7 +47,6 @@ if #now > 0 then
     -- Another history: its intents and its buyers mean nothing here.
     redis.call("DEL", drop, intents, buyers)
     open, known[3] = 0, false
-    local time = redis.call("TIME")
     redis.call("HSET", drop, "born_ms", string.format("%.0f", time[1] * 1000 + math.floor(time[2] / 1000)))
   end
   if fresh or (epoch == their_epoch and now[1] > their_version) then
@@ -101,7 +104,6 @@ for buyer, units in pairs(adds) do
 end
 
 if ring_ms > 0 then
-  local time = redis.call("TIME")
   redis.call("SET", bell, "", "PX", ring_ms)
   redis.call("ZADD", dues, time[1] * 1000 + math.floor(time[2] / 1000) + ring_ms, bell)
   redis.call("EXPIRE", dues, life_s)

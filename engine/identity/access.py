@@ -7,6 +7,7 @@ import re
 from engine.identity.apikeys import ApiKeys
 from engine.identity.models import Caller, is_buyer
 from engine.identity.tokens import Tokens
+from engine.infra.combiner import Crew
 from engine.infra.errors import Forbidden, Unauthorized
 from engine.infra.http import Call, invalid
 from engine.infra.postgres import Postgres
@@ -20,10 +21,10 @@ _LOOPBACK = re.compile(rb"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{
 class Door:
     """Knows both credentials and the `AUTH` mode."""
 
-    def __init__(self, settings: Settings, postgres: Postgres) -> None:
+    def __init__(self, settings: Settings, postgres: Postgres, crew: Crew) -> None:
         self._open = settings.auth == "open"
         self._tokens = Tokens(settings.jwt_secret)
-        self._keys = ApiKeys(postgres)
+        self._keys = ApiKeys(postgres, crew)
 
     async def caller(self, call: Call) -> Caller:
         """Who calls. A credential that is sent must be good, also with AUTH=open."""

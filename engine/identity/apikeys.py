@@ -14,11 +14,13 @@ import time
 
 from engine.identity import store
 from engine.identity.models import SCOPES, Caller
-from engine.infra.errors import Invalid, Unauthorized
+from engine.infra.combiner import Crew
+from engine.infra.errors import Invalid, OutcomeUnknown, Unauthorized
 from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres
 
 FORM = re.compile(r"vr_([0-9a-f]{12})_([0-9a-f]{64})")
+ANSWER_SECONDS = 4.0  # then the caller is told that we do not know
 REMEMBERED_SECONDS = 5.0  # how long a revoked key may still be honoured
 
 
@@ -40,8 +42,8 @@ def _hash(key: str) -> bytes:
 class ApiKeys:
     """Verifies keys, and remembers the answer for a few seconds."""
 
-    def __init__(self, postgres: Postgres) -> None:
-        self._postgres = postgres
+    def __init__(self, postgres: Postgres, crew: Crew) -> None:
+        self._postgres, self._crew = postgres, crew
         self._known: dict[str, tuple[Caller, float]] = {}
 
     async def caller(self, key: str) -> Caller:
@@ -50,7 +52,10 @@ class ApiKeys:
         if known is not None and time.monotonic() < known[1]:
             return known[0]
         form = FORM.fullmatch(key)
-        row = form and await store.find_api_key(self._postgres, form[1])
+        if form is None:
+            raise Unauthorized("The API key is not valid")
+        finding = store.find_api_key(self._postgres, form[1])
+        row = await self._crew.within(finding, ANSWER_SECONDS, OutcomeUnknown)
         if not row or not hmac.compare_digest(row.hash, _hash(key)):
             raise Unauthorized("The API key is not valid")
         caller = Caller("shop", f"key:{row.id}", row.scopes)

@@ -85,6 +85,22 @@ class Crew:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
+    async def within(self, work: Coroutine[Any, Any, R], seconds: float, late: type[Fault]) -> R:
+        """The result of work, or `late` when it takes too long. Then it goes on by itself: to
+        cancel a statement on its way could turn what was done into what nobody knows."""
+        task = asyncio.create_task(work, name="within")
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        done, _ = await asyncio.wait([task], timeout=seconds)
+        if not done:
+            raise late
+        return task.result()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # heard by whoever waited, or by nobody
+
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -7,7 +7,7 @@ ASGI; it is the only place that reads a body, writes a header or shows an error.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -110,7 +110,7 @@ class Answer:
         self.content_type = content_type
 
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Coroutine[Any, Any, Answer]]
 
 
 def _printable(text: bytes) -> bool:

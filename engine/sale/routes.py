@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+import msgspec
+
 from engine.identity.access import Door, buyer_named, require, require_admin
 from engine.infra.combiner import Crew
-from engine.infra.errors import Fault, NotFound
+from engine.infra.errors import Fault, NotFound, OutcomeUnknown, Retryable
 from engine.infra.http import Answer, Call, encode, invalid, iso, listing, page_of
 from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
@@ -35,13 +37,28 @@ class SaleRoutes:
         deadline_seconds: float,
     ) -> None:
         self._postgres, self._bouncer, self._crew, self._door = postgres, bouncer, crew, door
-        self._salt = salt
+        self._salt, self._deadline_seconds = salt, deadline_seconds
         self._reserving = Reserving(postgres, bouncer, crew, deadline_seconds)
         self._purchasing = Purchasing(postgres, bouncer, crew, deadline_seconds)
         self._releasing = Releasing(postgres, bouncer, crew, deadline_seconds)
 
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler, and whether it is hot."""
+        return [self._in_time(route) for route in self._table()]
+
+    def _in_time(self, route: Route) -> Route:
+        """Nothing holds a request longer than its deadline. Combined requests see to it
+        themselves: their seats know what may truthfully be said."""
+        handler, late = route.handler, Retryable if route.method == "GET" else OutcomeUnknown
+        if handler in (self.reserve, self.purchase):
+            return route
+
+        async def in_time(call: Call) -> Answer:
+            return await self._crew.within(handler(call), self._deadline_seconds, late)
+
+        return msgspec.structs.replace(route, handler=in_time)
+
+    def _table(self) -> list[Route]:
         return [
             Route("reserve", "POST", "/reservations", self.reserve, hot=True),
             Route("reserve", "POST", "/reserve/{id}", self.reserve, hot=True),

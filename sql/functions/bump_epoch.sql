@@ -1,6 +1,8 @@
 -- bump_epoch: begin a new epoch if Postgres is on another timeline than the one recorded, or if
 -- somebody saw a later epoch or version than ours (p_seen, that epoch): history was lost.
 --
+-- A p_seen of more than a day ahead is no epoch but a lie, and is ignored: Redis decides nothing.
+--
 -- Epochs are drawn from the clock, in seconds, and only rise: a count would be counted again by a
 -- second primary that never saw the first count, and two histories would share their versions.
 --
@@ -11,15 +13,18 @@ CREATE OR REPLACE FUNCTION bump_epoch(p_seen bigint)
     LANGUAGE sql
 AS $$
     WITH now_on AS (
-        SELECT substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) AS timeline
+        SELECT substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) AS timeline,
+               extract(epoch FROM clock_timestamp())::bigint AS second
+    ), heard AS (
+        SELECT now_on.*, CASE WHEN p_seen <= now_on.second + 86400 THEN p_seen END AS seen
+          FROM now_on
     ), bumped AS (
         UPDATE engine_state
-           SET epoch = greatest(engine_state.epoch + 1, coalesce(p_seen, 0) + 1,
-                                extract(epoch FROM clock_timestamp())::bigint),
-               timeline = now_on.timeline
-          FROM now_on
-         WHERE engine_state.timeline <> now_on.timeline
-            OR p_seen >= engine_state.epoch
+           SET epoch = greatest(engine_state.epoch + 1, coalesce(heard.seen, 0) + 1, heard.second),
+               timeline = heard.timeline
+          FROM heard
+         WHERE engine_state.timeline <> heard.timeline
+            OR heard.seen >= engine_state.epoch
      RETURNING engine_state.epoch
     )
     SELECT coalesce((SELECT bumped.epoch FROM bumped), (SELECT engine_state.epoch FROM engine_state));

@@ -329,7 +329,6 @@ async def test_a_copy_of_an_unknown_claim_is_not_told_that_nothing_was_taken(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="BUG: calm requests have no deadline of their own")
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/drops/1/stock"), ("GET", "/drops"), ("POST", "/drops")]
 )

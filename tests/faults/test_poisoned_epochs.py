@@ -69,9 +69,6 @@ async def test_a_winner_who_asks_again_right_after_a_failover_gets_his_hold(
     assert (again.status, again.body) == (201, first.body)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG: Postgres takes any epoch from Redis; attempts overflow"
-)
 async def test_a_bouncer_that_claims_an_absurd_epoch_cannot_stop_the_sale(
     shop: Shop, keeping: None, ground: Ground, settings: Settings
 ) -> None:
