@@ -78,7 +78,15 @@ def summarise(rounds: list[dict[str, Run]]) -> list[Row]:
 def table(rows: list[Row]) -> str:
     """The rows as text."""
     line = "{:<22}{:>22}{:>9}{:>13}{:>9}{:>9}{:>8}{:>9}".format
-    heads = ("req/s [min - max]", "x echo", "x one by one", "p50 ms", "p99 ms", "errors", "worker MB")
+    heads = (
+        "req/s [min - max]",
+        "x echo",
+        "x one by one",
+        "p50 ms",
+        "p99 ms",
+        "errors",
+        "worker MB",
+    )
     lines = [line("", *heads)]
     for row in rows:
         rate = f"{row.per_s:,.0f} [{row.per_s_min:,.0f} - {row.per_s_max:,.0f}]"
