@@ -34,7 +34,6 @@ log = structlog.get_logger()
 
 MEMORY_SECONDS = 0.1  # how long "nothing is left" is believed without asking again
 TRIES = 3  # of a batch that met a deadlock or a lock time-out
-COPY_WAIT_SECONDS = 0.05  # between two looks at a copy that runs elsewhere
 QUEUES_MAX = 4_096  # drops a worker keeps a queue for
 
 
