@@ -23,7 +23,7 @@ from engine.keepers.rounds import rounds
 from engine.sale.bouncer import Bouncer
 from engine.sale.routes import SaleRoutes
 
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 6.0  # with the server's own grace less than a supervisor waits
 KEEPER_STATEMENT_MS = 20_000  # a slice of a large drop on a busy machine
 
 
@@ -66,9 +66,7 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
             or hashlib.sha256(base.postgres.identity.encode()).digest()
         )
         door = Door(settings, base.postgres, crew)
-        sale = SaleRoutes(
-            base.postgres, base.bouncer, crew, door, salt, settings.request_deadline_ms / 1000
-        )
+        sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, salt)
         try:
             yield [*sale.routes(), *Health(base.postgres, base.redis).routes()]
         finally:

@@ -41,10 +41,10 @@ local time = redis.call("TIME")
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local young = now_ms < (tonumber(m[14]) or 0) + ttl_ms and 1 or 0
 local shut = m[11]
-if shut == "" and now_ms < tonumber(m[9]) then
-  shut = "not_started"
-elseif shut == "" and m[10] ~= "" and now_ms >= tonumber(m[10]) then
+if shut == "" and m[10] ~= "" and math.max(now_ms, tonumber(m[9])) >= tonumber(m[10]) then
   shut = "ended"
+elseif shut == "" and now_ms < tonumber(m[9]) then
+  shut = "not_started"
 end
 if shut ~= "" then
   return { "shut", available, figures, { shut }, young }

@@ -85,7 +85,13 @@ async def redis_url(valkey_server: devstack.Server) -> str:
 @pytest.fixture
 def settings(database: str, redis_url: str) -> Settings:
     """Settings of a test: AUTH=open, so that a test names buyers as it likes."""
-    return Settings(database_url=database, redis_url=redis_url, auth="open", log_level="warning")
+    return Settings(
+        database_url=database,
+        redis_url=redis_url,
+        auth="open",
+        log_level="warning",
+        recount_seconds=0,  # a test wants every audit counted anew
+    )
 
 
 @pytest.fixture

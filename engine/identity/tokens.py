@@ -58,7 +58,7 @@ class Tokens:
             )
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
-        except (jwt.PyJWTError, UnicodeError, ValueError):
+        except (jwt.PyJWTError, UnicodeError, ValueError, OverflowError):
             raise Unauthorized("The token is not valid") from None
         subject, role = str(claims["sub"]), claims.get("role", "buyer")
         if not is_buyer(subject):

@@ -119,7 +119,8 @@ class Crew:
                 combiner.tell_overdue(now)
 
     def _under_way(self) -> bool:
-        return any(combiner.busy for combiner in self._combiners)
+        at_work = any(task.get_name() != "deadlines" for task in self._tasks)
+        return at_work or any(combiner.busy for combiner in self._combiners)
 
     async def drain(self, seconds: float) -> None:
         """Wait until every batch is done; then end what is left."""

@@ -7,6 +7,7 @@ import re
 import secrets
 import uuid
 
+import msgspec
 import uuid_utils
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
@@ -21,6 +22,13 @@ def new_id() -> str:
 def parse_id(text: str) -> uuid.UUID | None:
     """A UUID from a path, or None: a malformed id names nothing."""
     return uuid.UUID(text) if _UUID.fullmatch(text) else None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request's identity, and whether its key is the client's: then it may be a repetition."""
+
+    id: str
+    keyed: bool
 
 
 def request_identity(subject: str, operation: str, key: str) -> str:

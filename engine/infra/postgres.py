@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -25,8 +25,11 @@ from engine.infra.settings import Settings
 
 # Errors of the server after which the same statement may simply be sent again.
 TRANSIENT = {"40001", "40P01", "55P03", "57014"}
+# No such table, function or schema.
+MISSING = {"42P01", "42883", "3F000"}
 # The driver could not write an argument down: nothing was sent.
 UNENCODABLE = asyncpg.exceptions._base.DataError
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class Unreachable(Retryable):
@@ -75,10 +78,21 @@ class Session:
         except UNENCODABLE as error:
             raise Undone(None) from error
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            self._connection.terminate()
+            _drop(self._connection)
             raise Unknown from error
         assert row is not None or query.cardinality == "maybe", f"{query.name}: no row"
         return row
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _drop(connection: Any) -> None:
+    """End a connection that may be in any state; the pool may have let go of it already."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _sorted(error: asyncpg.PostgresError) -> Exception:
@@ -115,21 +129,25 @@ class Postgres:
             "jit": "off",
         }
         if settings.schema:
-            server_settings["search_path"] = settings.schema
+            server_settings["search_path"] = quoted(settings.schema)
         try:
             self._pool = await asyncpg.create_pool(
                 settings.database_url,
-                min_size=1,
+                min_size=0,
                 max_size=settings.pool_size,
                 connection_class=Connection,
                 init=self._meet,
                 timeout=3,
                 server_settings=server_settings,
             )
-        except asyncpg.UndefinedTableError:
-            raise Misconfigured(
-                "the database has no tables yet: run `velvetrope migrate` first"
-            ) from None
+            async with self._pool.acquire():
+                pass
+        except Undone as undone:
+            if undone.sqlstate in MISSING:
+                raise Misconfigured(
+                    "the database has not been prepared: run `velvetrope migrate` first"
+                ) from None
+            raise Misconfigured(f"the database refused us: SQLSTATE {undone.sqlstate}") from None
         except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
             raise Misconfigured(f"DATABASE_URL cannot be reached: {error}") from None
 
@@ -183,23 +201,27 @@ class Postgres:
     async def transaction(self, isolation: str = "read_committed") -> AsyncIterator[Session]:
         """Several calls that happen together or not at all."""
         async with self.session() as session:
-            transaction = session._connection.transaction(isolation=isolation)
+            connection = session._connection
+            transaction = connection.transaction(isolation=isolation)
             try:
                 await transaction.start()
-            except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            except (OSError, *DRIVER_ERRORS) as error:
+                _drop(connection)
                 raise Unreachable from error
             try:
                 yield session
             except BaseException:
-                if not session._connection.is_closed():
+                # A connection that died took the transaction with it; what is known of it is
+                # in the error that brought us here.
+                with suppress(OSError, *DRIVER_ERRORS):
                     await transaction.rollback()
                 raise
             try:
                 await transaction.commit()
             except asyncpg.PostgresError as error:
                 raise _sorted(error) from error
-            except (OSError, asyncpg.InterfaceError) as error:
-                session._connection.terminate()
+            except (OSError, *DRIVER_ERRORS) as error:
+                _drop(connection)
                 raise Unknown from error
 
     async def call(self, query: sql.Query, **words: Any) -> Any:

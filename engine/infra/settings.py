@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reaper_ms: int = 500  # how often stale intents are looked for; 0: never
     intent_ttl_ms: int = 5_000  # age at which an intent's worker is taken for dead
     retention_hours: int = 72  # finished requests and outbox; never under 24
+    recount_seconds: float = 5.0  # how old the counted rows behind an audit may be
     request_deadline_ms: int = 5_000  # nothing holds a request longer
 
     @property

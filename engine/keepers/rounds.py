@@ -62,9 +62,8 @@ def ringing(postgres: Postgres, bouncer: Bouncer) -> Work:
     """Touch due bells of every warm drop."""
 
     async def work() -> None:
-        for offer in await store.offers(postgres):
-            if offer.figures.held:
-                await bouncer.ring_due(offer.drop_id)
+        held = [o.drop_id for o in await store.offers(postgres) if o.figures.held]
+        await reconcile.in_slices(held, bouncer.ring_due)
 
     return work
 

@@ -12,6 +12,7 @@ import asyncpg
 
 from engine.infra import sql
 from engine.infra.errors import Misconfigured
+from engine.infra.postgres import quoted
 from engine.infra.settings import Settings
 
 LOCK = 0x76656C76  # "velv": one migration at a time in a database
@@ -28,7 +29,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 
 async def migrate(settings: Settings) -> int:
     """Apply what is missing; how many migrations ran. Raises `Misconfigured`."""
-    server_settings = {"search_path": settings.schema} if settings.schema else {}
+    server_settings = {"search_path": quoted(settings.schema)} if settings.schema else {}
     try:
         connection = await asyncpg.connect(
             settings.database_url, server_settings=server_settings, timeout=5
@@ -40,10 +41,9 @@ async def migrate(settings: Settings) -> int:
             raise Misconfigured(
                 f"Postgres 15 or newer is needed, this is {connection.get_server_version().major}"
             )
-        if settings.schema:
-            quoted = settings.schema.replace('"', '""')
-            await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{quoted}"')
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        if settings.schema:
+            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(settings.schema)}")
         return await _apply(connection)
     finally:
         await connection.close()
@@ -55,8 +55,11 @@ async def _apply(connection: asyncpg.Connection) -> int:
         row["version"]: row["sha256"]
         for row in await connection.fetch("SELECT * FROM schema_migrations")
     }
+    paths = sorted((sql.folder() / "migrations").glob("*.sql"))
+    if newer := sorted(set(done) - {path.stem for path in paths}):
+        raise Misconfigured(f"the database is ahead of this program ({newer[0]}): use a newer one")
     count = 0
-    for path in sorted((sql.folder() / "migrations").glob("*.sql")):
+    for path in paths:
         text = path.read_text()
         sha = hashlib.sha256(text.encode()).hexdigest()
         if path.stem in done:

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BACKLOG = 2_048
-GRACE_SECONDS = 8  # for requests under way at the end
+GRACE_SECONDS = 5  # for requests under way at the end
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -7,41 +7,66 @@ through here. A copy of a request waits on the first one's row and gets its answ
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 
 from engine.infra.errors import IdempotencyMismatch, InProgress, OutcomeUnknown
 from engine.infra.http import Answer
-from engine.infra.postgres import Postgres, Session, Undone, Unknown
+from engine.infra.ids import Request
+from engine.infra.postgres import Postgres, Session, Undone, Unreachable
 from engine.record import store
 from engine.record.models import Kept
 
+COPY_WAIT_SECONDS = 3.5  # and a second more for the last look: within the deadline
+LOCK_NOT_AVAILABLE = "55P03"
 REPLAYED = (b"idempotent-replayed", b"true")
 
 
 async def once(
     postgres: Postgres,
-    request_id: str,
+    request: Request,
     meaning: str,
     effect: Callable[[Session], Awaitable[Answer]],
 ) -> Answer:
     """Run an effect unless this request was done before; then answer as then.
 
-    `meaning` is the request in canonical words: the same key with another meaning is refused.
+    `meaning` is the request in canonical words: the same key with another meaning is refused. The
+    effect may be run more than once, each time in a transaction that is undone but for the last.
     """
     fingerprint = hashlib.blake2b(meaning.encode(), digest_size=16).digest()
-    try:
-        async with postgres.transaction() as session:
-            if await store.claim_request(session, request_id, fingerprint):
-                answer = await effect(session)
-                await store.answer_request(session, request_id, answer.status, answer.body)
-                return answer
-            kept = await store.find_request(session, request_id)
-    except Undone as undone:
-        # We waited a second for a copy that is still running.
-        raise (InProgress() if undone.sqlstate == "55P03" else undone) from undone
-    except Unknown:
-        raise OutcomeUnknown from None
-    return replay(kept, fingerprint)
+    until = time.monotonic() + COPY_WAIT_SECONDS
+    while True:
+        try:
+            return await _once(postgres, request.id, fingerprint, effect)
+        except InProgress:
+            if time.monotonic() >= until:
+                raise
+        except (Undone, Unreachable) as fault:
+            transient = isinstance(fault, Undone) and fault.transient
+            if transient and time.monotonic() < until:
+                continue
+            # An earlier copy of a keyed request may have been done: only a look would tell.
+            raise (OutcomeUnknown() if request.keyed else fault) from fault
+
+
+async def _once(
+    postgres: Postgres,
+    request_id: str,
+    fingerprint: bytes,
+    effect: Callable[[Session], Awaitable[Answer]],
+) -> Answer:
+    async with postgres.transaction() as session:
+        try:
+            ours = await store.claim_request(session, request_id, fingerprint)
+        except Undone as undone:
+            if undone.sqlstate == LOCK_NOT_AVAILABLE:  # a copy of it is still running
+                raise InProgress from None
+            raise
+        if not ours:
+            return replay(await store.find_request(session, request_id), fingerprint)
+        answer = await effect(session)
+        await store.answer_request(session, request_id, answer.status, answer.body)
+        return answer
 
 
 def replay(kept: Kept | None, fingerprint: bytes) -> Answer:

@@ -8,19 +8,21 @@ from engine.identity.access import buyer_named
 from engine.identity.models import Caller
 from engine.infra.errors import NotFound
 from engine.infra.http import Call, Page, either, invalid
-from engine.infra.ids import parse_id, request_identity, trace_id
+from engine.infra.ids import Request, parse_id, request_identity, trace_id
 from engine.sale import views
 from engine.sale.errors import NotYourReservation
 
 STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
 
 
-def request(call: Call, caller: Caller, buyer: str, operation: str) -> tuple[str, bool]:
+def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:
     """The request's identity, and whether its key is the client's. The key is echoed."""
     given = call.idempotency_key()
     call.key = given or trace_id()
     subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
-    return request_identity(f"{caller.kind}:{subject}", operation, call.key), given is not None
+    return Request(
+        request_identity(f"{caller.kind}:{subject}", operation, call.key), given is not None
+    )
 
 
 def named_in_query(call: Call) -> str | None:

@@ -6,14 +6,19 @@ broken; drift of the bouncer is shown, and is not a broken invariant while reque
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import msgspec
 
+from engine.infra.http import iso
 from engine.infra.postgres import Postgres
 from engine.infra.redis import Away
 from engine.sale import store
 from engine.sale.bouncer import Belief, Bouncer
+
+REMEMBERED_MAX = 1_000  # drops
 
 
 class Audit(msgspec.Struct, frozen=True, rename="camel"):
@@ -22,6 +27,7 @@ class Audit(msgspec.Struct, frozen=True, rename="camel"):
     drop_id: int
     clean: bool
     problems: list[str]
+    proven_at: str  # when the rows were last counted
     epoch: int
     version: int
     total_stock: int
@@ -34,32 +40,56 @@ class Audit(msgspec.Struct, frozen=True, rename="camel"):
     drift: int | None  # bouncer's available − (free − open intents); 0 when all agree
 
 
-async def audit(postgres: Postgres, bouncer: Bouncer, drop_id: int) -> Audit | None:
-    """Count one drop; None if there is none."""
-    try:
-        belief = await bouncer.inspect(drop_id, deep=True)
-    except Away:
-        belief = None
-    async with postgres.transaction(isolation="repeatable_read") as session:
-        rows = await store.count_units(session, drop_id)
-    if rows is None:
-        return None
-    problems = _problems(rows)
-    return Audit(
-        drop_id,
-        not problems,
-        problems,
-        rows["epoch"],
-        rows["version"],
-        rows["total_stock"],
-        rows["free"],
-        rows["held"],
-        rows["sold"],
-        rows["withdrawn"],
-        round(max(rows["overdue_seconds"], 0.0), 3),
-        _believed(belief),
-        None if belief is None else belief.available - (rows["free"] - belief.summed),
-    )
+class Auditing:
+    """The audits of one worker. Figures are live; the rows behind them are counted by one at a
+    time and at most every few seconds, since everybody may ask and counting is dear."""
+
+    def __init__(self, postgres: Postgres, bouncer: Bouncer, recount_seconds: float) -> None:
+        self._postgres, self._bouncer = postgres, bouncer
+        self._recount_seconds = recount_seconds
+        self._counting = asyncio.Lock()
+        self._counted: dict[int, tuple[float, dict[str, Any]]] = {}
+
+    async def audit(self, drop_id: int) -> Audit | None:
+        """Does one drop add up? None if there is none."""
+        rows = await self._count(drop_id)
+        if rows is None:
+            return None
+        try:
+            belief = await self._bouncer.inspect(drop_id, deep=True)
+        except Away:
+            belief = None
+        figures = (await store.offers(self._postgres, [drop_id]))[0].figures
+        problems = _problems(rows)
+        return Audit(
+            drop_id,
+            not problems,
+            problems,
+            iso(rows["counted_at"]),
+            figures.epoch,
+            figures.version,
+            rows["total_stock"],
+            figures.free,
+            figures.held,
+            figures.sold,
+            figures.withdrawn,
+            round(max(rows["overdue_seconds"], 0.0), 3),
+            _believed(belief),
+            None if belief is None else belief.available - (figures.free - belief.summed),
+        )
+
+    async def _count(self, drop_id: int) -> dict[str, Any] | None:
+        async with self._counting:
+            known = self._counted.get(drop_id)
+            if known is not None and time.monotonic() < known[0]:
+                return known[1]
+            async with self._postgres.transaction(isolation="repeatable_read") as session:
+                rows = await store.count_units(session, drop_id)
+            if rows is not None:
+                if len(self._counted) >= REMEMBERED_MAX:
+                    self._counted.clear()
+                self._counted[drop_id] = time.monotonic() + self._recount_seconds, rows
+            return rows
 
 
 def _problems(rows: dict[str, Any]) -> list[str]:

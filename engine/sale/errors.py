@@ -75,6 +75,10 @@ class LimitReached(Refusal):
     status = 409
     retry_after_seconds = 5
 
+    def __init__(self, *, overdue: bool = False, **details: Any) -> None:
+        super().__init__(**details)
+        self.retryable = overdue  # a hold of this buyer ran out, and is about to be swept
+
 
 class NotYourReservation(Refusal):
     """This reservation belongs to another buyer."""

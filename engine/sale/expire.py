@@ -6,19 +6,40 @@ puts its units back on sale.
 
 from __future__ import annotations
 
-from engine.infra.postgres import Postgres
+import structlog
+
+from engine.infra.postgres import Postgres, Undone
 from engine.sale import store
 from engine.sale.bouncer import Bouncer
 from engine.sale.release import publish_returned
+
+log = structlog.get_logger()
 
 BATCH = 1_000
 
 
 async def expire_due(postgres: Postgres, bouncer: Bouncer) -> int:
-    """Free everything that is due, a batch at a time; how many holds ended."""
+    """Free everything that is due, a batch at a time; how many holds ended.
+
+    A drop that cannot be freed (its row is locked, its figures do not add up) must not keep the
+    others: then the drops are taken one by one.
+    """
+    try:
+        return await _expire(postgres, bouncer, None)
+    except Undone:
+        ended = 0
+        for drop_id in await store.due_drops(postgres):
+            try:
+                ended += await _expire(postgres, bouncer, drop_id)
+            except Undone as undone:
+                log.warning("expire.stuck", drop_id=drop_id, sqlstate=undone.sqlstate)
+        return ended
+
+
+async def _expire(postgres: Postgres, bouncer: Bouncer, drop_id: int | None) -> int:
     ended = 0
     while True:
-        returned = await store.expire_holds(postgres, BATCH)
+        returned = await store.expire_holds(postgres, drop_id, BATCH)
         await publish_returned(bouncer, returned)
         batch = sum(len(drop.reservations) for drop in returned)
         ended += batch

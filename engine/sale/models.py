@@ -199,6 +199,7 @@ class Allowance(msgspec.Struct, frozen=True):
     used: int
     limit: int | None
     reservation_id: str | None
+    overdue: bool  # some of it ran out and waits for the sweeper
 
 
 class Stock(msgspec.Struct, frozen=True):

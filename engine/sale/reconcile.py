@@ -6,17 +6,24 @@ included.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import structlog
 
 from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres
 from engine.sale import store
 from engine.sale.bouncer import Bouncer, Intent
-from engine.sale.models import Claim, Offer
+from engine.sale.models import Claim
 
 log = structlog.get_logger()
 
 REAP_BATCH = 500
+SLICE = 16  # looks at the bouncer at once: one for each of its connections
+
+T = TypeVar("T")
 
 
 async def reconcile(postgres: Postgres, bouncer: Bouncer) -> int:
@@ -25,7 +32,7 @@ async def reconcile(postgres: Postgres, bouncer: Bouncer) -> int:
     # Beliefs first, truth second: then a belief can only be older than the truth, unless
     # Postgres itself has lost history.
     warm = [offer.drop_id for offer in await store.offers(postgres)]
-    beliefs = {drop_id: await bouncer.inspect(drop_id) for drop_id in warm}
+    beliefs = dict(zip(warm, await in_slices(warm, bouncer.inspect), strict=True))
     for offer in await store.offers(postgres, warm):
         belief = beliefs[offer.drop_id]
         seen = (belief.epoch, belief.version) if belief is not None else (0, -1)
@@ -58,23 +65,30 @@ async def reap(postgres: Postgres, bouncer: Bouncer) -> int:
     claim is then blocked and tries again.
     """
     closed = 0
-    for offer in await store.offers(postgres):
-        intents = await bouncer.stale_intents(offer.drop_id, REAP_BATCH)
+    warm = [offer.drop_id for offer in await store.offers(postgres)]
+    found = await in_slices(warm, lambda drop_id: bouncer.stale_intents(drop_id, REAP_BATCH))
+    for drop_id, intents in zip(warm, found, strict=True):
         if intents:
-            closed += await _close(postgres, bouncer, offer, intents)
+            closed += await _close(postgres, bouncer, drop_id, intents)
     return closed
 
 
-async def _close(postgres: Postgres, bouncer: Bouncer, offer: Offer, intents: list[Intent]) -> int:
+async def in_slices(drop_ids: list[int], look: Callable[[int], Awaitable[T]]) -> list[T]:
+    """The results of a look at each drop, a slice of them at once."""
+    seen: list[T] = []
+    for first in range(0, len(drop_ids), SLICE):
+        seen += await asyncio.gather(*(look(id) for id in drop_ids[first : first + SLICE]))
+    return seen
+
+
+async def _close(postgres: Postgres, bouncer: Bouncer, drop_id: int, intents: list[Intent]) -> int:
     intents = sorted(intents[:REAP_BATCH], key=lambda intent: intent.request_id)
     claims = [Claim(i.request_id, i.attempt, new_id(), i.buyer, i.quantity) for i in intents]
-    words, figures = await store.abort_requests(postgres, offer.drop_id, claims)
+    words, figures = await store.abort_requests(postgres, drop_id, claims)
     await bouncer.settle(
-        offer.drop_id,
+        drop_id,
         figures,
         closed=[(c.request_id, c.attempt, w == "held") for c, w in zip(claims, words, strict=True)],
     )
-    log.warning(
-        "reap.closed", drop_id=offer.drop_id, intents=len(intents), held=words.count("held")
-    )
+    log.warning("reap.closed", drop_id=drop_id, intents=len(intents), held=words.count("held"))
     return len(intents)

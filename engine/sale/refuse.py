@@ -117,7 +117,7 @@ class Refusing:
             details = {"limit": limit, "remaining": max(limit - used, 0)}
         if allowance is not None and allowance.reservation_id is not None:
             details["reservationId"] = allowance.reservation_id
-        seat.fail(LimitReached(**details))
+        seat.fail(LimitReached(overdue=allowance is not None and allowance.overdue, **details))
 
 
 def claim_of(seat: Chair) -> Claim:

@@ -54,8 +54,13 @@ class Releasing:
             else:
                 seats[0].fail(seats[0].fault())
             return
-        done = {id for drop in returned for id in drop.reservations}
-        others = [seat for seat in seats if seat.wish.reservation_id not in done]
+        done = {
+            (id, named)
+            for drop in returned
+            for id, buyer in zip(drop.reservations, drop.buyers, strict=True)
+            for named in (buyer, None)
+        }
+        others = [seat for seat in seats if not _is_in(done, seat)]
         if others:
             ids = [seat.wish.reservation_id for seat in others]
             holds = await store.find_reservations(self._postgres, ids)
@@ -66,9 +71,13 @@ class Releasing:
                 except Exception as problem:
                     seat.fail(problem)
         for seat in seats:
-            if seat.wish.reservation_id in done:
+            if _is_in(done, seat):
                 seat.answer(None)
         await publish_returned(self._bouncer, returned)
+
+
+def _is_in(done: set[tuple[str, str | None]], seat: Chair) -> bool:
+    return (seat.wish.reservation_id, seat.wish.buyer) in done
 
 
 async def _send(session: Session, seats: list[Chair]) -> list[Returned]:

@@ -126,7 +126,10 @@ async def find_allowances(
     rows = await caller.call(_queries["find_allowances"], drop_id=drop_id, buyers=buyers)
     return {
         row["buyer"]: Allowance(
-            row["used"], row["max_per_buyer"], row["reservation_id"] and str(row["reservation_id"])
+            row["used"],
+            row["max_per_buyer"],
+            row["reservation_id"] and str(row["reservation_id"]),
+            row["overdue"],
         )
         for row in rows
     }
@@ -248,9 +251,14 @@ async def release_holds(caller: Caller, releases: Sequence[Release]) -> list[Ret
     return _returned(rows)
 
 
-async def expire_holds(caller: Caller, count: int) -> list[Returned]:
-    """Free what ran out, at most `count` holds."""
-    return _returned(await caller.call(_queries["expire_holds"], count=count))
+async def expire_holds(caller: Caller, drop_id: int | None, count: int) -> list[Returned]:
+    """Free what ran out, of one drop or of all, at most `count` holds."""
+    return _returned(await caller.call(_queries["expire_holds"], drop_id=drop_id, count=count))
+
+
+async def due_drops(caller: Caller) -> list[int]:
+    """Drops with holds that ran out."""
+    return [row["drop_id"] for row in await caller.call(_queries["due_drops"])]
 
 
 async def next_deadline_ms(caller: Caller) -> float | None:

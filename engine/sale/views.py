@@ -29,6 +29,7 @@ class ReserveBody(msgspec.Struct):
     user_id: Name = field(name="userId", default=UNSET)
     user_id_snake: Name = field(name="user_id", default=UNSET)
     quantity: Whole = UNSET
+    units: Any = UNSET
 
     @property
     def buyer(self) -> str | int | None:
@@ -39,6 +40,8 @@ class ReserveBody(msgspec.Struct):
     @property
     def units_wanted(self) -> int:
         """1 to 100, 1 unless said."""
+        if self.units not in (UNSET, None):
+            raise invalid("units", "units cannot be named yet: say a quantity")
         quantity = 1 if self.quantity is UNSET else self.quantity
         if not 1 <= quantity <= ORDER_MAX:
             raise invalid("quantity", f"want 1 to {ORDER_MAX}")

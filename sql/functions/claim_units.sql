@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION claim_units(
     OUT epoch bigint, OUT version bigint,
     OUT free integer, OUT held integer, OUT sold integer, OUT withdrawn integer, OUT total integer,
     OUT created_at timestamptz, OUT expires_at timestamptz, OUT available integer,
-    OUT price_cents bigint, OUT currency text, OUT terms_version bigint
+    OUT price_cents bigint, OUT currency text
 )
     LANGUAGE plpgsql
     -- The arrays hide their lengths from the planner: a seq scan or a hash of all units must
@@ -43,7 +43,7 @@ BEGIN
     created_at := clock_timestamp();
 
     IF v_head IS NULL OR epoch IS DISTINCT FROM p_epoch OR v_drop.paused_reason IS NOT NULL
-       OR created_at < v_drop.starts_at OR created_at >= v_drop.ends_at
+       OR created_at < v_drop.starts_at OR v_drop.ends_at <= greatest(created_at, v_drop.starts_at)
     THEN
         RAISE SQLSTATE 'VR001';
     END IF;
@@ -118,11 +118,10 @@ BEGIN
     available := greatest(available, 0);
     price_cents := v_drop.price_cents;
     currency := v_drop.currency;
-    terms_version := v_drop.terms_version;
 EXCEPTION
     WHEN SQLSTATE 'VR001' THEN
         SELECT * INTO words, stored_attempts, numbers, epoch, version, free, held, sold, withdrawn, total,
-                      created_at, expires_at, available, price_cents, currency, terms_version
+                      created_at, expires_at, available, price_cents, currency
           FROM claim_units_singly(p_drop, p_epoch, p_requests, p_attempts, p_ids, p_buyers, p_quantities);
 END
 $$;

@@ -2,7 +2,7 @@
 --
 -- Per request one word: held · repeated (it has its hold already) · blocked (a tombstone of this
 -- or a later attempt, in stored_attempts) · fenced (another epoch) · not_found · preparing ·
--- paused · not_started · ended · too_many (for one order) · limit · sold_out · contended (units
+-- admin or audit (paused) · not_started · ended · too_many (for one order) · limit · sold_out · contended (units
 -- are free, but others have them locked). `numbers` lists the units of the held ones in order.
 --
 -- A refusal leaves no trace. "sold_out" is said only after the stock row was locked and read.
@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION claim_units_singly(
     OUT epoch bigint, OUT version bigint,
     OUT free integer, OUT held integer, OUT sold integer, OUT withdrawn integer, OUT total integer,
     OUT created_at timestamptz, OUT expires_at timestamptz, OUT available integer,
-    OUT price_cents bigint, OUT currency text, OUT terms_version bigint
+    OUT price_cents bigint, OUT currency text
 )
     LANGUAGE plpgsql
     SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
@@ -48,7 +48,6 @@ BEGIN
     expires_at := created_at + make_interval(secs => v_drop.hold_seconds);
     price_cents := v_drop.price_cents;
     currency := v_drop.currency;
-    terms_version := v_drop.terms_version;
     SELECT stock.free INTO available FROM stock WHERE stock.drop_id = p_drop;
 
     SELECT engine_state.epoch INTO epoch
@@ -57,9 +56,9 @@ BEGIN
     v_closed := CASE
         WHEN epoch IS DISTINCT FROM p_epoch THEN 'fenced'
         WHEN (SELECT stock.total FROM stock WHERE stock.drop_id = p_drop) < v_drop.total_stock THEN 'preparing'
-        WHEN v_drop.paused_reason IS NOT NULL THEN 'paused'
+        WHEN v_drop.paused_reason IS NOT NULL THEN v_drop.paused_reason
+        WHEN v_drop.ends_at <= greatest(created_at, v_drop.starts_at) THEN 'ended'
         WHEN created_at < v_drop.starts_at THEN 'not_started'
-        WHEN created_at >= v_drop.ends_at THEN 'ended'
     END;
 
     -- All buyers' rows first and in order, so that two batches cannot wait for each other.

@@ -1,11 +1,12 @@
--- expire_holds: free what ran out, oldest deadline first, at most p_limit holds.
+-- expire_holds: free what ran out, of one drop or (null) of all, oldest deadline first, at most
+-- p_limit holds.
 --
 -- Any number may run: SKIP LOCKED lets two sweepers share the work, and steps over holds that a
 -- confirm has in its hands.
 --
 -- Locks  due reservations (SKIP LOCKED), then as return_units.
 -- Index  reservations_by_deadline
-CREATE OR REPLACE FUNCTION expire_holds(p_limit integer)
+CREATE OR REPLACE FUNCTION expire_holds(p_drop bigint, p_limit integer)
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
         free integer, held integer, sold integer, withdrawn integer, total integer,
@@ -23,6 +24,7 @@ BEGIN
               FROM reservations AS r
              WHERE r.state IN ('active', 'paying')
                AND r.expires_at <= clock_timestamp()
+               AND (p_drop IS NULL OR r.drop_id = p_drop)
              ORDER BY r.expires_at
              LIMIT p_limit
                FOR UPDATE SKIP LOCKED) AS due;

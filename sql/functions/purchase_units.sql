@@ -30,14 +30,15 @@ BEGIN
         SELECT DISTINCT ON (w.reservation_id) w.*
           FROM unnest(p_requests, p_ids, p_reservations, p_buyers, p_references)
                AS w (request_id, id, reservation_id, buyer, reference)
-         WHERE NOT EXISTS (SELECT FROM purchases WHERE purchases.request_id = w.request_id)
+          JOIN reservations AS r ON r.id = w.reservation_id
+         WHERE r.buyer = coalesce(w.buyer, r.buyer)  -- a stranger's wish must not crowd out the owner's
+           AND NOT EXISTS (SELECT FROM purchases WHERE purchases.request_id = w.request_id)
          ORDER BY w.reservation_id, w.id
     ), closed AS (
         UPDATE reservations AS r
            SET state = 'purchased'
           FROM wishes AS w
          WHERE r.id = w.reservation_id
-           AND r.buyer = coalesce(w.buyer, r.buyer)
            AND r.state IN ('active', 'paying')
            AND r.expires_at > v_now
      RETURNING w.id, w.request_id, w.reference, r.id AS reservation_id, r.drop_id, r.amount_cents,

@@ -97,7 +97,7 @@ CREATE TABLE reservations (
 -- One request, at most one hold. Also what a tombstone waits on.
 CREATE UNIQUE INDEX reservations_one_per_request ON reservations (request_id);
 
--- For due_drops and expire_holds: only live holds, oldest deadline first.
+-- For due_drops, next_deadline and expire_holds: only live holds, oldest deadline first.
 CREATE INDEX reservations_by_deadline ON reservations (expires_at) WHERE state IN ('active', 'paying');
 
 -- For list_reservations and the hold named in LIMIT_REACHED.

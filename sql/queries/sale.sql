@@ -30,8 +30,15 @@ SELECT a.buyer, a.used, d.max_per_buyer,
          WHERE r.buyer = a.buyer
            AND r.drop_id = @drop_id
            AND r.state IN ('active', 'paying')
+           AND r.expires_at > clock_timestamp()
          ORDER BY r.id DESC
-         LIMIT 1) AS reservation_id
+         LIMIT 1) AS reservation_id,
+       EXISTS (SELECT
+                 FROM reservations AS r
+                WHERE r.buyer = a.buyer
+                  AND r.drop_id = @drop_id
+                  AND r.state IN ('active', 'paying')
+                  AND r.expires_at <= clock_timestamp()) AS overdue
   FROM allowances AS a
   JOIN drops AS d ON d.id = a.drop_id
  WHERE a.drop_id = @drop_id
@@ -124,7 +131,15 @@ SELECT * FROM release_holds(@reservations::uuid[], @buyers::text[]);
 
 -- name: expire_holds :many
 -- Free what ran out; see functions/expire_holds.sql.
-SELECT * FROM expire_holds(@count::integer);
+SELECT * FROM expire_holds(@drop_id::bigint, @count::integer);
+
+-- name: due_drops :many
+-- Drops with holds that ran out.
+-- Index  reservations_by_deadline
+SELECT DISTINCT r.drop_id
+  FROM reservations AS r
+ WHERE r.state IN ('active', 'paying')
+   AND r.expires_at <= clock_timestamp();
 
 -- name: next_deadline :one
 -- Milliseconds until the next hold runs out (negative: it has), or null when there is none.
@@ -161,7 +176,7 @@ SELECT d.id FROM drops AS d JOIN stock AS s ON s.drop_id = d.id
 SELECT shown.*
   FROM (SELECT d.*, s.version, s.free, s.held, s.sold, s.withdrawn, s.total,
                CASE WHEN s.total < d.total_stock THEN 'preparing'
-                    WHEN d.ends_at <= clock_timestamp() THEN 'ended'
+                    WHEN d.ends_at <= greatest(clock_timestamp(), d.starts_at) THEN 'ended'
                     WHEN d.paused_reason IS NOT NULL THEN 'paused'
                     WHEN d.starts_at > clock_timestamp() THEN 'upcoming'
                     WHEN s.free = 0 AND s.held = 0 THEN 'sold_out'
@@ -183,7 +198,7 @@ SELECT count(*) AS items
   JOIN stock AS s ON s.drop_id = d.id
  WHERE @statuses::text[] IS NULL
     OR CASE WHEN s.total < d.total_stock THEN 'preparing'
-            WHEN d.ends_at <= clock_timestamp() THEN 'ended'
+            WHEN d.ends_at <= greatest(clock_timestamp(), d.starts_at) THEN 'ended'
             WHEN d.paused_reason IS NOT NULL THEN 'paused'
             WHEN d.starts_at > clock_timestamp() THEN 'upcoming'
             WHEN s.free = 0 AND s.held = 0 THEN 'sold_out'
@@ -238,12 +253,12 @@ SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.tot
 
 -- name: count_units :maybe
 -- Stock row and rows of one drop, from one snapshot: what must be equal.
-SELECT e.epoch, s.version, s.free, s.held, s.sold, s.withdrawn, s.total, d.total_stock,
+SELECT clock_timestamp() AS counted_at,
+       s.version, s.free, s.held, s.sold, s.withdrawn, s.total, d.total_stock,
        u.free_rows, u.held_rows, u.sold_rows, u.withdrawn_rows,
        r.live_units, r.overdue_seconds, p.bought_units, a.used_units, a.over_limit
   FROM stock AS s
   JOIN drops AS d ON d.id = s.drop_id
- CROSS JOIN engine_state AS e
  CROSS JOIN LATERAL (
        SELECT count(*) FILTER (WHERE units.state = 'free') AS free_rows,
               count(*) FILTER (WHERE units.state = 'held') AS held_rows,

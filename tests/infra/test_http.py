@@ -65,9 +65,7 @@ def test_what_is_no_time_is_refused_by_the_fields_name(text: str) -> None:
         (1.1, 110),
         (19.99, 1_999),
         (120, 12_000),
-        ("1e2", 10_000),
         ("100000000", 10_000_000_000),
-        ("-0", 0),
     ],
 )
 def test_money_is_read_to_the_cent(amount: str | float, wanted: int) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import datetime
 
+import asyncpg
 import pytest
 
 from engine.infra.settings import Settings
@@ -19,11 +22,14 @@ async def test_confirm_racing_expiry_1000_times_has_exactly_one_winner_each_time
     shop: Shop, ground: Ground, settings: Settings
 ) -> None:
     """Every confirm is sent in the last moment, while a sweeper runs without a pause."""
-    drop_id = await shop.open_drop(ROUNDS, holdSeconds=1, maxPerBuyer=None)
-    holds: list[str] = []
+    drop_id = await shop.open_drop(ROUNDS, holdSeconds=3, maxPerBuyer=None)
+    ahead = await _clock_ahead(settings)
+    holds: list[tuple[str, float]] = []
     for first in range(0, ROUNDS, 100):
         batch = (shop.reserve(drop_id, f"b{n}") for n in range(first, first + 100))
-        holds += [reply.json["id"] for reply in await asyncio.gather(*batch)]
+        for reply in await asyncio.gather(*batch):
+            deadline = datetime.fromisoformat(reply.json["expiresAt"]).timestamp()
+            holds.append((reply.json["id"], deadline - ahead))
     bought: set[str] = set()
     sweeping = True
 
@@ -32,17 +38,15 @@ async def test_confirm_racing_expiry_1000_times_has_exactly_one_winner_each_time
             await expire.expire_due(ground.postgres, ground.bouncer)
             await asyncio.sleep(0)
 
-    async def confirm(n: int, id: str) -> None:
-        hold = (await shop.send("GET", f"/reservations/{id}")).json
-        left = _seconds(hold["expiresAt"]) - _seconds(hold["serverTime"])
-        await asyncio.sleep(max(left + (n % 21 - 10) * 0.001, 0))
+    async def confirm(n: int, id: str, deadline: float) -> None:
+        await asyncio.sleep(max(deadline - time.monotonic() + (n % 41 - 20) * 0.001, 0))
         reply = await shop.confirm(id, f"b{n}")
         assert reply.status in (201, 410), reply.body
         if reply.status == 201:
             bought.add(id)
 
     sweeper = asyncio.create_task(sweep())
-    await asyncio.gather(*(confirm(n, id) for n, id in enumerate(holds)))
+    await asyncio.gather(*(confirm(n, id, at) for n, (id, at) in enumerate(holds)))
     sweeping = False
     await sweeper
     await expire.expire_due(ground.postgres, ground.bouncer)
@@ -54,7 +58,12 @@ async def test_confirm_racing_expiry_1000_times_has_exactly_one_winner_each_time
     assert 0 < len(bought) < ROUNDS, "the race was not staged: one side always won"
 
 
-def _seconds(moment: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(moment).timestamp()
+async def _clock_ahead(settings: Settings) -> float:
+    """Seconds to take off a moment of Postgres's clock to have one of time.monotonic()."""
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.fetchval("SELECT 1")
+    before = time.monotonic()
+    theirs: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    ours = (before + time.monotonic()) / 2
+    await connection.close()
+    return theirs.timestamp() - ours

@@ -34,6 +34,7 @@ class Service(Shop):
             "PORT": str(port),
             "AUTH": settings.auth,
             "LOG_FORMAT": "json",
+            "RECOUNT_SECONDS": "0",
         }
 
     @classmethod
