@@ -149,10 +149,13 @@ def invalid(field: str, problem: str) -> Invalid:
 
 def either(field: str, *values: Any) -> Any:
     """The one value given under a field's several names; None if there is none, 400 if two."""
-    given = [value for value in values if value is not msgspec.UNSET]
-    if len(given) > 1:
-        raise invalid(field, "given twice, under two names")
-    return given[0] if given else None
+    found: Any = msgspec.UNSET
+    for value in values:
+        if value is not msgspec.UNSET:
+            if found is not msgspec.UNSET:
+                raise invalid(field, "given twice, under two names")
+            found = value
+    return None if found is msgspec.UNSET else found
 
 
 @functools.lru_cache(4096)

@@ -77,6 +77,8 @@ def drop_id(call: Call, body: views.ReserveBody) -> int:
     given = either("dropId", body.drop_id, body.drop_id_snake)
     if given is None:
         raise invalid("dropId", "required")
+    if type(given) is int and 1 <= given <= views.DROP_ID_MAX:
+        return given
     drop_id = drop_number(str(given))
     if drop_id is None:
         raise invalid("dropId", "not a drop's id")
