@@ -288,7 +288,8 @@ async def test_while_postgres_stands_still_claims_are_unknown_and_definite_soon_
             assert (await shop.reserve(drop_id, "ann", "ann-1")).status == 201
             await _settles(shop, drop_id)
             print(f"unknown after {took:.2f} s; settled {time.monotonic() - awake:.2f} s after")
-            assert (await shop.stock(drop_id))["heldStock"] == 2  # bob's claim did arrive
+            # bob's claim landed, or the reaper's tombstone was there first: nobody had told him.
+            assert (await shop.stock(drop_id))["heldStock"] in {1, 2}
 
 
 @asynccontextmanager

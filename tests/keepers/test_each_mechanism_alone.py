@@ -115,9 +115,10 @@ async def test_holds_are_freed_within_300_ms_of_their_deadline_while_50000_other
     async with Keeping(settings):
 
         async def is_full() -> bool:
-            return (await shop.stock(crowd))["totalStock"] == 50_000
+            full = (await shop.stock(crowd))["totalStock"] == 50_000
+            return full and await shop.settled(crowd)
 
-        await wait_until(is_full, "the large drop is full", seconds=30)
+        await wait_until(is_full, "the large drop is full, and the bouncer knows", seconds=30)
         for first in range(0, 50_000, 5_000):
             batch = (
                 shop.reserve(crowd, f"c{n}", quantity=10) for n in range(first, first + 5_000, 10)
