@@ -78,13 +78,6 @@ class Crew:
         task.add_done_callback(self._done)
         return task
 
-    async def finish(self, work: Coroutine[Any, Any, R], name: str) -> R:
-        """The result of work that goes on whatever becomes of the request that asked for it."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
-
     async def within(self, work: Coroutine[Any, Any, R], seconds: float, late: type[Fault]) -> R:
         """The result of work, or `late` when it takes too long. Then it goes on by itself: to
         cancel a statement on its way could turn what was done into what nobody knows."""

@@ -316,15 +316,11 @@ class SaleRoutes:
         effect: Callable[[Session], Awaitable[Answer]],
         publish: Callable[[], Awaitable[None]],
     ) -> Answer:
-        """Do it once and tell the bouncer, in the worker's task: who leaves stops nothing."""
-
-        async def work() -> Answer:
-            answer = await idempotency.once(self._postgres, request, meaning, effect)
-            with suppress(Fault):  # it is done, whatever follows; the reconciler tells it then
-                await publish()
-            return answer
-
-        return await self._crew.finish(work(), "once")
+        """Do it once and tell the bouncer. In the worker's task, like every calm request."""
+        answer = await idempotency.once(self._postgres, request, meaning, effect)
+        with suppress(Fault):  # it is done, whatever follows; the reconciler tells it then
+            await publish()
+        return answer
 
     async def _drops(self, ids: set[int]) -> list[Drop]:
         return (

@@ -302,7 +302,7 @@ async def test_work_that_must_be_finished_outlives_who_asked_for_it(
         done.set()
         return 1
 
-    asking = asyncio.create_task(crew.finish(work(), "once"))
+    asking = asyncio.create_task(crew.within(work(), 5, Retryable))
     await _turns()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
