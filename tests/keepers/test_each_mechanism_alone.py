@@ -5,30 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
-import msgspec
 import pytest
 
-from engine import runtime
 from engine.infra.settings import Settings
+from tests.support.keeping import Keeping
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
-
-
-class Keeping:
-    """Keepers of a test, with some of them turned off."""
-
-    def __init__(self, settings: Settings, **off: object) -> None:
-        self._settings = msgspec.structs.replace(settings, **off)
-        self._stop = asyncio.Event()
-
-    async def __aenter__(self) -> None:
-        ready = asyncio.Event()
-        self._task = asyncio.create_task(runtime.keep(self._settings, self._stop, ready))
-        await ready.wait()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        await self._task
 
 
 async def _hold_100(shop: Shop) -> int:

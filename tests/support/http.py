@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,13 @@ class Reply(msgspec.Struct, frozen=True):
         assert shape["success"] is False
         assert isinstance(shape["details"], dict)
         return str(shape["error"])
+
+
+async def chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """The pieces of a body in chunks; EOFError if it is cut before its end."""
+    while length := int(await reader.readuntil(b"\r\n"), 16):
+        yield (await reader.readexactly(length + 2))[:-2]
+    await reader.readexactly(2)
 
 
 class Crowd:
@@ -77,8 +85,11 @@ class Crowd:
             name.lower(): value.strip()
             for name, _, value in (line.partition(":") for line in rest if line)
         }
-        length = int(headers.get("content-length", "0"))
-        body = await reader.readexactly(length) if length and method != "HEAD" else b""
+        if headers.get("transfer-encoding") == "chunked" and method != "HEAD":
+            body = b"".join([piece async for piece in chunks(reader)])
+        else:
+            length = int(headers.get("content-length", "0"))
+            body = await reader.readexactly(length) if length and method != "HEAD" else b""
         return Reply(int(first.split()[1]), headers, body)
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ class Rush:
         self._coming = True
         self._buyers = 0
         self.replies: list[Reply] = []
+        self.began: list[float] = []  # when each of them was asked for
         self.cut = 0  # requests whose connection was cut before an answer
 
     @classmethod
@@ -46,12 +48,14 @@ class Rush:
     async def _client(self) -> None:
         while self._coming:
             self._buyers += 1
+            began = time.monotonic()
             try:
                 reply = await self._shop.reserve(self._drop_id, f"buyer-{self._buyers}")
             except (ConnectionError, EOFError):
                 self.cut += 1
                 continue
             self.replies.append(reply)
+            self.began.append(began)
             if reply.status != 201:
                 await asyncio.sleep(0.01)
 

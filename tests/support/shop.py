@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,16 +48,20 @@ class Shop:
             "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
         }
         sent: list[Message] = []
+        coming: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
 
         async def receive() -> Message:
-            return {"type": "http.request", "body": raw, "more_body": False}
+            if not coming:
+                await asyncio.Event().wait()  # we stay until we have our answer
+            return coming.pop()
 
         async def send(message: Message) -> None:
             sent.append(message)
 
         await self._asgi(scope, receive, send)
         headers_out = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return Reply(sent[0]["status"], headers_out, sent[1]["body"])
+        body_out = b"".join(message["body"] for message in sent[1:])
+        return Reply(sent[0]["status"], headers_out, body_out)
 
     async def open_drop(self, units: int, **terms: Any) -> int:
         """A drop that is on sale now; its id."""
@@ -87,6 +92,16 @@ class Shop:
         return await self.send(
             "DELETE", f"/reservations/{reservation}?userId={buyer}", None, headers
         )
+
+    async def change(self, drop_id: int, key: str | None = None, **terms: Any) -> Reply:
+        """Change a drop."""
+        headers = {"idempotency-key": key} if key else None
+        return await self.send("PATCH", f"/drops/{drop_id}", terms, headers)
+
+    async def show(self, drop_id: int) -> dict[str, Any]:
+        """A drop's page."""
+        drop: dict[str, Any] = (await self.send("GET", f"/drops/{drop_id}")).json
+        return drop
 
     async def stock(self, drop_id: int) -> dict[str, int]:
         """The cheap poll."""

@@ -90,6 +90,12 @@ class Operator(Person):
         assert reply.status == 200, reply.body
         return reply.json
 
+    async def changes(self, drop: int, **terms: Any) -> Any:
+        """Change a drop in mid-sale; the drop afterwards."""
+        reply = await self.asks("PATCH", f"/drops/{drop}", terms)
+        assert reply.status == 200, reply.body
+        return reply.json
+
     async def status_of(self, drop: int) -> str:
         """What the drop's page says."""
         return str((await self.asks("GET", f"/drops/{drop}")).json["status"])
