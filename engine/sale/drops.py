@@ -33,7 +33,9 @@ async def fill(postgres: Postgres) -> int:
 async def change(session: Session, drop_id: int, wish: Change) -> None:
     """Change a drop in mid-sale, all of it or nothing. Holds keep the price and the time they were
     given; held and sold units are never touched. Raises `NotFound`, `Invalid`, `SoldOut`."""
-    if wish.add_stock and not await shelf.take_fillers_turn(session, drop_id):
+    # Adding locks the drop, then its stock; withdrawing the stock, then the drop: they take turns.
+    stocking = wish.add_stock or wish.withdraw_stock
+    if stocking and not await shelf.take_fillers_turn(session, drop_id):
         raise NotFound(f"There is no drop {drop_id}")
     if wish.withdraw_stock:
         await _withdraw(session, drop_id, wish.withdraw_stock)
