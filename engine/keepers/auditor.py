@@ -40,19 +40,18 @@ class Auditor:
                 return
             counting = time.monotonic()
             try:
-                await self._prove(offer.drop_id, paused=offer.shut == "audit")
+                await self._prove(offer.drop_id)
             except Fault as fault:  # one drop that cannot be counted must not keep the others
                 log.warning("auditor.skipped", drop_id=offer.drop_id, why=type(fault).__name__)
             await asyncio.sleep((time.monotonic() - counting) * REST_RATIO)
         if (took := time.monotonic() - began) > ROUND_SECONDS:
             log.warning("auditor.slow", seconds=round(took))
 
-    async def _prove(self, drop_id: int, paused: bool) -> None:
+    async def _prove(self, drop_id: int) -> None:
         proof = await prove(self._postgres, drop_id)
         if proof is None:
             return
         await shelf.keep_proof(self._postgres, drop_id, proof)
-        if proof.problems and not paused:
+        if proof.problems and await shelf.begin_pause(self._postgres, drop_id, "audit"):
             log.error("auditor.paused", drop_id=drop_id, problems=proof.problems)
-            await shelf.set_pause(self._postgres, drop_id, "audit")
             await reconcile.tell(self._postgres, self._bouncer, [drop_id])

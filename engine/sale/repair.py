@@ -122,11 +122,11 @@ async def _switch(
 ) -> Finding | None:
     """Pause what does not add up; let go on what the auditor had paused and adds up again."""
     broken, paused = bool(proof.problems), offer.shut == "audit"
-    if broken == paused:
+    if broken == paused or (broken and offer.shut == "admin"):
         return None
     if not dry_run:
         if broken:
-            await shelf.set_pause(postgres, offer.drop_id, "audit")
+            await shelf.begin_pause(postgres, offer.drop_id, "audit")
         else:
             await shelf.end_pause(postgres, offer.drop_id, "audit")
         await tell(postgres, bouncer, [offer.drop_id])

@@ -93,6 +93,11 @@ async def set_pause(caller: Caller, drop_id: int, reason: str | None) -> bool:
     return await caller.call(_queries["set_pause"], drop_id=drop_id, reason=reason) is not None
 
 
+async def begin_pause(caller: Caller, drop_id: int, reason: str) -> bool:
+    """Pause unless it is paused already; whether it was not."""
+    return await caller.call(_queries["begin_pause"], drop_id=drop_id, reason=reason) is not None
+
+
 async def end_pause(caller: Caller, drop_id: int, reason: str) -> bool:
     """Resume if paused for this reason; whether it was."""
     return await caller.call(_queries["end_pause"], drop_id=drop_id, reason=reason) is not None

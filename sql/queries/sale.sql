@@ -323,6 +323,12 @@ UPDATE drops SET paused_reason = @reason, terms_version = terms_version + 1
  WHERE id = @drop_id
 RETURNING id;
 
+-- name: begin_pause :maybe
+-- Pause a drop for this reason unless it is paused already: who paused it first decides when it goes on.
+UPDATE drops SET paused_reason = @reason, terms_version = terms_version + 1
+ WHERE id = @drop_id AND paused_reason IS NULL
+RETURNING id;
+
 -- name: end_pause :maybe
 -- Let a drop go on if it was paused for this reason.
 UPDATE drops SET paused_reason = NULL, terms_version = terms_version + 1
