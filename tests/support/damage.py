@@ -1,0 +1,149 @@
+"""Rows damaged behind the engine's back, in many ways, and how to mend them."""
+
+from __future__ import annotations
+
+import asyncpg
+import msgspec
+
+from tests.support.shop import Shop
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """SQL that harms drop $1, SQL that undoes it, and the problems it must be called by."""
+
+    name: str
+    harm: str
+    mend: str
+    problems: tuple[str, ...]  # how each of them begins, in the order of the audit
+
+
+FREE = "(SELECT min(number) FROM units WHERE drop_id = $1 AND state = 'free')"
+CATS = "(SELECT id FROM reservations WHERE drop_id = $1 AND buyer = 'cat')"
+ANNS = "(SELECT id FROM reservations WHERE drop_id = $1 AND buyer = 'ann')"
+MEND_CATS_UNIT = (
+    "UPDATE units SET state = 'held', reservation_id = r.id FROM reservations AS r"
+    " WHERE r.drop_id = $1 AND r.buyer = 'cat' AND units.drop_id = $1"
+    " AND units.number = ANY (r.units)"
+)
+UNITS, HOLDS, BUYERS = "INV-1: {} units and holds", "INV-5: 2 units are held", "INV-8: {} buyers"
+
+DAMAGES = [
+    Damage(
+        "a free unit is called withdrawn",
+        f"UPDATE units SET state = 'withdrawn' WHERE drop_id = $1 AND number = {FREE}",
+        "UPDATE units SET state = 'free' WHERE drop_id = $1 AND state = 'withdrawn'",
+        (
+            "INV-2: the stock row says 7 free, 6 units are",
+            "INV-2: the stock row says 0 withdrawn, 1 units are",
+        ),
+    ),
+    Damage(
+        "a free unit is deleted",
+        f"DELETE FROM units WHERE drop_id = $1 AND number = {FREE}",
+        "INSERT INTO units (drop_id, number, position) SELECT $1, n, n"
+        " FROM generate_series(1, 10) AS n ON CONFLICT DO NOTHING",
+        ("INV-2: the stock row says 7 free, 6 units are",),
+    ),
+    Damage(
+        "a unit is there that was never put on the shelf",
+        "INSERT INTO units (drop_id, number, position) VALUES ($1, 11, 0)",
+        "DELETE FROM units WHERE drop_id = $1 AND number = 11",
+        ("INV-2: the stock row says 7 free, 8 units are",),
+    ),
+    Damage(
+        "a held unit is free",
+        f"UPDATE units SET state = 'free', reservation_id = NULL WHERE reservation_id = {CATS}",
+        MEND_CATS_UNIT,
+        (
+            "INV-2: the stock row says 7 free, 8 units are",
+            "INV-2: the stock row says 2 held, 1 units are",
+            UNITS.format(1),
+        ),
+    ),
+    Damage(
+        "a held unit is another buyer's",
+        f"UPDATE units SET reservation_id = {ANNS} WHERE reservation_id = {CATS}",
+        MEND_CATS_UNIT,
+        (UNITS.format(2),),
+    ),
+    Damage(
+        "a held unit is sold",
+        f"UPDATE units SET state = 'sold' WHERE reservation_id = {CATS}",
+        MEND_CATS_UNIT,
+        (
+            "INV-2: the stock row says 2 held, 1 units are",
+            "INV-2: the stock row says 1 sold, 2 units are",
+            UNITS.format(1),
+        ),
+    ),
+    Damage(
+        "the stock row is off by one",
+        "UPDATE stock SET free = free - 1, withdrawn = withdrawn + 1 WHERE drop_id = $1",
+        "UPDATE stock SET free = free + 1, withdrawn = withdrawn - 1 WHERE drop_id = $1",
+        (
+            "INV-2: the stock row says 6 free, 7 units are",
+            "INV-2: the stock row says 1 withdrawn, 0 units are",
+        ),
+    ),
+    Damage(
+        "the stock row calls a held unit free",
+        "UPDATE stock SET free = free + 1, held = held - 1 WHERE drop_id = $1",
+        "UPDATE stock SET free = free - 1, held = held + 1 WHERE drop_id = $1",
+        (
+            "INV-2: the stock row says 8 free, 7 units are",
+            "INV-2: the stock row says 1 held, 2 units are",
+            "INV-5: 1 units are held, live holds name 2",
+            "INV-8: buyers' allowances add up to 3, held and sold to 2",
+        ),
+    ),
+    Damage(
+        "a hold names another unit",
+        f"UPDATE reservations SET units = ARRAY[{FREE}] WHERE id = {CATS}",
+        "UPDATE reservations AS r SET units = ARRAY[u.number] FROM units AS u"
+        " WHERE u.reservation_id = r.id AND r.drop_id = $1 AND r.buyer = 'cat'",
+        (UNITS.format(2),),
+    ),
+    Damage(
+        "a hold ended and its unit did not come back",
+        f"UPDATE reservations SET state = 'released' WHERE id = {CATS}",
+        f"UPDATE reservations SET state = 'active' WHERE id = {CATS}",
+        ("INV-5: 2 units are held, live holds name 1", UNITS.format(1)),
+    ),
+    Damage(
+        "a purchase claims more than it got",
+        "UPDATE purchases SET quantity = 2 WHERE drop_id = $1 AND buyer = 'bob'",
+        "UPDATE purchases SET quantity = 1 WHERE drop_id = $1 AND buyer = 'bob'",
+        ("INV-1: 1 units are sold, purchases name 2",),
+    ),
+    Damage(
+        "a buyer's allowance is too high",
+        "UPDATE allowances SET used = used + 1 WHERE drop_id = $1 AND buyer = 'cat'",
+        "UPDATE allowances SET used = used - 1 WHERE drop_id = $1 AND buyer = 'cat'",
+        ("INV-8: buyers' allowances add up to 4, held and sold to 3", BUYERS.format(1)),
+    ),
+    Damage(
+        "a buyer's allowance is gone",
+        "DELETE FROM allowances WHERE drop_id = $1 AND buyer = 'cat'",
+        "INSERT INTO allowances (drop_id, buyer, used) VALUES ($1, 'cat', 1)",
+        ("INV-8: buyers' allowances add up to 2, held and sold to 3",),
+    ),
+]
+
+
+async def stage(shop: Shop) -> tuple[int, str]:
+    """A drop of ten: Ann and Cat hold one each, Bob bought one. The drop, and Ann's hold."""
+    drop_id = await shop.open_drop(10, holdSeconds=600)
+    hold = await shop.reserve(drop_id, "ann", "anns key")
+    await shop.reserve(drop_id, "cat")
+    await shop.confirm((await shop.reserve(drop_id, "bob")).json["id"], "bob")
+    return drop_id, str(hold.json["id"])
+
+
+async def do(database_url: str, statement: str, drop_id: int) -> None:
+    """Change rows by hand: some are."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        tag = await connection.execute(statement, drop_id)
+    finally:
+        await connection.close()
+    assert not tag.endswith(" 0"), f"{tag}: nothing was damaged by {statement}"
