@@ -166,7 +166,9 @@ def wants_csv(call: Call) -> bool:
 def flag(call: Call, *names: str) -> bool:
     """A switch in the query, under any of its names; 400 for what is neither true nor false."""
     query = call.query
-    given = str(either(names[0], *(query.get(name, UNSET) for name in names)) or "false").lower()
-    if given not in ("true", "false", "1", "0"):
+    given = either(names[0], *(query.get(name, UNSET) for name in names))
+    if given is None:
+        return False
+    if given.lower() not in ("true", "false", "1", "0"):
         raise invalid(names[0], "want true or false")
-    return given in ("true", "1")
+    return given.lower() in ("true", "1")
