@@ -103,7 +103,11 @@ def await_true(
 
 
 def ask(
-    where: int | str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    where: int | str,
+    path: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    method: str | None = None,
 ) -> tuple[int, Any]:
     """Status and JSON of a GET, or of a POST of `body`; never through a proxy.
 
@@ -111,13 +115,14 @@ def ask(
     """
     base = f"http://127.0.0.1:{where}" if isinstance(where, int) else where
     data = None if body is None else msgspec.json.encode(body)
-    request = urllib.request.Request(base + path, data)
+    request = urllib.request.Request(base + path, data, method=method)
     for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
         request.add_header(name, value)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(request, timeout=60) as answer:
-            return answer.status, msgspec.json.decode(answer.read())
+            told = answer.read()
+            return answer.status, msgspec.json.decode(told) if told else None
     except urllib.error.HTTPError as refusal:
         with refusal:
             return refusal.code, msgspec.json.decode(refusal.read())
