@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reconciler_ms: int = 1_000  # how often the bouncer is told the truth; 0: never
     reaper_ms: int = 500  # how often stale intents are looked for; 0: never
     intent_ttl_ms: int = 5_000  # age at which an intent's worker is taken for dead
+    auditor_ms: int = 10_000  # rest between two recounts of all warm drops; 0: never
     retention_hours: int = 72  # finished requests and outbox; never under 24
     recount_seconds: float = 5.0  # how old the counted rows behind an audit may be
     request_deadline_ms: int = 5_000  # nothing holds a request longer
