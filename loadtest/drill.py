@@ -38,15 +38,15 @@ WARM_UP_SECONDS = 2.0
 SMALL_UNITS = 5
 RETURN_SECONDS = 2.0  # between two units given back
 LOOK_SECONDS = 0.25
-HOLDS_PER_S_MAX = 15_000
-UNITS_MAX = 1_000_000  # of one drop
+HOLDS_PER_S_MAX = 20_000  # drops are made to last at this rate
+DROP_SECONDS = 50.0  # then the load moves to another: a drop has a million units at most
 FALSE_MAX_SECONDS = 1.0
 RATIO_MIN = 0.3
 BACK_SHARE = 0.8  # of the normal rate counts as back to normal
 BACK_MAX_SECONDS = 5.0
 
 
-class Facts(msgspec.Struct, kw_only=True):
+class Facts(msgspec.Struct, kw_only=True, rename="camel"):
     """All that was seen."""
 
     normal_from: float
@@ -58,7 +58,6 @@ class Facts(msgspec.Struct, kw_only=True):
     sights: list[Sight] = []
     workers_ended: int = 0
     held: int = 0
-    free: int = 0
     problems: list[str] = []
 
     def rate(self, since: float, until: float) -> float:
@@ -217,12 +216,18 @@ class Drill:
         """All phases, then the count."""
         options = self._options
         seconds = WARM_UP_SECONDS + options.normal + options.away + options.back
-        large = self._open_drop(min(int(seconds * HOLDS_PER_S_MAX), UNITS_MAX))
+        lives = [
+            min(DROP_SECONDS, seconds - at) for at in range(0, int(seconds), int(DROP_SECONDS))
+        ]
+        print(f"filling {len(lives)} large drop{'s' * (len(lives) > 1)} ...", flush=True)
+        large = [self._open_drop(int(life * HOLDS_PER_S_MAX)) for life in lives]
         small = self._open_drop(SMALL_UNITS)
         returns, sights = Returns(self.port, small, SMALL_UNITS), Sights(self.port, small)
-        shot = Shot(port=self.port, path=f"{API}/reservations", run="drill", drop_id=large)
+        shot = Shot(port=self.port, path=f"{API}/reservations", run="drill")
         with ExitStack() as beside:
-            pipe = beside.enter_context(pulse(shot, options.connections, seconds))
+            pipe = beside.enter_context(
+                pulse(shot, large, DROP_SECONDS, options.connections, seconds)
+            )
             beside.enter_context(Beside(returns.look, RETURN_SECONDS))
             beside.enter_context(Beside(sights.look, LOOK_SECONDS))
             facts = self._watch(pipe, sights)
@@ -255,16 +260,17 @@ class Drill:
         facts.total = told
         return facts
 
-    def _count(self, facts: Facts, large: int, small: int) -> None:
+    def _count(self, facts: Facts, large: list[int], small: int) -> None:
         """After the last answer, when all has come to rest."""
         processes = [*self._workers.processes, *self._keeper.processes]
         facts.workers_ended = sum(process.poll() is not None for process in processes)
-        for drop_id in (large, small):
+        for drop_id in (*large, small):
             facts.problems += [f"drop {drop_id}: {why}" for why in self._problems(drop_id)]
-        stock = ask(self.port, f"{API}/drops/{large}/stock")[1]
-        facts.held, facts.free = stock["heldStock"], stock["availableStock"]
-        if not facts.free:
-            raise Untrustworthy("the drop sold out before the drill was over: make it shorter")
+        for drop_id in large:
+            stock = ask(self.port, f"{API}/drops/{drop_id}/stock")[1]
+            facts.held += stock["heldStock"]
+            if not stock["availableStock"]:
+                raise Untrustworthy(f"drop {drop_id} sold out before its load was over")
 
     def _problems(self, drop_id: int) -> list[str]:
         path = f"{API}/drops/{drop_id}"

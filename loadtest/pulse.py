@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 import time
 from array import array
 from collections import Counter
@@ -57,11 +58,17 @@ class Word(msgspec.Struct):
 
 
 @contextmanager
-def pulse(shot: Shot, connections: int, seconds: float) -> Iterator[Pipe]:
-    """Send for `seconds`; slices and at last the total can be read from the pipe."""
+def pulse(
+    shot: Shot, drops: list[int], drop_seconds: float, connections: int, seconds: float
+) -> Iterator[Pipe]:
+    """Send for `seconds`; slices and at last the total can be read from the pipe.
+
+    The drops are loaded one after the other, each for `drop_seconds`.
+    """
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe(duplex=False)
-    worker = spawn.Process(target=_work, args=(shot, connections, seconds, theirs), daemon=True)
+    arguments = (shot, drops, drop_seconds, connections, seconds, theirs)
+    worker = spawn.Process(target=_work, args=arguments, daemon=True)
     worker.start()
     try:
         yield ours
@@ -77,12 +84,19 @@ def receive(pipe: Pipe, patience_seconds: float) -> Slice | Total:
     return msgspec.msgpack.decode(pipe.recv_bytes(), type=Slice | Total)
 
 
-def _work(shot: Shot, connections: int, seconds: float, pipe: Pipe) -> None:
-    uvloop.run(_load(shot, connections, seconds, pipe))
+def _work(
+    shot: Shot,
+    drops: list[int],
+    drop_seconds: float,
+    connections: int,
+    seconds: float,
+    pipe: Pipe,
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for our parent, who then ends us
+    uvloop.run(_load(Meter(shot, drops, drop_seconds, seconds), connections, seconds, pipe))
 
 
-async def _load(shot: Shot, connections: int, seconds: float, pipe: Pipe) -> None:
-    gun = Meter(shot, time.perf_counter() + seconds)
+async def _load(gun: Meter, connections: int, seconds: float, pipe: Pipe) -> None:
     tasks = {
         asyncio.create_task(keep_connected(gun), name=f"connection-{number}")
         for number in range(connections)
@@ -103,14 +117,21 @@ async def _load(shot: Shot, connections: int, seconds: float, pipe: Pipe) -> Non
 class Meter(Gun):
     """Counts by slice and by word."""
 
-    def __init__(self, shot: Shot, ends_at: float) -> None:
-        super().__init__(shot, ends_at)
-        self.began = time.monotonic()
+    def __init__(self, shot: Shot, drops: list[int], drop_seconds: float, seconds: float) -> None:
+        super().__init__(shot, time.perf_counter() + seconds)
+        self.began = self._change_at = time.monotonic()
+        self._drops, self._drop_seconds = list(drops), drop_seconds
         self._words, self._all_words = Counter[str](), Counter[str]()
         self._ok = self._all_ok = self._errors_before = 0
         self._stretches: list[float] = []
         self._sold_out_since = self._sold_out_at = float("-inf")
         self._word = msgspec.json.Decoder(Word)
+
+    def load(self) -> bytes:
+        if self._drops and time.monotonic() >= self._change_at:
+            self._shot = msgspec.structs.replace(self._shot, drop_id=self._drops.pop(0))
+            self._change_at += self._drop_seconds
+        return super().load()
 
     def hit(self, status: int, sent_at: float, body: bytes) -> None:
         super().hit(status, sent_at, body)
