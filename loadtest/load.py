@@ -21,7 +21,7 @@ import msgspec
 
 from engine.ops.launch import free_port
 from loadtest.fleet import ROOT, Untrustworthy, ask, await_true, fleet
-from loadtest.sale import PREFIX, is_loopback
+from loadtest.sale import PREFIX, check_allowed
 from loadtest.shapes import SHAPES, START_RATE_MAX
 
 USUAL = "http://127.0.0.1:8000"
@@ -72,11 +72,7 @@ def find(options: argparse.Namespace, stack: ExitStack) -> str:
         print(f"loading a service of our own at {target}")
         return target
     target = str(options.target).rstrip("/")
-    if not (options.anywhere or is_loopback(target)):
-        raise Untrustworthy(
-            f"{target} is not this machine: a load test there needs its owner's consent. "
-            "If you have it: make loadtest ANYWHERE=1, or --anywhere"
-        )
+    check_allowed(target, anywhere=options.anywhere)
     if not answers(target):
         raise Untrustworthy(f"no Velvetrope answers at {target}{PREFIX}/health")
     return target

@@ -27,7 +27,7 @@ from loadtest import answers, board, verdict
 from loadtest.answers import Answer
 from loadtest.fleet import Untrustworthy
 from loadtest.promises import Claim
-from loadtest.sale import PREFIX, Sale, Terms, is_loopback
+from loadtest.sale import PREFIX, Sale, Terms, check_allowed
 from loadtest.shapes import SHAPES, START_RATE_MAX, choose, lead_seconds
 
 FINISH_SECONDS = 20  # for buyers to end their visit when the test is over
@@ -232,11 +232,7 @@ class Course:
         self._runner: Any = environment.runner
         options: Any = environment.parsed_options
         target = environment.host or ""
-        if not (options.anywhere or is_loopback(target)):
-            raise Untrustworthy(
-                f"{target} is not this machine: a load test there needs its owner's consent. "
-                "If you have it: make loadtest ANYWHERE=1, or --anywhere"
-            )
+        check_allowed(target, anywhere=options.anywhere)
         headers = {"X-API-Key": options.api_key} if options.api_key else {}
         terms = Terms(
             drop_id=options.drop,

@@ -42,6 +42,15 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def check_allowed(target: str, *, anywhere: bool) -> None:
+    """Raise unless this machine is the target, or somebody has taken the responsibility."""
+    if not (anywhere or is_loopback(target)):
+        raise Untrustworthy(
+            f"{target} is not this machine: a load test there needs its owner's consent. "
+            "If you have it: make loadtest ANYWHERE=1, or --anywhere"
+        )
+
+
 class Sale:
     """One drop under load, and what its buyers were promised."""
 
