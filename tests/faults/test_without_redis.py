@@ -18,6 +18,7 @@ from engine.infra.postgres import Session
 from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.runtime import Ground
+from tests.faults.test_redis_forgets import redis_of
 from tests.support.ghosts import strand
 from tests.support.locks import stock_locked, waiting_claims
 from tests.support.pause import paused
@@ -121,6 +122,8 @@ async def test_a_copy_that_a_worker_without_redis_has_in_its_hands_is_not_refuse
     """It left no intent, so the bouncer of the other worker cannot know of it."""
     drop_id = await shop.open_drop(2)
     await strand(ground, drop_id, 2)  # now the bouncer says "sold out"
+    async with redis_of(settings.redis_url) as client:  # and has done so for long
+        await client.hset(ground.bouncer._key(drop_id, "drop"), "born_ms", 1)
     async with stock_locked(settings.database_url, drop_id) as lock:
         first = asyncio.create_task(alone.reserve(drop_id, "ann", "key"))
         await wait_until(lambda: _waits(lock), "the claim is in Postgres's hands")
