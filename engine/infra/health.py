@@ -41,13 +41,12 @@ class Health:
         keepers, redis = await asyncio.gather(self._keepers(), self._redis.ping())
         database = keepers is not None
         status = "unhealthy" if not database else "ok" if redis and keepers else "degraded"
-        why = "unhealthy" if not database else "ok" if redis else "no_redis"
-        if status == "degraded" and redis:
-            why = "no_keeper"
+        why = [*([] if redis else ["no_redis"]), *([] if keepers else ["no_keeper"])] or ["ok"]
+        why = why if database else ["unhealthy"]
         body: dict[str, Any] = {
             "status": status,
             "timestamp": iso(datetime.now(UTC)),
-            "message": SAID[why],
+            "message": " ".join(SAID[each] for each in why),
             "database": "ok" if database else "away",
             "redis": "ok" if redis else "away",
             "keepers": "ok" if keepers else "away",
