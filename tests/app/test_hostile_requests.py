@@ -139,20 +139,28 @@ CONFIRM: Json = {"reservationId": "$hold", "userId": "ann"}
 DROP: Json = {"name": "Mallory's", "price": "1.00", "totalStock": 5}
 
 
-def _with(path: str, base: Json, field: str, values: Iterable[Any]) -> list[Attack]:
+def _with(
+    path: str, base: Json, field: str, values: Iterable[Any], method: str = "POST"
+) -> list[Attack]:
     return [
-        Attack("POST", path, base | {field: value}, name=f"{path} {field}={value!r}")
+        Attack(method, path, base | {field: value}, name=f"{path} {field}={value!r}")
         for value in values
     ]
 
 
-def _literally(path: str, base: Json, field: str, literals: Iterable[bytes]) -> list[Attack]:
+def _literally(
+    path: str, base: Json, field: str, literals: Iterable[bytes], method: str = "POST"
+) -> list[Attack]:
     """Literals that no JSON encoder writes."""
     there = json.dumps(base | {field: "$$"}).encode()
     return [
-        Attack("POST", path, there.replace(b'"$$"', literal), name=f"{path} {field}={literal!r}")
+        Attack(method, path, there.replace(b'"$$"', literal), name=f"{path} {field}={literal!r}")
         for literal in literals
     ]
+
+
+def _change(field: str, values: Iterable[Any]) -> list[Attack]:
+    return _with("/drops/$drop", {}, field, values, "PATCH")
 
 
 FIELDS = [
@@ -187,6 +195,22 @@ FIELDS = [
     *_with("/drops", DROP, "maxPerBuyer", [*BOUNDLESS, *TYPELESS, 10_001, "1"]),
     *_with("/drops", DROP, "maxPerOrder", [*BOUNDLESS, *TYPELESS, 101]),
     *_with("/drops", DROP, "pick", [*TYPELESS, None, "best"]),
+    *_change("name", [*TYPELESS, None, "", " \t", "\0", "a\nb", "a" * 201, "\ud800"]),
+    *_change("price", [True, [], {}, None, "", "free", -1, 0.001, "NaN", 1e308, "9" * 60_000]),
+    *_literally("/drops/$drop", {}, "price", LITERALS, "PATCH"),
+    *_change("imageUrl", [*TYPELESS, "", "javascript:alert(1)", "/" + "a" * 2_000]),
+    *_change("startsAt", [*TYPELESS, None, 0, "", "soon", "2030-13-01", "1999-12-31"]),
+    *_change("endsAt", [*TYPELESS, 0, "\0", "2201-01-01", "2000-01-01"]),
+    *_change("holdSeconds", [*BOUNDLESS, *TYPELESS, None, 86_401, "60"]),
+    *_change("maxHoldSeconds", [*BOUNDLESS, *TYPELESS, None, 172_801]),
+    *_change("maxPerBuyer", [*BOUNDLESS, *TYPELESS, 10_001, "1"]),
+    *_change("maxPerOrder", [*BOUNDLESS, *TYPELESS, None, 101]),
+    *_change("addStock", [*BOUNDLESS, *TYPELESS, None, "1", 999_991, 1_000_001]),
+    *_literally("/drops/$drop", {}, "addStock", [*LITERALS, b"9" * 5_000], "PATCH"),
+    *_change("withdrawStock", [*BOUNDLESS, *TYPELESS, None, "1", "ALL", "all ", 50_001]),
+    *_change("totalStock", [5, 11]),
+    *_change("currency", ["EUR", ""]),
+    *_change("status", ["live"]),
 ]
 TWICE = [
     *_with("/reservations", RESERVE, "drop_id", ["$drop", None]),
@@ -227,12 +251,16 @@ BODIES = [
     Attack("POST", path, body, name=f"{path} {name}")
     for name, body in SHAPES.items()
     for path in ("/reservations", "/purchases", "/drops")
+] + [
+    Attack("PATCH", "/drops/$drop", body, name=f"/drops/$drop {name}")
+    for name, body in SHAPES.items()
 ]
 LARGE = [
     Attack("POST", path, body, refusal=TOO_LARGE, name=f"{path} {len(body)} bytes")
     for path in ("/reservations", "/purchase/$hold", "/drops", "/drops/$drop/pause", "/nowhere")
     for body in (b" " * 65_537, b"[" * 1_000_000)
 ]
+LARGE.append(Attack("PATCH", "/drops/$drop", b" " * 65_537, refusal=TOO_LARGE))
 
 
 @_each([*FIELDS, *TWICE])
@@ -280,6 +308,15 @@ PATHS = [
     *(("GET", f"/drops/{id}/stock") for id in (*NO_NUMBERS, "999999")),
     *(("GET", f"/drops/{id}/audit") for id in ("0", "%00", "999999")),
     *(("POST", f"/drops/{id}/{v}") for id in ("0", "999999") for v in ("pause", "resume", "close")),
+    *(("POST", f"/drops/{id}/reconcile{q}") for id in NO_NUMBERS for q in ("", "?dryRun=true")),
+    *(
+        ("GET", f"/drops/{id}/{what}")
+        for id in NO_NUMBERS
+        for what in ("reservations", "purchases")
+    ),
+    ("GET", "/drops/999999/reservations?format=csv"),
+    ("GET", "/buyers/timeline"),
+    ("GET", "/buyers//timeline"),
     *(("POST", f"/reserve/{id}?x") for id in NO_NUMBERS),
     *(("GET", f"/reservations/{id}") for id in NO_UUIDS),
     *(("DELETE", f"/reservations/{id}") for id in NO_UUIDS),
@@ -322,6 +359,11 @@ UNKNOWN = [
         for id in ("", "1", "\0", "$hold\n", "{$hold}", NOBODYS, "$bought", "\u0661" * 36)
     ),
     *(
+        Attack("PATCH", f"/drops/{id}", body, refusal=NOT_FOUND)
+        for id in (*NO_NUMBERS, "999999")
+        for body in ({"name": "Mallory's"}, {"addStock": 1}, {"withdrawStock": "all"})
+    ),
+    *(
         Attack(method, path, {"userId": "mallory"}, refusal=NOT_FOUND, name=path[:60])
         for method, path in PATHS
     ),
@@ -331,6 +373,11 @@ METHODS = {
     "/drops/$drop/stock": "GET",
     "/drops/$drop/audit": "GET",
     "/drops/$drop/pause": "POST",
+    "/drops/$drop": "GET, PATCH",
+    "/drops/$drop/reconcile": "POST",
+    "/drops/$drop/reservations": "GET",
+    "/drops/$drop/purchases": "GET",
+    "/buyers/ann/timeline": "GET",
     "/reservations": "GET, POST",
     "/reservations/$hold": "DELETE, GET",
     "/reserve/$drop": "POST",
@@ -355,6 +402,17 @@ QUERIES = [
     *(f"/drops?status={s}" for s in ("bogus", "live,", "LIVE", "live%00", ",", "live;drop")),
     *(f"/reservations{q}" for q in ("", "?userId=", "?userId=%00", f"?userId={'a' * 129}")),
     *(f"/purchases/mine{q}" for q in ("", "?userId=", "?user_id=a%0Ab", f"?userId={'a' * 129}")),
+    *(
+        f"/drops/$drop/{name}?{bad}"
+        for name in ("reservations", "purchases")
+        for bad in (
+            *("limit=0", "limit=101", "page=0", "pageSize=%D9%A3", "cursor=%00", "cursor=$drop"),
+            *("status=aborted", "status=active;", "status=%00", "userId=", "userId=%1B"),
+            *("userId=a&user_id=a", "format=", "format=CSV", "format=xml", "format=csv%00"),
+        )
+    ),
+    *(f"/buyers/{name}/timeline" for name in ("%00", "%1B", "a" * 129, "%E2%80%AE")),
+    *(f"/buyers/ann/timeline?{bad}" for bad in ("limit=0", "cursor=1", "page=1e1")),
     "/reservations/$hold?userId=",
     "/purchases/$bought?userId=%1B",
 ]
@@ -368,7 +426,7 @@ async def test_what_is_not_there_is_a_404(stage: Stage, attack: Attack) -> None:
 @_each(
     Attack(method, path, refusal=NOT_ALLOWED)
     for path, allow in METHODS.items()
-    for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
     if method not in allow
 )
 async def test_a_wrong_method_is_told_the_right_ones(stage: Stage, attack: Attack) -> None:
@@ -414,6 +472,8 @@ STRANGERS = [
         ("DELETE", "/reservations/$hold", None),
         ("POST", "/drops", DROP),
         ("POST", "/drops/$drop/pause", None),
+        ("PATCH", "/drops/$drop", {"name": "Mallory's"}),
+        ("POST", "/drops/$drop/reconcile", None),
     )
 )
 async def test_a_bad_idempotency_key_is_refused(stage: Stage, attack: Attack) -> None:
@@ -434,6 +494,8 @@ async def test_a_bad_idempotency_key_is_refused(stage: Stage, attack: Attack) ->
         ("GET", "/drops", None),
         ("POST", "/reservations", RESERVE),
         ("POST", "/drops/$drop/pause", None),
+        ("PATCH", "/drops/$drop", {"withdrawStock": "all"}),
+        ("GET", "/drops/$drop/reservations?format=csv", None),
     )
 )
 async def test_an_open_service_answers_no_page_from_elsewhere(stage: Stage, attack: Attack) -> None:
@@ -511,7 +573,12 @@ CREDENTIALS = [
 @_each(
     Attack(method, path, body, (credential,), UNAUTHORIZED)
     for credential in CREDENTIALS
-    for method, path, body in (("GET", "/drops", None), ("POST", "/reservations", RESERVE))
+    for method, path, body in (
+        ("GET", "/drops", None),
+        ("POST", "/reservations", RESERVE),
+        ("PATCH", "/drops/$drop", {"name": "Mallory's"}),
+        ("GET", "/buyers/ann/timeline", None),
+    )
 )
 async def test_a_bad_credential_is_refused_even_where_none_is_needed(
     guarded: Stage, attack: Attack

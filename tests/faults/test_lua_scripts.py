@@ -286,6 +286,45 @@ async def test_only_intents_past_their_deadline_are_stale_and_looking_changes_no
     assert await _dump(client) == before
 
 
+# ── recount ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("off", [-5, -1, 2, 7])
+async def test_recounting_believes_the_intents_and_says_how_far_the_sum_was_off(
+    told: Ground, client: redis.asyncio.Redis, off: int
+) -> None:
+    await admit(told, DROP, [(_rid(1), 3, "ann"), (_rid(2), 1, "a:1:2:b")])
+    await client.hincrby(told.bouncer._key(DROP, "drop"), "open", off)
+
+    assert await told.bouncer.recount(DROP) == off
+    assert await told.bouncer.recount(DROP) == 0
+
+    belief = await _belief(told)
+    assert (belief.intents, belief.open, belief.available) == (2, 4, 16)
+
+
+async def test_recounting_what_is_right_or_unknown_leaves_every_key_as_it_was(
+    told: Ground, client: redis.asyncio.Redis
+) -> None:
+    await admit(told, DROP, [(_rid(1), 3, "ann")])
+    before = await _dump(client)
+
+    assert await told.bouncer.recount(DROP) == 0
+    assert await told.bouncer.recount(DROP + 1) == 0
+
+    assert await _dump(client) == before
+
+
+async def test_recounting_after_the_intents_were_lost_frees_their_units(
+    told: Ground, client: redis.asyncio.Redis
+) -> None:
+    await admit(told, DROP, [(_rid(1), 3, "ann")])
+    await client.delete(told.bouncer._key(DROP, "intents"))
+
+    assert await told.bouncer.recount(DROP) == 3
+    assert (await _belief(told)).available == 20
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_whatever_happens_open_is_the_sum_of_the_intents(told: Ground, seed: int) -> None:
     """200 random steps: admissions, reports in any order and twice, losses, new epochs."""
@@ -293,7 +332,7 @@ async def test_whatever_happens_open_is_the_sum_of_the_intents(told: Ground, see
     epoch, version = told.postgres.epoch, 1
     for step in range(200):
         match dice.choice(
-            ["admit"] * 5 + ["close"] * 4 + ["publish"] * 2 + ["use", "epoch", "lose"]
+            ["admit"] * 5 + ["close"] * 4 + ["publish"] * 2 + ["use", "epoch", "lose", "recount"]
         ):
             case "admit":
                 ids = dice.sample(range(60), dice.randint(1, 8))
@@ -316,6 +355,8 @@ async def test_whatever_happens_open_is_the_sum_of_the_intents(told: Ground, see
             case "epoch":
                 epoch += dice.choice([0, 1])
                 await told.bouncer.tell(_offer(epoch, version, dice.randint(0, 20)))
+            case "recount":
+                assert await told.bouncer.recount(DROP) == 0
             case "lose" if step % 3 == 0:
                 await told.redis.client.flushall()
                 await told.bouncer.tell(_offer(epoch, version, 20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -136,10 +136,59 @@ async def test_without_a_credential_one_may_look_at_what_is_public_and_at_nothin
     for route in table:
         id = str(drop) if "drops" in route.path or route.operation == "reserve" else anns["$hold"]
         path, body = route.path.replace("{id}", id), {"dropId": drop, "userId": "ann"}
-        told = await nobody.is_told(route.method, path, body if route.method == "POST" else None)
+        told = await nobody.is_told(route.method, path, None if route.method == "GET" else body)
 
         wanted = (200, "") if route.operation in PUBLIC else (401, "UNAUTHORIZED")
         assert told == wanted, f"{route.method} {CANONICAL}{route.path}"
+
+
+ADMINS = {
+    *("create_drop", "change_drop", "pause", "resume", "close", "reconcile"),
+    *("list_holds", "list_sales", "timeline"),
+}
+
+
+@pytest.mark.parametrize("who", ["bob", "ann", "a shop"])
+async def test_what_operators_do_nobody_else_may(
+    settings: Settings,
+    buyer: Buyers,
+    server: Callable[..., Awaitable[Caller]],
+    admin: Caller,
+    drop: int,
+    anns: dict[str, str],
+    who: str,
+) -> None:
+    """Not even Ann sees her own timeline: it is written for operators."""
+    async with runtime.worker(settings) as routes:
+        table = [route for route in routes if route.operation in ADMINS]
+    assert {route.operation for route in table} == ADMINS
+    scopes = "sale:read", "sale:write", "identity", "membership", "metrics"
+    caller = await server(*scopes) if who == "a shop" else buyer(who)
+    before = (await admin.asks("GET", f"/drops/{drop}")).json
+
+    for route in table:
+        path = route.path.replace("{id}", "ann" if "buyers" in route.path else str(drop))
+        for query in ("", "?userId=ann", "?format=csv", "?dryRun=true"):
+            body = {"name": "x", "price": 1, "totalStock": 1} if route.method != "GET" else None
+            told = await caller.is_told(route.method, path + query, body)
+            assert told == (403, "FORBIDDEN"), f"{route.method} {path}{query}"
+
+    after = (await admin.asks("GET", f"/drops/{drop}")).json
+    assert {**after, "serverTime": ""} == {**before, "serverTime": ""}
+
+
+async def test_what_operators_do_an_admin_and_a_shop_with_that_scope_may(
+    admin: Caller, server: Callable[..., Awaitable[Caller]], drop: int, anns: dict[str, str]
+) -> None:
+    for caller in (admin, await server("admin")):
+        assert (await caller.asks("PATCH", f"/drops/{drop}", {"name": "New"})).status == 200
+        assert (await caller.asks("POST", f"/drops/{drop}/reconcile")).status == 200
+        holds = (await caller.asks("GET", f"/drops/{drop}/reservations?userId=ann")).json["data"]
+        assert {hold["id"] for hold in holds} == {anns["$hold"], anns["$sold"]}
+        sold = (await caller.asks("GET", f"/drops/{drop}/purchases")).json["data"]
+        assert [purchase["id"] for purchase in sold] == [anns["$bought"]]
+        story = (await caller.asks("GET", "/buyers/ann/timeline")).json["data"]
+        assert {chapter["reservationId"] for chapter in story} == {hold["id"] for hold in holds}
 
 
 async def test_what_is_public_names_no_buyer(
