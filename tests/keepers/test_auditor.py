@@ -17,6 +17,7 @@ from engine.keepers.auditor import Auditor
 from engine.keepers.leader import LEASE_SECONDS
 from engine.runtime import Ground
 from engine.sale.models import Proof
+from engine.sale.prove import prove
 from tests.support.damage import DAMAGES, Damage, do, stage
 from tests.support.keeping import Keeping
 from tests.support.rush import Rush
@@ -89,7 +90,7 @@ async def test_a_keeper_finds_a_damage_by_itself_within_60_s_and_says_so_in_the_
         harmed = time.monotonic()
 
         async def is_paused() -> bool:
-            return (await service.show(drop_id))["pausedReason"] == "audit"
+            return bool((await service.show(drop_id))["pausedReason"] == "audit")
 
         await wait_until(is_paused, "it is found", seconds=60)
         print(f"found and paused {time.monotonic() - harmed:.1f} s after the damage")
@@ -172,7 +173,6 @@ async def test_a_drop_that_cannot_be_counted_does_not_keep_the_others(
     stuck = await shop.open_drop(1)
     drop_id, _ = await stage(shop)
     await do(settings.database_url, DAMAGES[0].harm, drop_id)
-    prove = auditor.prove
 
     async def too_long(postgres: Any, drop: int) -> Proof | None:
         if drop == stuck:
@@ -195,7 +195,6 @@ async def test_of_two_auditors_one_counts_until_its_lease_is_over(
 ) -> None:
     await stage(shop)
     counted: list[int] = []
-    prove = auditor.prove
 
     async def noted(postgres: Any, drop_id: int) -> Proof | None:
         counted.append(drop_id)
@@ -234,7 +233,7 @@ async def test_when_the_leading_keeper_dies_another_one_counts(
         await _end_lease(settings)
 
         async def is_paused() -> bool:
-            return (await shop.show(drop_id))["pausedReason"] == "audit"
+            return bool((await shop.show(drop_id))["pausedReason"] == "audit")
 
         await wait_until(is_paused, "the other one has found it", seconds=5)
     assert await _holder(settings) != dead

@@ -372,11 +372,10 @@ async def test_adding_and_withdrawing_at_the_same_moment_both_happen(shop: Shop)
     """They lock stock and drop in opposite order, which must not become a deadlock."""
     drop_id = await shop.open_drop(100)
 
-    changes = [
-        shop.change(drop_id, **({"addStock": 3} if n % 2 else {"withdrawStock": 2}))
-        for n in range(12)
-    ]
-    replies = await asyncio.gather(*changes)
+    adding = [shop.change(drop_id, addStock=3) for _ in range(6)]
+    taking = [shop.change(drop_id, withdrawStock=2) for _ in range(6)]
+    both = [change for pair in zip(adding, taking, strict=True) for change in pair]
+    replies = await asyncio.gather(*both)
 
     assert {reply.status for reply in replies} == {200}
     stock = await shop.stock(drop_id)

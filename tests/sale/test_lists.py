@@ -155,7 +155,7 @@ async def test_a_walk_by_cursor_and_one_by_page_meet_every_row_once(
     assert len(set(whole)) == 12
 
     walked: list[str] = []
-    cursor = ""
+    cursor: str | None = ""
     while cursor is not None:
         part = (await shop.send("GET", f"{path}?limit={limit}&cursor={cursor}")).json
         assert len(part["data"]) <= limit

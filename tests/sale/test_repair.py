@@ -70,7 +70,9 @@ async def _everything(
     client: redis.asyncio.Redis, settings: Settings
 ) -> tuple[dict[bytes, object], dict[str, str]]:
     """Every key of Redis and every row of Postgres."""
-    keys = {bytes(key): await client.dump(key) async for key in client.scan_iter()}
+    keys: dict[bytes, object] = {
+        bytes(key): await client.dump(key) async for key in client.scan_iter()
+    }
     database = await asyncpg.connect(settings.database_url)
     tables = await database.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     rows = {}
