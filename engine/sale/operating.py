@@ -149,15 +149,18 @@ class OperatorRoutes:
         request = arguments.request(call, caller, "operator", "reconcile")
         if dry_run:
             return Answer(await repair(self._postgres, self._bouncer, drop_id, dry_run=True))
+        meaning = f"reconcile {drop_id}"
+        if known := await idempotency.recall(self._postgres, request, meaning):
+            return known
+        # Repairing twice is repairing once. It has connections of its own, and takes its time: no
+        # transaction waits for it.
+        told = Answer(await repair(self._postgres, self._bouncer, drop_id, dry_run=False))
+        self._forget(drop_id)
 
         async def effect(session: Session) -> Answer:
-            return Answer(await repair(self._postgres, self._bouncer, drop_id, dry_run=False))
+            return told
 
-        async def publish() -> None:
-            self._forget(drop_id)
-
-        meaning = f"reconcile {drop_id}"
-        return await idempotency.once(self._postgres, request, meaning, effect, publish)
+        return await idempotency.once(self._postgres, request, meaning, effect)
 
     # ── lists ────────────────────────────────────────────────────────────────────────────────
 

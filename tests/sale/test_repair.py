@@ -259,6 +259,13 @@ async def test_repairing_twenty_times_at_once_does_each_thing_once(
     assert (await shop.stock(drop_id))["availableStock"] == 10
 
 
+async def test_a_worker_with_a_single_connection_can_repair(settings: Settings) -> None:
+    async with Shop.open(msgspec.structs.replace(settings, pool_size=1)) as shop:
+        drop_id, _ = await stage(shop)
+
+        assert (await _reconcile(shop, drop_id))["clean"] is True
+
+
 async def test_a_repeated_request_gets_the_first_answer_again(
     shop: Shop, client: redis.asyncio.Redis
 ) -> None:
@@ -272,6 +279,9 @@ async def test_a_repeated_request_gets_the_first_answer_again(
     assert again.body == first.body
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
+    other = await shop.open_drop(1)
+    mismatch = await shop.send("POST", f"/drops/{other}/reconcile", None, key)
+    assert (mismatch.status, mismatch.error) == (422, "IDEMPOTENCY_MISMATCH")
 
 
 @pytest.mark.parametrize(
