@@ -144,8 +144,9 @@ async def test_an_operators_pause_stays_the_operators(
     await do(settings.database_url, DAMAGES[0].harm, drop_id)
 
     await Auditor(ground.postgres, ground.bouncer).work()
-    await _reconcile(shop, drop_id)
+    told = await _reconcile(shop, drop_id)
 
+    assert (told["clean"], told["found"]) == (False, [])
     assert (await shop.show(drop_id))["pausedReason"] == "admin"
     assert (await shop.audit(drop_id))["clean"] is False
     await do(settings.database_url, DAMAGES[0].mend, drop_id)
