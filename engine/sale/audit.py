@@ -25,7 +25,7 @@ LARGE = 50_000  # units; above, only the auditor has the time to count
 
 
 class Undersell(msgspec.Struct, frozen=True):
-    """Units that are free and not on offer, and for how long at least."""
+    """Units that are free and not on offer, and since when at most."""
 
     units: int
     seconds: float
@@ -123,7 +123,11 @@ def _undersell(drop: Drop, belief: Belief | None, offer: Offer) -> Undersell:
         return Undersell(0, 0.0)
     under_way = belief.summed - belief.overdue
     units = max(offer.figures.free - max(belief.available, 0) - under_way, 0)
-    since_ms = max(offer.now_ms - offer.changed_ms, belief.oldest_ms) if units else 0
+    if units == 0:
+        return Undersell(0, 0.0)
+    # Stale intents know since when. What else it is can be no older than the figures.
+    stale = units <= belief.overdue
+    since_ms = belief.oldest_ms if stale else max(offer.now_ms - offer.changed_ms, 0)
     return Undersell(units, since_ms / 1000)
 
 

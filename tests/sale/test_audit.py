@@ -71,7 +71,10 @@ async def test_units_on_their_way_are_on_offer_until_their_worker_is_taken_for_d
 
     await _rising(shop, drop_id, 3)
 
+    long_ago = "UPDATE stock SET changed_at = now() - interval '1 hour' WHERE drop_id = $1"
+    await do(settings.database_url, long_ago, drop_id)
     audit = await shop.audit(drop_id)
+    assert 0 < audit["undersell"]["seconds"] < 60, "however long the drop was quiet before"
     assert audit["clean"] is True, "nothing is broken: it only costs sales"
     assert audit["bouncer"]["oldestIntentMs"] > 0
     async with Keeping(settings, reaper_ms=50):
