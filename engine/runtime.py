@@ -17,10 +17,12 @@ from engine.infra.postgres import Postgres
 from engine.infra.redis import Redis
 from engine.infra.routing import Route
 from engine.infra.settings import Settings, require_secrets
+from engine.infra.turns import Turns
 from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
 from engine.sale.bouncer import Bouncer
+from engine.sale.operating import OperatorRoutes
 from engine.sale.routes import SaleRoutes
 
 DRAIN_SECONDS = 6.0  # with the server's own grace less than a supervisor waits
@@ -79,9 +81,12 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
             or hashlib.sha256(base.postgres.identity.encode()).digest()
         )
         door = Door(settings, base.postgres, crew)
-        sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, salt)
+        turns = Turns(settings, crew)
+        sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt)
+        operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
+        health = Health(base.postgres, base.redis)
         try:
-            yield [*sale.routes(), *Health(base.postgres, base.redis).routes()]
+            yield [*sale.routes(), *operating.routes(), *health.routes()]
         finally:
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()

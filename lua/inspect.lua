@@ -7,13 +7,14 @@
   ARGV
     deep : int  1: add up the intents one by one; 0: take the sum for granted
 
-  RETURNS {epoch, version, terms_version, free, open, summed, count, oldest_ms} or nothing if unknown
+  RETURNS {epoch, version, terms_version, free, open, summed, count, oldest_ms, overdue} or nothing if
+          unknown; overdue: units of intents past their deadline
 ]]
 local m = redis.call("HMGET", drop, "epoch", "version", "terms_version", "free", "open")
 if not m[1] then
   return {}
 end
-local summed, count, oldest = 0, 0, 0
+local summed, count, oldest, overdue = 0, 0, 0, 0
 if deep == 1 then
   local time = redis.call("TIME")
   local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -21,6 +22,8 @@ if deep == 1 then
     local quantity, deadline_ms = string.match(intent, "^%d+:(%d+):(%d+):")
     summed, count = summed + quantity, count + 1
     oldest = math.max(oldest, now_ms - deadline_ms)
+    overdue = overdue + (now_ms >= tonumber(deadline_ms) and quantity or 0)
   end
 end
-return { tonumber(m[1]), tonumber(m[2]), tonumber(m[3]) or 0, tonumber(m[4]), tonumber(m[5]), summed, count, oldest }
+return { tonumber(m[1]), tonumber(m[2]), tonumber(m[3]) or 0, tonumber(m[4]), tonumber(m[5]), summed, count, oldest,
+  overdue }

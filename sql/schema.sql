@@ -17,6 +17,45 @@ CREATE TYPE unit_state AS ENUM (
     'withdrawn'
 );
 
+CREATE TABLE drops (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    price_cents bigint NOT NULL,
+    currency text NOT NULL,
+    image_url text,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone,
+    hold_seconds integer NOT NULL,
+    max_hold_seconds integer NOT NULL,
+    max_per_buyer integer,
+    max_per_order integer NOT NULL,
+    total_stock integer NOT NULL,
+    paused_reason text,
+    terms_version bigint DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    prepared_at timestamp with time zone,
+    most_per_buyer integer,
+    CONSTRAINT a_drop_ends_after_it_starts CHECK (((ends_at IS NULL) OR (ends_at >= starts_at))),
+    CONSTRAINT a_drop_has_between_one_and_a_million_units CHECK (((total_stock >= 1) AND (total_stock <= 1000000))),
+    CONSTRAINT a_pause_has_a_known_reason CHECK ((paused_reason = ANY (ARRAY['admin'::text, 'audit'::text]))),
+    CONSTRAINT a_price_is_not_negative CHECK ((price_cents >= 0))
+);
+
+CREATE TABLE stock (
+    drop_id bigint NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    free integer DEFAULT 0 NOT NULL,
+    held integer DEFAULT 0 NOT NULL,
+    sold integer DEFAULT 0 NOT NULL,
+    withdrawn integer DEFAULT 0 NOT NULL,
+    total integer DEFAULT 0 NOT NULL,
+    head bigint DEFAULT 0 NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT every_unit_is_somewhere CHECK (((((free + held) + sold) + withdrawn) = total)),
+    CONSTRAINT no_figure_is_negative CHECK (((free >= 0) AND (held >= 0) AND (sold >= 0) AND (withdrawn >= 0)))
+)
+WITH (fillfactor='10', autovacuum_vacuum_threshold='500', autovacuum_vacuum_scale_factor='0');
+
 CREATE TABLE allowances (
     drop_id bigint NOT NULL,
     buyer text NOT NULL COLLATE "C",
@@ -34,28 +73,6 @@ CREATE TABLE api_keys (
     revoked_at timestamp with time zone
 );
 
-CREATE TABLE drops (
-    id bigint NOT NULL,
-    name text NOT NULL,
-    price_cents bigint NOT NULL,
-    currency text NOT NULL,
-    image_url text,
-    starts_at timestamp with time zone NOT NULL,
-    ends_at timestamp with time zone,
-    hold_seconds integer NOT NULL,
-    max_hold_seconds integer NOT NULL,
-    max_per_buyer integer,
-    max_per_order integer NOT NULL,
-    total_stock integer NOT NULL,
-    paused_reason text,
-    terms_version bigint DEFAULT 1 NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT a_drop_ends_after_it_starts CHECK (((ends_at IS NULL) OR (ends_at >= starts_at))),
-    CONSTRAINT a_drop_has_between_one_and_a_million_units CHECK (((total_stock >= 1) AND (total_stock <= 1000000))),
-    CONSTRAINT a_pause_has_a_known_reason CHECK ((paused_reason = ANY (ARRAY['admin'::text, 'audit'::text]))),
-    CONSTRAINT a_price_is_not_negative CHECK ((price_cents >= 0))
-);
-
 ALTER TABLE drops ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME drops_id_seq
     START WITH 1
@@ -70,8 +87,23 @@ CREATE TABLE engine_state (
     seed uuid DEFAULT gen_random_uuid() NOT NULL,
     epoch bigint DEFAULT 1 NOT NULL,
     timeline text NOT NULL,
+    direct_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     CONSTRAINT there_is_one_engine CHECK (only_row)
 );
+
+CREATE TABLE keepers (
+    id uuid NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    beat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE leases (
+    name text NOT NULL,
+    holder uuid NOT NULL,
+    until timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
 
 CREATE TABLE outbox (
     id bigint NOT NULL,
@@ -90,6 +122,13 @@ ALTER TABLE outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE proofs (
+    drop_id bigint NOT NULL,
+    version bigint NOT NULL,
+    proven_at timestamp with time zone NOT NULL,
+    problems text[] NOT NULL
 );
 
 CREATE TABLE purchases (
@@ -126,6 +165,7 @@ CREATE TABLE reservations (
     state reservation_state NOT NULL,
     buyer text NOT NULL COLLATE "C",
     units integer[] NOT NULL,
+    ended_at timestamp with time zone,
     CONSTRAINT a_hold_has_the_units_it_asked_for CHECK (((state = 'aborted'::reservation_state) OR (cardinality(units) = quantity)))
 )
 WITH (fillfactor='90', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
@@ -135,21 +175,6 @@ CREATE TABLE schema_migrations (
     sha256 text NOT NULL,
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
-
-CREATE TABLE stock (
-    drop_id bigint NOT NULL,
-    version bigint DEFAULT 0 NOT NULL,
-    free integer DEFAULT 0 NOT NULL,
-    held integer DEFAULT 0 NOT NULL,
-    sold integer DEFAULT 0 NOT NULL,
-    withdrawn integer DEFAULT 0 NOT NULL,
-    total integer DEFAULT 0 NOT NULL,
-    head bigint DEFAULT 0 NOT NULL,
-    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT every_unit_is_somewhere CHECK (((((free + held) + sold) + withdrawn) = total)),
-    CONSTRAINT no_figure_is_negative CHECK (((free >= 0) AND (held >= 0) AND (sold >= 0) AND (withdrawn >= 0)))
-)
-WITH (fillfactor='10', autovacuum_vacuum_threshold='500', autovacuum_vacuum_scale_factor='0');
 
 CREATE SEQUENCE unit_positions
     START WITH 281474976710656
@@ -183,8 +208,17 @@ ALTER TABLE ONLY drops
 ALTER TABLE ONLY engine_state
     ADD CONSTRAINT engine_state_pkey PRIMARY KEY (only_row);
 
+ALTER TABLE ONLY keepers
+    ADD CONSTRAINT keepers_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY leases
+    ADD CONSTRAINT leases_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY proofs
+    ADD CONSTRAINT proofs_pkey PRIMARY KEY (drop_id);
 
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_pkey PRIMARY KEY (id);
@@ -218,6 +252,8 @@ CREATE INDEX reservations_by_buyer ON reservations USING btree (buyer, id);
 
 CREATE INDEX reservations_by_deadline ON reservations USING btree (expires_at) WHERE (state = ANY (ARRAY['active'::reservation_state, 'paying'::reservation_state]));
 
+CREATE INDEX reservations_by_drop ON reservations USING btree (drop_id, id);
+
 CREATE UNIQUE INDEX reservations_one_per_request ON reservations USING btree (request_id);
 
 CREATE INDEX units_free_by_position ON units USING btree (drop_id, "position") WHERE (state = 'free'::unit_state);
@@ -227,8 +263,11 @@ CREATE INDEX units_free_by_position ON units USING btree (drop_id, "position") W
 --   bump_epoch
 --   claim_units
 --   claim_units_singly
+--   drop_status
 --   expire_holds
 --   fill_drop
+--   hold_status
 --   purchase_units
 --   release_holds
 --   return_units
+--   withdraw_units

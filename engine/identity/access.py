@@ -73,7 +73,7 @@ def buyer_named(caller: Caller, named: object) -> str | None:
 
     None: nobody was named, and the caller may stand for an object's owner.
     """
-    buyer = _text(named)
+    buyer = as_buyer(named)
     if caller.kind in ("buyer", "admin"):
         if buyer is not None and buyer != caller.subject:
             raise Forbidden("A token acts for its own buyer id only")
@@ -81,7 +81,8 @@ def buyer_named(caller: Caller, named: object) -> str | None:
     return buyer
 
 
-def _text(named: object) -> str | None:
+def as_buyer(named: object) -> str | None:
+    """A buyer's id from what was named, None for None; 400 for what can be none."""
     if named is None:
         return None
     text = str(named)

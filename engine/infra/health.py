@@ -13,6 +13,14 @@ from engine.infra.postgres import Postgres
 from engine.infra.redis import Redis
 from engine.infra.routing import Route
 
+BEAT_SECONDS = 5.0  # without a sign of life, after which a keeper counts as gone
+SAID = {
+    "ok": "All is well.",
+    "no_redis": "Redis is away: Postgres sells alone, and refusals cost more.",
+    "no_keeper": "No keeper runs: what runs out does not come back. Start `velvetrope keep`.",
+    "unhealthy": "Postgres is away: nothing can be sold.",
+}
+
 
 class Health:
     """The three questions operators and balancers ask."""
@@ -29,19 +37,20 @@ class Health:
         ]
 
     async def health(self, call: Call) -> Answer:
-        """200 while Postgres serves (degraded without Redis), else 503."""
-        database, redis = await asyncio.gather(self._database(), self._redis.ping())
-        status = "unhealthy" if not database else "ok" if redis else "degraded"
+        """200 while Postgres serves (degraded without Redis or keepers), else 503."""
+        keepers, redis = await asyncio.gather(self._keepers(), self._redis.ping())
+        database = keepers is not None
+        status = "unhealthy" if not database else "ok" if redis and keepers else "degraded"
+        why = "unhealthy" if not database else "ok" if redis else "no_redis"
+        if status == "degraded" and redis:
+            why = "no_keeper"
         body: dict[str, Any] = {
             "status": status,
             "timestamp": iso(datetime.now(UTC)),
-            "message": {
-                "ok": "All is well.",
-                "degraded": "Redis is away: Postgres decides alone, refusals cost more.",
-                "unhealthy": "Postgres is away: nothing can be sold.",
-            }[status],
+            "message": SAID[why],
             "database": "ok" if database else "away",
             "redis": "ok" if redis else "away",
+            "keepers": "ok" if keepers else "away",
         }
         return Answer(body, 503 if status == "unhealthy" else 200)
 
@@ -51,13 +60,15 @@ class Health:
 
     async def ready(self, call: Call) -> Answer:
         """It can serve."""
-        database = await self._database()
+        database = await self._keepers() is not None
         return Answer({"status": "ok" if database else "unhealthy"}, 200 if database else 503)
 
-    async def _database(self) -> bool:
+    async def _keepers(self) -> int | None:
+        """How many keepers live; None: Postgres does not answer."""
         try:
             async with asyncio.timeout(2):
-                await self._postgres.call(sql.load("engine")["database_identity"])
+                words = {"seconds": BEAT_SECONDS}
+                row = await self._postgres.call(sql.load("engine")["count_keepers"], **words)
         except (Problem, TimeoutError):
-            return False
-        return True
+            return None
+        return int(row["alive"])

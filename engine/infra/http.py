@@ -6,9 +6,11 @@ ASGI; it is the only place that reads a body, writes a header or shows an error.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -95,9 +97,12 @@ class Call:
 
 
 class Answer:
-    """A status, a body (bytes, or anything msgspec encodes) and extra headers."""
+    """A status, a body (bytes, or anything msgspec encodes) and extra headers.
 
-    __slots__ = ("body", "content_type", "headers", "status")
+    `pieces` stand for a body too long for memory: they are made while they are sent.
+    """
+
+    __slots__ = ("body", "content_type", "headers", "pieces", "status")
 
     def __init__(
         self,
@@ -105,8 +110,10 @@ class Answer:
         status: int = 200,
         headers: list[tuple[bytes, bytes]] | None = None,
         content_type: bytes = b"application/json",
+        pieces: AsyncGenerator[bytes, None] | None = None,
     ) -> None:
         self.status = status
+        self.pieces = pieces
         self.body: bytes = (
             b"" if body is None else body if isinstance(body, bytes) else encode(body)
         )
@@ -269,7 +276,46 @@ async def serve(handler: Handler, scope: Scope, receive: Receive, send: Send) ->
         # Never a stack trace to a client; the id in the answer finds it in the log.
         log.exception("http.crashed", request_id=call.request_id, path=scope["path"])
         answer = problem_answer(Problem("Something went wrong on our side."), call.request_id)
-    await _write(answer, call, send)
+    if answer.pieces is not None:
+        await _stream(answer, answer.pieces, call, receive, send)
+    else:
+        await _write(answer, call, send)
+
+
+async def _stream(
+    answer: Answer, pieces: AsyncGenerator[bytes, None], call: Call, receive: Receive, send: Send
+) -> None:
+    """Send piece by piece, no faster than the client reads, and no longer than it is there. What
+    fails on the way cuts the connection, so that a part is never taken for the whole."""
+    start: Message = {
+        "type": "http.response.start",
+        "status": answer.status,
+        "headers": [
+            (b"x-request-id", call.request_id.encode()),
+            (b"content-type", answer.content_type),
+            *answer.headers,
+        ],
+    }
+    await send(start)
+    if call.scope["method"] != "HEAD":
+        leaving = asyncio.create_task(_leaves(receive), name="client-leaves")
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if leaving.done():
+                        return
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except Problem as problem:
+            log.warning("http.cut", request_id=call.request_id, why=problem.code)
+            return
+        finally:
+            leaving.cancel()
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _write(answer: Answer, call: Call, send: Send) -> None:

@@ -2,23 +2,29 @@
 
 redis-py re-sends a timed-out command unless told otherwise; a script that ran and lost its reply
 would run again. Here nothing is retried: every script may be repeated by its caller, who knows.
+Once it failed, one task asks until it answers again; until then nobody else waits for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis.asyncio
 import redis.exceptions
+import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from engine.infra.lua import Script
 
+log = structlog.get_logger()
+
 ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError)
-BREATHER_SECONDS = 0.5
+PROBE_SECONDS = 0.2
+SAY_SECONDS = 30.0  # between two complaints
 
 
 class Away(Exception):
@@ -40,12 +46,13 @@ class Redis:
         )
         self.client = redis.asyncio.Redis(connection_pool=self._pool)
         self._execute: Callable[..., Awaitable[Any]] = self.client.execute_command
-        self._away_until = 0.0
+        self._probing: asyncio.Task[None] | None = None
+        self._said = float("-inf")
 
     @property
     def away(self) -> bool:
-        """Whether it failed a moment ago; asking again at once would only cost time-outs."""
-        return time.monotonic() < self._away_until
+        """Whether it failed and has not answered since; to ask it would only cost time-outs."""
+        return self._probing is not None
 
     async def run(self, script: Script, keys: dict[str, str], **arguments: Any) -> Any:
         """Run a script with exactly its declared words. Raises `Away`."""
@@ -58,17 +65,40 @@ class Redis:
             except redis.exceptions.NoScriptError:
                 return await self._execute("EVAL", script.source, *bound)
         except ERRORS as error:
-            self._away_until = time.monotonic() + BREATHER_SECONDS
+            self._lose(error)
             raise Away(str(error)) from error
+
+    def _lose(self, error: BaseException) -> None:
+        if self._probing is not None:
+            return
+        if time.monotonic() > self._said + SAY_SECONDS:
+            self._said = time.monotonic()
+            log.warning("redis.away", why=f"{type(error).__name__}: {error}")
+        self._probing = asyncio.create_task(self._probe(), name="redis-probe")
+
+    async def _probe(self) -> None:
+        lost = time.monotonic()
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            # What lies idle in the pool was connected to a server that may be gone.
+            await self._pool.disconnect(inuse_connections=False)
+            if await self.ping():
+                break
+        self._probing = None
+        if self._said >= lost - 1:
+            log.info("redis.back", seconds=round(time.monotonic() - lost, 1))
 
     async def touch(self, keys: list[bytes]) -> None:
         """Look at keys, one by one: whoever is past its time expires now. Raises `Away`."""
+        if self.away:
+            raise Away
         try:
             async with self.client.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.exists(key)
                 await pipe.execute()
         except ERRORS as error:
+            self._lose(error)
             raise Away(str(error)) from error
 
     async def ping(self) -> bool:
@@ -80,5 +110,8 @@ class Redis:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
         await self.client.aclose()
         await self._pool.disconnect()

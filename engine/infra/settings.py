@@ -75,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     intent_ttl_ms: Annotated[
         Length, why("age at which an intent's worker is taken for dead", "ms")
     ] = 5_000
+    auditor_ms: Annotated[
+        Length, why("rest between two recounts of all warm drops; 0: never", "ms")
+    ] = 10_000
     retention_hours: Annotated[
         int, why("how long finished requests are remembered; never under 24", "hours")
     ] = 72

@@ -6,12 +6,13 @@ Events are lost while nobody listens, so every (re)subscription is followed by a
 from __future__ import annotations
 
 import asyncio
+import time
 
 import redis.asyncio
 import structlog
 
 from engine.infra.redis import ERRORS
-from engine.keepers.keeper import Keeper
+from engine.keepers.keeper import SAY_SECONDS, Keeper
 from engine.sale.bouncer import ABI
 
 log = structlog.get_logger()
@@ -26,6 +27,7 @@ class Bell:
         self._url = url
         self._sweeper = sweeper
         self.rung = 0
+        self._said = float("-inf")
 
     async def listen(self) -> None:
         """Listen for ever; reconnect after any error."""
@@ -33,7 +35,9 @@ class Bell:
             try:
                 await self._listen_once()
             except ERRORS as error:
-                log.warning("bell.lost", why=type(error).__name__)
+                if time.monotonic() > self._said + SAY_SECONDS:
+                    self._said = time.monotonic()
+                    log.warning("bell.lost", why=type(error).__name__)
                 await asyncio.sleep(0.5)
 
     async def _listen_once(self) -> None:

@@ -5,20 +5,26 @@ ringer      touches bells that should have rung, so that they are heard now
 reaper      closes the intents of dead workers
 reconciler  tells the bouncer what Postgres says
 filler      puts the units of large drops on the shelf
+auditor     recounts the rows of warm drops; pauses what does not add up (one process does)
+beater      writes down that this process lives
 pruner      forgets what is past its retention
 """
 
 from __future__ import annotations
 
+from engine.infra import sql
+from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
+from engine.keepers.auditor import Auditor
 from engine.keepers.keeper import Keeper, Work
 from engine.record import store as record
-from engine.sale import drops, expire, reconcile, store
+from engine.sale import drops, expire, reconcile, shelf, store
 from engine.sale.bouncer import Bouncer
 
 NEVER_SECONDS = 3_600.0
 PRUNE_BATCH = 5_000
+BEAT_SECONDS = 1.0
 
 
 def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Keeper]:
@@ -32,7 +38,11 @@ def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Kee
         ),
         Keeper("filler", filling(postgres, bouncer), 0.5),
         Keeper("pruner", pruning(settings, postgres), 60.0),
+        Keeper("beater", beating(postgres), BEAT_SECONDS),
     ]
+    if settings.auditor_ms > 0:
+        auditor = Auditor(postgres, bouncer)
+        keepers.append(Keeper("auditor", auditor.work, settings.auditor_ms / 1000))
     if settings.bell == "on":
         keepers.append(Keeper("ringer", ringing(postgres, bouncer), 0.1))
     if settings.reaper_ms > 0:
@@ -62,7 +72,7 @@ def ringing(postgres: Postgres, bouncer: Bouncer) -> Work:
     """Touch due bells of every warm drop."""
 
     async def work() -> None:
-        held = [o.drop_id for o in await store.offers(postgres) if o.figures.held]
+        held = [o.drop_id for o in await shelf.offers(postgres) if o.figures.held]
         await reconcile.in_slices(held, bouncer.ring_due)
 
     return work
@@ -91,7 +101,7 @@ def filling(postgres: Postgres, bouncer: Bouncer) -> Work:
     """Fill; at once again while units are missing."""
 
     async def work() -> float | None:
-        unfilled = await store.unfilled_drops(postgres)
+        unfilled = await shelf.unfilled_drops(postgres)
         if not unfilled:
             return None
         missing = await drops.fill(postgres)
@@ -108,5 +118,15 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
         gone = await store.prune(postgres, settings.retention_hours, PRUNE_BATCH)
         gone += await record.prune(postgres, settings.retention_hours, PRUNE_BATCH)
         return 0.1 if gone >= PRUNE_BATCH else None
+
+    return work
+
+
+def beating(postgres: Postgres) -> Work:
+    """Say that we live, for /health."""
+    keeper = new_id()
+
+    async def work() -> None:
+        await postgres.call(sql.load("engine")["beat"], keeper=keeper)
 
     return work

@@ -21,7 +21,7 @@ from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.settings import Settings
 from engine.ops import terminal
 from engine.runtime import Ground, ground
-from engine.sale import bodies, drops, reconcile, shelf, views
+from engine.sale import bodies, drops, reconcile, shelf, store, views
 from engine.sale.models import Drop, Hold, Release
 from engine.sale.release import check, publish_returned
 
@@ -108,8 +108,8 @@ async def release(given: Settings, reservation: str) -> Hold:
     wish = Release(str(found), None)
     async with ground(given) as base:
         async with base.postgres.transaction() as session:
-            hold = await shelf.store.find_reservation(session, wish.reservation_id)
-            returned = await shelf.store.release_holds(session, [wish])
+            hold = await store.find_reservation(session, wish.reservation_id)
+            returned = await store.release_holds(session, [wish])
         if not returned:
             check(wish, hold)
         await publish_returned(base.bouncer, returned)

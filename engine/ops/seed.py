@@ -9,7 +9,7 @@ from engine.infra.postgres import Postgres, Session
 from engine.infra.settings import Settings
 from engine.ops.catalogue import BUYERS, CATALOGUE, DemoDrop
 from engine.runtime import ground
-from engine.sale import drops, reconcile, store
+from engine.sale import drops, reconcile, shelf, store
 from engine.sale.models import Claim, Confirm, NewDrop
 
 MINUTE = 60
@@ -18,7 +18,7 @@ MINUTE = 60
 async def seed(settings: Settings) -> str:
     """Create what is missing of the demo, arm the next start, and tell the bouncer; what it did."""
     async with ground(settings) as base:
-        known = await store.drops_pictured(base.postgres, [_picture(demo) for demo in CATALOGUE])
+        known = await shelf.drops_pictured(base.postgres, [_picture(demo) for demo in CATALOGUE])
         if not known:
             made = [await _create(base.postgres, demo) for demo in reversed(CATALOGUE)]
             await _past_purchases(base.postgres, list(reversed(made)))
@@ -64,7 +64,7 @@ async def _rearm(postgres: Postgres, known: list[tuple[int, str, bool]]) -> list
         if touched:
             armed.append(await _create(postgres, demo))
         else:
-            await store.move_start(postgres, id, MINUTE)
+            await shelf.move_start(postgres, id, MINUTE)
             armed.append(id)
     return armed
 

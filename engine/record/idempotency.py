@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
-from engine.infra.errors import IdempotencyMismatch, InProgress, OutcomeUnknown
+from engine.infra.errors import Fault, IdempotencyMismatch, InProgress, OutcomeUnknown
 from engine.infra.http import Answer
 from engine.infra.ids import Request
 from engine.infra.postgres import Postgres, Session, Undone, Unreachable
@@ -27,12 +28,27 @@ async def once(
     request: Request,
     meaning: str,
     effect: Callable[[Session], Awaitable[Answer]],
+    publish: Callable[[], Awaitable[object]] | None = None,
 ) -> Answer:
     """Run an effect unless this request was done before; then answer as then.
 
     `meaning` is the request in canonical words: the same key with another meaning is refused. The
     effect may be run more than once, each time in a transaction that is undone but for the last.
+    `publish` follows the commit; if it fails a keeper does it, for what is done is done.
     """
+    answer = await _insist(postgres, request, meaning, effect)
+    if publish is not None:
+        with suppress(Fault):
+            await publish()
+    return answer
+
+
+async def _insist(
+    postgres: Postgres,
+    request: Request,
+    meaning: str,
+    effect: Callable[[Session], Awaitable[Answer]],
+) -> Answer:
     fingerprint = hashlib.blake2b(meaning.encode(), digest_size=16).digest()
     until = time.monotonic() + COPY_WAIT_SECONDS
     while True:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import UNSET
 
-from engine.identity.access import buyer_named
+from engine.identity.access import as_buyer, buyer_named
 from engine.identity.models import Caller
 from engine.infra.errors import NotFound
 from engine.infra.http import Call, Page, either, invalid
 from engine.infra.ids import Request, parse_id, request_identity, trace_id
-from engine.sale import views
+from engine.sale import bodies
 from engine.sale.errors import NotYourReservation
 
+HOLD_STATUSES = ("active", "paying", "purchased", "expired", "released")
+PURCHASE_STATUSES = ("purchased", "refunded")
 STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
 
 
@@ -59,7 +63,7 @@ def drop_number(text: str) -> int | None:
     """A drop id from text, or None: a malformed id names nothing."""
     if not text.isascii() or not text.isdigit() or len(text) > 13:
         return None
-    return int(text) if 1 <= int(text) <= views.DROP_ID_MAX else None
+    return int(text) if 1 <= int(text) <= bodies.DROP_ID_MAX else None
 
 
 def drop_in_path(call: Call) -> int:
@@ -70,14 +74,14 @@ def drop_in_path(call: Call) -> int:
     return drop_id
 
 
-def drop_id(call: Call, body: views.ReserveBody) -> int:
+def drop_id(call: Call, body: bodies.ReserveBody) -> int:
     """The drop of a reservation: from the path, or from the body under either name."""
     if "id" in call.params:
         return drop_in_path(call)
     given = either("dropId", body.drop_id, body.drop_id_snake)
     if given is None:
         raise invalid("dropId", "required")
-    if type(given) is int and 1 <= given <= views.DROP_ID_MAX:
+    if type(given) is int and 1 <= given <= bodies.DROP_ID_MAX:
         return given
     drop_id = drop_number(str(given))
     if drop_id is None:
@@ -93,7 +97,7 @@ def id_in_path(call: Call, thing: str) -> str:
     return str(found)
 
 
-def reservation_id(call: Call, body: views.ConfirmBody) -> str:
+def reservation_id(call: Call, body: bodies.ConfirmBody) -> str:
     """The reservation of a purchase: from the path, or from the body under either name."""
     if "id" in call.params:
         return id_in_path(call, "reservation")
@@ -117,11 +121,52 @@ def before(page: Page) -> str | None:
 
 
 def statuses(call: Call) -> list[str] | None:
-    """The statuses a list is filtered by; 400 for one that is none."""
+    """The statuses a list of drops is filtered by; 400 for one that is none."""
+    return _some_of(call, STATUSES)
+
+
+def hold_statuses(call: Call) -> list[str] | None:
+    """The same of holds."""
+    return _some_of(call, HOLD_STATUSES)
+
+
+def purchase_statuses(call: Call) -> list[str] | None:
+    """The same of purchases."""
+    return _some_of(call, PURCHASE_STATUSES)
+
+
+def _some_of(call: Call, possible: Sequence[str]) -> list[str] | None:
     given = call.query.get("status")
     if not given:
         return None
     statuses = given.split(",")
-    if unknown := [status for status in statuses if status not in STATUSES]:
-        raise invalid("status", f"{unknown[0]!r} is none of {', '.join(STATUSES)}")
+    if unknown := [status for status in statuses if status not in possible]:
+        raise invalid("status", f"{unknown[0]!r} is none of {', '.join(possible)}")
     return statuses
+
+
+def buyer_filter(call: Call) -> str | None:
+    """The buyer an operator's list is about, if one is named."""
+    return as_buyer(named_in_query(call))
+
+
+def buyer_in_path(call: Call) -> str:
+    """The buyer in the path."""
+    return must_be_named(as_buyer(call.params["id"]))
+
+
+def wants_csv(call: Call) -> bool:
+    """Whether a list is wanted as CSV; 400 for a form there is not."""
+    given = call.query.get("format", "json")
+    if given not in ("json", "csv"):
+        raise invalid("format", "want json or csv")
+    return given == "csv"
+
+
+def flag(call: Call, *names: str) -> bool:
+    """A switch in the query, under any of its names; 400 for what is neither true nor false."""
+    query = call.query
+    given = str(either(names[0], *(query.get(name, UNSET) for name in names)) or "false").lower()
+    if given not in ("true", "false", "1", "0"):
+        raise invalid(names[0], "want true or false")
+    return given in ("true", "1")

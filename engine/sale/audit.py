@@ -1,33 +1,45 @@
-"""Audit: count everything again and say whether it adds up.
+"""Audit: does a drop add up? Live figures of Postgres and the bouncer beside the last full recount.
 
-Postgres is counted in one snapshot; the bouncer beside it. `clean` means that no invariant is
-broken; drift of the bouncer is shown, and is not a broken invariant while requests are under way.
+`clean` means that no invariant is broken. Drift of the bouncer is shown, and is not a broken
+invariant while requests are under way. Undersell is what it costs: units that are free and that
+nobody can get.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import msgspec
 
 from engine.infra.http import iso
 from engine.infra.postgres import Postgres
 from engine.infra.redis import Away
-from engine.sale import store
+from engine.sale import shelf
 from engine.sale.bouncer import Belief, Bouncer
+from engine.sale.models import Drop, Offer, Proof
+from engine.sale.prove import prove
 
 REMEMBERED_MAX = 1_000  # drops
+LARGE = 50_000  # units; above, only the auditor has the time to count
+
+
+class Undersell(msgspec.Struct, frozen=True):
+    """Units that are free and not on offer, and for how long at least."""
+
+    units: int
+    seconds: float
 
 
 class Audit(msgspec.Struct, frozen=True, rename="camel"):
-    """What was counted. `problems` empty: every invariant holds."""
+    """What was found. `problems` empty: every invariant holds."""
 
     drop_id: int
+    status: str
+    paused_reason: str | None
     clean: bool
     problems: list[str]
-    proven_at: str  # when the rows were last counted
+    proven_at: str | None  # when every row was last counted; None: not yet
     epoch: int
     version: int
     total_stock: int
@@ -38,6 +50,7 @@ class Audit(msgspec.Struct, frozen=True, rename="camel"):
     overdue_seconds: float  # how long the oldest hold is past its deadline
     bouncer: dict[str, int] | None  # None: it is away, or knows nothing of this drop
     drift: int | None  # bouncer's available − (free − open intents); 0 when all agree
+    undersell: Undersell
 
 
 class Auditing:
@@ -48,85 +61,70 @@ class Auditing:
         self._postgres, self._bouncer = postgres, bouncer
         self._recount_seconds = recount_seconds
         self._counting = asyncio.Lock()
-        self._counted: dict[int, tuple[float, dict[str, Any]]] = {}
+        self._counted: dict[int, tuple[float, Proof]] = {}
 
     async def audit(self, drop_id: int) -> Audit | None:
         """Does one drop add up? None if there is none."""
-        rows = await self._count(drop_id)
-        if rows is None:
+        found = await shelf.list_drops(self._postgres, ids=[drop_id])
+        if not found:
             return None
+        proof = await self._proof(found[0])
         try:
             belief = await self._bouncer.inspect(drop_id, deep=True)
         except Away:
             belief = None
-        figures = (await store.offers(self._postgres, [drop_id]))[0].figures
-        problems = _problems(rows)
-        return Audit(
-            drop_id,
-            not problems,
-            problems,
-            iso(rows["counted_at"]),
-            figures.epoch,
-            figures.version,
-            rows["total_stock"],
-            figures.free,
-            figures.held,
-            figures.sold,
-            figures.withdrawn,
-            round(max(rows["overdue_seconds"], 0.0), 3),
-            _believed(belief),
-            None if belief is None else belief.available - (figures.free - belief.summed),
-        )
+        # Figures after the belief: then the belief can only be the older one.
+        offer = (await shelf.offers(self._postgres, [drop_id]))[0]
+        return _audit(found[0], proof, belief, offer)
 
-    async def _count(self, drop_id: int) -> dict[str, Any] | None:
+    async def _proof(self, drop: Drop) -> Proof | None:
+        if drop.total_stock > LARGE:
+            return await shelf.find_proof(self._postgres, drop.id)
         async with self._counting:
-            known = self._counted.get(drop_id)
+            known = self._counted.get(drop.id)
             if known is not None and time.monotonic() < known[0]:
                 return known[1]
-            async with self._postgres.transaction(isolation="repeatable_read") as session:
-                rows = await store.count_units(session, drop_id)
-            if rows is not None:
+            proof = await prove(self._postgres, drop.id)
+            if proof is not None:
                 if len(self._counted) >= REMEMBERED_MAX:
                     self._counted.clear()
-                self._counted[drop_id] = time.monotonic() + self._recount_seconds, rows
-            return rows
+                self._counted[drop.id] = time.monotonic() + self._recount_seconds, proof
+            return proof
 
 
-def _problems(rows: dict[str, Any]) -> list[str]:
-    """Broken invariants, in words."""
-    checks = [
-        (rows["free"] == rows["free_rows"], "INV-2: free units and the stock row differ"),
-        (rows["held"] == rows["held_rows"], "INV-2: held units and the stock row differ"),
-        (rows["sold"] == rows["sold_rows"], "INV-2: sold units and the stock row differ"),
-        (
-            rows["withdrawn"] == rows["withdrawn_rows"],
-            "INV-2: withdrawn units and the stock row differ",
-        ),
-        (rows["held"] == rows["live_units"], "INV-5: held units and live holds differ"),
-        (rows["sold"] == rows["bought_units"], "INV-1: sold units and purchases differ"),
-        (
-            rows["used_units"] == rows["held"] + rows["sold"],
-            "INV-8: allowances and owned units differ",
-        ),
-        (rows["over_limit"] == 0, "INV-8: a buyer owns more than the limit"),
-        (rows["strays"] == 0, "INV-1: units and holds disagree about who owns whom"),
-    ]
-    return [f"{words} ({_shown(rows)})" for holds, words in checks if not holds]
-
-
-def _shown(rows: dict[str, Any]) -> str:
-    names = (
-        "free",
-        "held",
-        "sold",
-        "withdrawn",
-        "total",
-        "live_units",
-        "bought_units",
-        "used_units",
-        "strays",
+def _audit(drop: Drop, proof: Proof | None, belief: Belief | None, offer: Offer) -> Audit:
+    problems = [] if proof is None else proof.problems
+    figures = offer.figures
+    return Audit(
+        drop.id,
+        drop.status,
+        drop.paused_reason,
+        not problems,
+        problems,
+        None if proof is None else iso(proof.proven_at),
+        figures.epoch,
+        figures.version,
+        drop.total_stock,
+        figures.free,
+        figures.held,
+        figures.sold,
+        figures.withdrawn,
+        0.0 if proof is None else proof.overdue_seconds,
+        _believed(belief),
+        None if belief is None else belief.available - (figures.free - belief.summed),
+        _undersell(drop, belief, offer),
     )
-    return ", ".join(f"{name}={rows[name]}" for name in names)
+
+
+def _undersell(drop: Drop, belief: Belief | None, offer: Offer) -> Undersell:
+    """Free units that nobody can get. Those on their way to Postgres are on offer; those of an
+    intent past its deadline wait for the reaper. Without a bouncer Postgres offers all."""
+    if belief is None or drop.status != "live":
+        return Undersell(0, 0.0)
+    under_way = belief.summed - belief.overdue
+    units = max(offer.figures.free - max(belief.available, 0) - under_way, 0)
+    since_ms = max(offer.now_ms - offer.changed_ms, belief.oldest_ms) if units else 0
+    return Undersell(units, since_ms / 1000)
 
 
 def _believed(belief: Belief | None) -> dict[str, int] | None:

@@ -28,7 +28,8 @@ LIFE_SECONDS = 7 * 86_400
 ATTEMPTS_PER_EPOCH = 1 << 20  # epochs are seconds, and Lua counts exactly to 2^53 only
 
 _admit, _settle = lua.load("admit"), lua.load("settle")
-_stale, _ring, _inspect = lua.load("stale_intents"), lua.load("ring_due"), lua.load("inspect")
+_stale, _ring = lua.load("stale_intents"), lua.load("ring_due")
+_inspect, _recount = lua.load("inspect"), lua.load("recount")
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -61,6 +62,7 @@ class Belief(msgspec.Struct, frozen=True):
     summed: int
     intents: int
     oldest_ms: int  # how far the oldest intent is past its deadline; 0: none is
+    overdue: int  # units of intents past their deadline: their worker is taken for dead
 
     @property
     def available(self) -> int:
@@ -176,3 +178,8 @@ class Bouncer:
             _inspect, self._keys(drop_id, "drop", "intents"), deep=int(deep)
         )
         return Belief(*found) if found else None
+
+    async def recount(self, drop_id: int) -> int:
+        """Believe the sum of the open intents; units that were counted too many. Raises `Away`."""
+        keys = self._keys(drop_id, "drop", "intents")
+        return int((await self._redis.run(_recount, keys, life_s=LIFE_SECONDS))[0])

@@ -24,8 +24,8 @@ class SoldOut(Refusal):
     status = 409
     retry_after_seconds: int | None = 1
 
-    def __init__(self, *, final: bool, **details: Any) -> None:
-        super().__init__(**details)
+    def __init__(self, message: str = "", *, final: bool, **details: Any) -> None:
+        super().__init__(message, **details)
         # Final only when Postgres said that every unit is sold or withdrawn: holds may return.
         self.retryable = not final
         if final:

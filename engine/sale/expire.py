@@ -30,10 +30,15 @@ async def expire_due(postgres: Postgres, bouncer: Bouncer) -> int:
         ended = 0
         for drop_id in await store.due_drops(postgres):
             try:
-                ended += await _expire(postgres, bouncer, drop_id)
+                ended += await expire_drop(postgres, bouncer, drop_id)
             except Undone as undone:
                 log.warning("expire.stuck", drop_id=drop_id, sqlstate=undone.sqlstate)
         return ended
+
+
+async def expire_drop(postgres: Postgres, bouncer: Bouncer, drop_id: int) -> int:
+    """Free what is due of one drop; how many holds ended."""
+    return await _expire(postgres, bouncer, drop_id)
 
 
 async def _expire(postgres: Postgres, bouncer: Bouncer, drop_id: int | None) -> int:

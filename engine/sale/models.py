@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 Status = Literal["active", "paying", "purchased", "expired", "released", "refunded"]
 DropStatus = Literal["preparing", "upcoming", "live", "sold_out", "ended", "paused"]
 
+STOCK_MAX = 1_000_000  # units of a drop
 UNIT_ID_SHIFT = 20  # a unit's id is drop id · 2^20 + number, so it names its drop
 
 
@@ -47,6 +49,8 @@ class Offer(msgspec.Struct, frozen=True):
     shut: str  # preparing, a reason of a pause, or nothing
     max_per_buyer: int  # 0: no limit
     max_per_order: int
+    now_ms: int  # Postgres's clock when this was read
+    changed_ms: int  # and when the figures last changed
 
 
 class Reserve(msgspec.Struct, frozen=True):
@@ -110,6 +114,17 @@ class Purchase(msgspec.Struct, frozen=True):
     reference: str | None
 
 
+class Life(msgspec.Struct, frozen=True):
+    """A hold with its moments and what became of it, for operators."""
+
+    hold: Hold
+    drop_name: str
+    created_at: datetime
+    ended_at: datetime | None  # None: live, or past its deadline and not swept
+    purchase_id: str | None
+    reference: str | None
+
+
 class Release(msgspec.Struct, frozen=True):
     """A wish to give a hold back. `buyer` None stands for its owner."""
 
@@ -169,6 +184,46 @@ class NewDrop(msgspec.Struct, frozen=True):
     total_stock: int
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """All that an operator may change of a drop. New holds go by them; old ones keep theirs."""
+
+    name: str
+    price_cents: int
+    image_url: str | None
+    starts_at: datetime
+    ends_at: datetime | None
+    hold_seconds: int
+    max_hold_seconds: int
+    max_per_buyer: int | None
+    max_per_order: int
+    total_stock: int
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A wish to change a drop: what is not named stays. `ends_at` None ends never, `max_per_buyer`
+    None limits nobody."""
+
+    name: str | UnsetType = UNSET
+    price_cents: int | UnsetType = UNSET
+    image_url: str | None | UnsetType = UNSET
+    starts_at: datetime | UnsetType = UNSET
+    ends_at: datetime | None | UnsetType = UNSET
+    hold_seconds: int | UnsetType = UNSET
+    max_hold_seconds: int | UnsetType = UNSET
+    max_per_buyer: int | None | UnsetType = UNSET
+    max_per_order: int | UnsetType = UNSET
+    add_stock: int = 0
+    withdraw_stock: int | Literal["all"] = 0
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The new terms by name."""
+        told = {
+            name: getattr(self, name) for name in Terms.__struct_fields__ if hasattr(self, name)
+        }
+        return {name: value for name, value in told.items() if value is not UNSET}
+
+
 class Claim(msgspec.Struct, frozen=True):
     """One request of a batch: the wish, its attempt, and the id its hold will have."""
 
@@ -200,6 +255,15 @@ class Allowance(msgspec.Struct, frozen=True):
     limit: int | None
     reservation_id: str | None
     overdue: bool  # some of it ran out and waits for the sweeper
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """A full recount of a drop's rows. No problems: it adds up."""
+
+    version: int
+    proven_at: datetime
+    problems: list[str]
+    overdue_seconds: float = 0.0  # how long the oldest live hold is past its deadline
 
 
 class Stock(msgspec.Struct, frozen=True):

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 
 from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres
-from engine.sale import store
-from engine.sale.bouncer import Bouncer, Intent
-from engine.sale.models import Claim
+from engine.sale import shelf, store
+from engine.sale.bouncer import Belief, Bouncer, Intent
+from engine.sale.models import Claim, Offer
 
 log = structlog.get_logger()
 
@@ -31,29 +31,45 @@ async def reconcile(postgres: Postgres, bouncer: Bouncer) -> int:
     told = 0
     # Beliefs first, truth second: then a belief can only be older than the truth, unless
     # Postgres itself has lost history.
-    warm = [offer.drop_id for offer in await store.offers(postgres)]
+    warm = [offer.drop_id for offer in await shelf.offers(postgres)]
     beliefs = dict(zip(warm, await in_slices(warm, bouncer.inspect), strict=True))
-    for offer in await store.offers(postgres, warm):
-        belief = beliefs[offer.drop_id]
-        seen = (belief.epoch, belief.version) if belief is not None else (0, -1)
-        truth = (offer.figures.epoch, offer.figures.version)
-        # The same version with another figure is another history too: one that caught up.
-        forked = belief is not None and seen == truth and belief.free != offer.figures.free
-        if seen > truth or forked:
-            log.error("reconcile.history_lost", drop_id=offer.drop_id, seen=seen, truth=truth)
-            await postgres.refresh_epoch(seen=seen[0])
-            told += await tell(postgres, bouncer, [offer.drop_id])
-        elif seen < truth or belief is None or belief.terms_version < offer.terms_version:
-            told += await bouncer.tell(offer)
-        elif belief.open:  # units counted as on their way, of which the intents may be lost
-            await bouncer.tell(offer)
+    for offer in await shelf.offers(postgres, warm):
+        told += await agree(postgres, bouncer, offer, beliefs[offer.drop_id])
     return told
+
+
+async def agree(postgres: Postgres, bouncer: Bouncer, offer: Offer, belief: Belief | None) -> int:
+    """Tell the bouncer of one drop if that is news to it; how many were told."""
+    match news(offer, belief):
+        case "lost":
+            seen, drop_id = belief.epoch if belief is not None else 0, offer.drop_id
+            log.error("reconcile.history_lost", drop_id=drop_id, seen=seen)
+            await postgres.refresh_epoch(seen=seen)
+            return await tell(postgres, bouncer, [drop_id])
+        case "newer":
+            return int(await bouncer.tell(offer))
+    if belief is not None and belief.open:
+        # Units counted as on their way, of which the intents may be lost.
+        await bouncer.tell(offer)
+    return 0
+
+
+def news(offer: Offer, belief: Belief | None) -> Literal["lost", "newer", "known"]:
+    """What Postgres's words are to the bouncer. Lost: it knows more than Postgres, or another truth
+    of the same version, so Postgres was set back, or caught up on another history."""
+    if belief is None:
+        return "newer"
+    seen = (belief.epoch, belief.version)
+    truth = (offer.figures.epoch, offer.figures.version)
+    if seen > truth or (seen == truth and belief.free != offer.figures.free):
+        return "lost"
+    return "newer" if seen < truth or belief.terms_version < offer.terms_version else "known"
 
 
 async def tell(postgres: Postgres, bouncer: Bouncer, drop_ids: list[int]) -> int:
     """Tell the bouncer of these drops now; how many were told."""
     told = 0
-    for offer in await store.offers(postgres, drop_ids):
+    for offer in await shelf.offers(postgres, drop_ids):
         told += await bouncer.tell(offer)
     return told
 
@@ -65,11 +81,11 @@ async def reap(postgres: Postgres, bouncer: Bouncer) -> int:
     claim is then blocked and tries again.
     """
     closed = 0
-    warm = [offer.drop_id for offer in await store.offers(postgres)]
+    warm = [offer.drop_id for offer in await shelf.offers(postgres)]
     found = await in_slices(warm, lambda drop_id: bouncer.stale_intents(drop_id, REAP_BATCH))
     for drop_id, intents in zip(warm, found, strict=True):
         if intents:
-            closed += await _close(postgres, bouncer, drop_id, intents)
+            closed += await close_intents(postgres, bouncer, drop_id, intents)
     return closed
 
 
@@ -81,7 +97,10 @@ async def in_slices(drop_ids: list[int], look: Callable[[int], Awaitable[T]]) ->
     return seen
 
 
-async def _close(postgres: Postgres, bouncer: Bouncer, drop_id: int, intents: list[Intent]) -> int:
+async def close_intents(
+    postgres: Postgres, bouncer: Bouncer, drop_id: int, intents: list[Intent]
+) -> int:
+    """Make the outcome of these intents definite and close them; how many."""
     intents = sorted(intents[:REAP_BATCH], key=lambda intent: intent.request_id)
     claims = [Claim(i.request_id, i.attempt, new_id(), i.buyer, i.quantity) for i in intents]
     words, figures = await store.abort_requests(postgres, drop_id, claims)

@@ -15,7 +15,7 @@ from engine.infra.combiner import Combiner, Seat
 from engine.infra.errors import IdempotencyMismatch, OutcomeUnknown, Problem
 from engine.infra.http import invalid
 from engine.infra.ids import new_id
-from engine.infra.postgres import Postgres, Undone, Unknown, Unreachable
+from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
 from engine.sale import store
 from engine.sale.bouncer import Admission, Bouncer
 from engine.sale.errors import Ended, LimitReached, NotOpen, NotStarted, Paused, Preparing, SoldOut
@@ -49,16 +49,15 @@ class Refusing:
         looked_up: bool = False,
     ) -> None:
         """Say no, after looking up what must be. `looked_up`: Postgres said it itself."""
+        # Postgres waits for a copy under way before it speaks of stock, not of a closed window.
         asked = [
             seat
             for seat, word in refused
-            if word == "repeated" or (seat.wish.keyed and not looked_up)
+            if word == "repeated" or (seat.wish.keyed and (word in SHUT or not looked_up))
         ]
         suspects = {seat.wish.buyer for seat, word in refused if word == "limit"}
         try:
-            if admission.young:
-                await self._stop_copies(drop_id, [s for s in asked if s.wish.keyed])
-            holds, allowances = await self._look_up(drop_id, asked, suspects)
+            holds, allowances = await self._look_up(drop_id, asked, suspects, admission.young)
         except (Unreachable, Undone, Unknown):
             for seat, word in refused:
                 seat.copying = word == "repeated"
@@ -77,26 +76,23 @@ class Refusing:
                 assert admission.figures is not None
                 seat.fail(_refusal(word, wish, admission.figures, admission.available))
 
-    async def _stop_copies(self, drop_id: int, seats: list[Chair]) -> None:
-        """A bouncer that was filled a moment ago has forgotten who is on the way to Postgres. So a
-        copy of a refused request may be there: a tombstone waits for it, or stops it."""
-        claims = sorted(map(claim_of, seats), key=lambda claim: claim.request_id)
-        if claims:
-            await store.abort_requests(self._postgres, drop_id, claims)
-
     async def _look_up(
-        self, drop_id: int, asked: list[Chair], suspects: set[str]
+        self, drop_id: int, asked: list[Chair], suspects: set[str], young: bool
     ) -> tuple[dict[str, Hold], dict[str, Allowance]]:
         """The holds that requests have, and what suspected buyers use, from Postgres."""
         holds: dict[str, Hold] = {}
         allowances: dict[str, Allowance] = {}
-        if asked or suspects:
-            async with self._postgres.session() as session:
-                if asked:
-                    requests = [seat.wish.request_id for seat in asked]
-                    holds = await store.find_holds_by_request(session, requests)
-                if suspects:
-                    allowances = await store.find_allowances(session, drop_id, sorted(suspects))
+        if not asked and not suspects:
+            return holds, allowances
+        async with self._postgres.session() as session:
+            if asked:
+                requests = [seat.wish.request_id for seat in asked]
+                holds, direct = await store.look_up_requests(session, requests)
+                if young or direct:
+                    left = [s for s in asked if s.wish.keyed and s.wish.request_id not in holds]
+                    holds |= await _stop_copies(session, drop_id, left)
+            if suspects:
+                allowances = await store.find_allowances(session, drop_id, sorted(suspects))
         return holds, allowances
 
     async def _refuse_limit(
@@ -118,6 +114,17 @@ class Refusing:
         if allowance is not None and allowance.reservation_id is not None:
             details["reservationId"] = allowance.reservation_id
         seat.fail(LimitReached(overdue=allowance is not None and allowance.overdue, **details))
+
+
+async def _stop_copies(session: Session, drop_id: int, seats: list[Chair]) -> dict[str, Hold]:
+    """Holds of copies that were under way. A bouncer that was filled a moment ago, or was away,
+    does not know who is on the way: a tombstone waits for such a copy, or stops it."""
+    claims = sorted(map(claim_of, seats), key=lambda claim: claim.request_id)
+    if not claims:
+        return {}
+    words, _ = await store.abort_requests(session, drop_id, claims)
+    held = [c.request_id for c, word in zip(claims, words, strict=True) if word == "held"]
+    return await store.find_holds_by_request(session, held) if held else {}
 
 
 def claim_of(seat: Chair) -> Claim:

@@ -4,9 +4,10 @@
                 (one batch in flight)                 │                   │ bouncer.settle
                                                       └─ a refusal ─▶ look-up ─▶ no, or the
                                                                        Hold it got before
-The bouncer refuses quickly; Postgres alone says yes. A request with a key is looked up before it
-is refused, so a winner who lost his answer gets it again. A claim whose reply was lost is made
-definite with a tombstone. All of it runs in the combiner's task, which no client can cancel.
+The bouncer refuses quickly; Postgres alone says yes. While the bouncer is away the stock row stands
+in for it (direct.py). A request with a key is looked up before it is refused, so a winner who lost
+his answer gets it again. A claim whose reply was lost is made definite with a tombstone. All of it
+runs in the combiner's task, which no client can cancel.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import structlog
 
@@ -25,8 +27,9 @@ from engine.infra.errors import (
 )
 from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
 from engine.infra.redis import Away
-from engine.sale import store
+from engine.sale import shelf, store
 from engine.sale.bouncer import ATTEMPTS_PER_EPOCH, Admission, Bouncer
+from engine.sale.direct import Direct
 from engine.sale.models import Claim, Claimed, Figures, Hold, Reserve
 from engine.sale.refuse import Chair, Refusing, again, claim_of, replay, sold_out
 
@@ -49,6 +52,7 @@ class Reserving:
         self._deadline_seconds = deadline_seconds
         self._queues: dict[int, Combiner[Reserve, Hold]] = {}
         self._running: dict[str, Chair] = {}
+        self._direct = Direct(postgres, deadline_seconds)
         self._refusing = Refusing(postgres, bouncer, self._queue)
         self._memory: dict[int, tuple[float, int, Figures]] = {}
 
@@ -70,6 +74,7 @@ class Reserving:
     def forget(self, drop_id: int) -> None:
         """Forget that a drop was sold out: its terms have changed."""
         self._memory.pop(drop_id, None)
+        self._direct.forget(drop_id)
 
     def _refuse_from_memory(self, wish: Reserve) -> None:
         """In a real sale nearly every request ends here, and costs no round trip at all."""
@@ -96,10 +101,8 @@ class Reserving:
 
     async def _sell(self, drop_id: int, seats: list[Chair]) -> None:
         """One batch: ask the bouncer, claim for the admitted, refuse the others."""
-        admission, epoch = await self._ask(drop_id, seats)
-        if admission is None:  # the bouncer is away: Postgres decides alone
-            await self._claim(drop_id, epoch, seats)
-            return
+        told, epoch = await self._ask(drop_id, seats)
+        admission = told or await self._direct.admit(drop_id, [seat.wish for seat in seats])
         if admission.word == "absent":
             for seat in seats:
                 seat.fail(NotFound(f"There is no drop {drop_id}"))
@@ -110,7 +113,8 @@ class Reserving:
             (seat, word) for seat, word in zip(seats, words, strict=True) if word != "admitted"
         ]
         if admitted:
-            await self._claim(drop_id, epoch, admitted)
+            async with nullcontext() if told else self._direct.turn():
+                await self._claim(drop_id, epoch, admitted)
         if refused:
             assert admission.figures is not None
             if any(word == "sold_out" for _, word in refused):
@@ -150,7 +154,7 @@ class Reserving:
                 return admission, epoch
             # It knows nothing of this drop, or of another epoch: tell it what Postgres says.
             await self._postgres.refresh_epoch()
-            offers = await store.offers(self._postgres, [drop_id])
+            offers = await shelf.offers(self._postgres, [drop_id])
             if not offers:
                 return Admission("absent", 0, None, [], False), epoch
             if not await self._bouncer.tell(offers[0]):
@@ -246,6 +250,7 @@ class Reserving:
             ring_ms=hold_ms,
             bell_ms=int(claimed.expires_at.timestamp() * 1000) if taken else 0,
         )
+        self._direct.hear(drop_id, claimed.figures)
         if refused:
             await self._hear(drop_id, epoch, refused, claimed.figures)
 

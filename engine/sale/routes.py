@@ -1,33 +1,23 @@
-"""HTTP in, verb, HTTP out: the sale's operations. Every handler is a translation, no more."""
+"""HTTP in, verb, HTTP out: what buyers and shops do. Every handler is a translation, no more."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-
-import msgspec
-
-from engine.identity.access import Door, buyer_named, require, require_admin
+from engine.identity.access import Door, buyer_named, require
 from engine.infra.combiner import Crew
-from engine.infra.errors import Fault, NotFound, OutcomeUnknown, Retryable
-from engine.infra.http import Answer, Call, encode, invalid, iso, listing, page_of
-from engine.infra.ids import Request
-from engine.infra.postgres import Postgres, Session, Undone
+from engine.infra.errors import NotFound
+from engine.infra.http import Answer, Call, invalid, iso, listing, page_of
+from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
+from engine.infra.turns import Turns
 from engine.record import idempotency
 from engine.record.idempotency import REPLAYED
-from engine.sale import arguments, drops, reconcile, store, views
-from engine.sale.audit import Auditing
+from engine.sale import arguments, bodies, drops, shelf, store, views
 from engine.sale.bouncer import Bouncer
 from engine.sale.models import Confirm, Drop, Release, Reserve, Returned
 from engine.sale.purchase import Purchasing
 from engine.sale.release import Releasing
 from engine.sale.reserve import Reserving
-
-CHECK_VIOLATION = "23514"
 
 
 class SaleRoutes:
@@ -40,39 +30,22 @@ class SaleRoutes:
         bouncer: Bouncer,
         crew: Crew,
         door: Door,
+        turns: Turns,
         salt: bytes,
     ) -> None:
-        self._postgres, self._bouncer, self._crew, self._door = postgres, bouncer, crew, door
-        self._salt, self._deadline_seconds = salt, settings.request_deadline_ms / 1000
-        self._turns = asyncio.Semaphore(max(settings.pool_size // 2, 1))
-        self._reserving = Reserving(postgres, bouncer, crew, self._deadline_seconds)
-        self._purchasing = Purchasing(postgres, bouncer, crew, self._deadline_seconds)
-        self._releasing = Releasing(postgres, bouncer, crew, self._deadline_seconds)
-        self._auditing = Auditing(postgres, bouncer, settings.recount_seconds)
+        self._postgres, self._door = postgres, door
+        self._salt, self._turns = salt, turns
+        deadline_seconds = settings.request_deadline_ms / 1000
+        self._reserving = Reserving(postgres, bouncer, crew, deadline_seconds)
+        self._purchasing = Purchasing(postgres, bouncer, crew, deadline_seconds)
+        self._releasing = Releasing(postgres, bouncer, crew, deadline_seconds)
+        self.forget = self._reserving.forget  # for who changes a drop
 
     def routes(self) -> list[Route]:
-        """The table: operation, method, path, handler, and whether it is hot."""
-        return [self._in_time(route) for route in self._table()]
-
-    def _in_time(self, route: Route) -> Route:
-        """Nothing holds a request longer than its deadline, and all calm requests together use
-        at most half of the connections: no crowd of readers may stop a sale. Combined requests
-        see to it themselves: their seats know what may truthfully be said."""
-        handler, late = route.handler, Retryable if route.method == "GET" else OutcomeUnknown
-        if handler in (self.reserve, self.purchase):
-            return route
-
-        async def in_turn(call: Call, until: float) -> Answer:
-            async with self._turns:
-                if time.monotonic() >= until:  # nobody waits for it any more
-                    raise late
-                return await handler(call)
-
-        async def in_time(call: Call) -> Answer:
-            until = time.monotonic() + self._deadline_seconds
-            return await self._crew.within(in_turn(call, until), self._deadline_seconds, late)
-
-        return msgspec.structs.replace(route, handler=in_time)
+        """The table: operation, method, path, handler, and whether it is hot. Combined requests see
+        to their deadlines themselves: their seats know what may truthfully be said."""
+        combined = (self.reserve, self.purchase)
+        return [r if r.handler in combined else self._turns.calm(r) for r in self._table()]
 
     def _table(self) -> list[Route]:
         return [
@@ -86,13 +59,8 @@ class SaleRoutes:
             Route("list_purchases", "GET", "/purchases/mine", self.list_purchases),
             Route("show_purchase", "GET", "/purchases/{id}", self.show_purchase),
             Route("list_drops", "GET", "/drops", self.list_drops),
-            Route("create_drop", "POST", "/drops", self.create_drop),
             Route("show_drop", "GET", "/drops/{id}", self.show_drop),
             Route("stock", "GET", "/drops/{id}/stock", self.stock, hot=True),
-            Route("audit", "GET", "/drops/{id}/audit", self.audit),
-            Route("pause", "POST", "/drops/{id}/pause", self.pause),
-            Route("resume", "POST", "/drops/{id}/resume", self.resume),
-            Route("close", "POST", "/drops/{id}/close", self.close),
         ]
 
     # ── holds ────────────────────────────────────────────────────────────────────────────────
@@ -101,7 +69,7 @@ class SaleRoutes:
         """POST /reservations: 201 with the hold."""
         caller = await self._door.caller(call)
         require(caller, "sale:write")
-        body = views.reserve_body(call)
+        body = bodies.reserve_body(call)
         drop_id = arguments.drop_id(call, body)
         buyer = arguments.must_be_named(buyer_named(caller, body.buyer))
         request = arguments.request(call, caller, buyer, "reserve")
@@ -158,7 +126,8 @@ class SaleRoutes:
         async def publish() -> None:
             await self._releasing.publish(returned)
 
-        return await self._once(request, f"release {id} {buyer}", effect, publish)
+        meaning = f"release {id} {buyer}"
+        return await idempotency.once(self._postgres, request, meaning, effect, publish)
 
     # ── purchases ────────────────────────────────────────────────────────────────────────────
 
@@ -166,7 +135,7 @@ class SaleRoutes:
         """POST /purchases: 201 with the purchase, 200 if it was bought before."""
         caller = await self._door.caller(call)
         require(caller, "sale:write")
-        body = views.confirm_body(call)
+        body = bodies.confirm_body(call)
         id = arguments.reservation_id(call, body)
         buyer = buyer_named(caller, body.buyer)
         request = arguments.request(call, caller, buyer or "owner", "purchase")
@@ -215,10 +184,10 @@ class SaleRoutes:
         before = arguments.drop_number(page.cursor) if page.cursor is not None else None
         if page.cursor is not None and before is None:
             raise invalid("cursor", "not a cursor of this list")
-        found = await store.list_drops(
+        found = await shelf.list_drops(
             self._postgres, None, statuses, before, page.limit + 1, page.skip
         )
-        items = await store.count_drops(self._postgres, statuses) if page.page else None
+        items = await shelf.count_drops(self._postgres, statuses) if page.page else None
         rows = await self._shown(found[: page.limit])
         cursor = str(found[page.limit - 1].id) if len(found) > page.limit else None
         return Answer(listing(rows, page, cursor, items))
@@ -234,7 +203,7 @@ class SaleRoutes:
         """GET /drops/{id}/stock: the cheap poll."""
         await self._door.caller(call)
         drop_id = arguments.drop_in_path(call)
-        stock = await store.stock_of(self._postgres, drop_id)
+        stock = await shelf.stock_of(self._postgres, drop_id)
         if stock is None:
             raise NotFound(f"There is no drop {drop_id}")
         tag = b'"%d-%d"' % (drop_id, stock.version)
@@ -243,94 +212,15 @@ class SaleRoutes:
             return Answer(status=304, headers=headers)
         return Answer(views.stock_view(drop_id, stock), headers=headers)
 
-    async def audit(self, call: Call) -> Answer:
-        """GET /drops/{id}/audit: does it add up?"""
-        await self._door.caller(call)
-        drop_id = arguments.drop_in_path(call)
-        found = await self._auditing.audit(drop_id)
-        if found is None:
-            raise NotFound(f"There is no drop {drop_id}")
-        return Answer(found)
-
-    async def create_drop(self, call: Call) -> Answer:
-        """POST /drops: 201 at once; a large drop is filled by a keeper."""
-        caller = await self._door.caller(call)
-        require_admin(caller)
-        wish = views.new_drop(views.drop_body(call))
-        request = arguments.request(call, caller, "operator", "create_drop")
-        created: list[int] = []
-
-        async def effect(session: Session) -> Answer:
-            try:
-                created[:] = [await drops.create(session, wish)]
-            except Undone as undone:
-                if undone.sqlstate != CHECK_VIOLATION:
-                    raise
-                # Only Postgres knows when "now" is: the one check that is left to it.
-                raise invalid("endsAt", "a drop cannot end before it starts") from None
-            return Answer(views.drop_view(await drops.one(session, created[0]), []), 201)
-
-        async def publish() -> None:
-            await reconcile.tell(self._postgres, self._bouncer, created)
-
-        return await self._once(request, encode(wish).decode(), effect, publish)
-
-    async def pause(self, call: Call) -> Answer:
-        """POST /drops/{id}/pause: nobody reserves; live holds can still be bought."""
-        return await self._switch(
-            call, "pause", lambda session, id: drops.pause(session, id, "admin")
-        )
-
-    async def resume(self, call: Call) -> Answer:
-        """POST /drops/{id}/resume."""
-        return await self._switch(
-            call, "resume", lambda session, id: drops.pause(session, id, None)
-        )
-
-    async def close(self, call: Call) -> Answer:
-        """POST /drops/{id}/close: it ends now."""
-        return await self._switch(call, "close", drops.close)
-
-    async def _switch(
-        self, call: Call, operation: str, change: Callable[[Session, int], Awaitable[None]]
-    ) -> Answer:
-        caller = await self._door.caller(call)
-        require_admin(caller)
-        drop_id = arguments.drop_in_path(call)
-        request = arguments.request(call, caller, "operator", operation)
-
-        async def effect(session: Session) -> Answer:
-            await change(session, drop_id)
-            return Answer(views.drop_view(await drops.one(session, drop_id)))
-
-        async def publish() -> None:
-            self._reserving.forget(drop_id)
-            await reconcile.tell(self._postgres, self._bouncer, [drop_id])
-
-        return await self._once(request, f"{operation} {drop_id}", effect, publish)
-
-    async def _once(
-        self,
-        request: Request,
-        meaning: str,
-        effect: Callable[[Session], Awaitable[Answer]],
-        publish: Callable[[], Awaitable[None]],
-    ) -> Answer:
-        """Do it once and tell the bouncer. In the worker's task, like every calm request."""
-        answer = await idempotency.once(self._postgres, request, meaning, effect)
-        with suppress(Fault):  # it is done, whatever follows; the reconciler tells it then
-            await publish()
-        return answer
-
     async def _drops(self, ids: set[int]) -> list[Drop]:
         return (
-            await store.list_drops(self._postgres, ids=sorted(ids), count=len(ids)) if ids else []
+            await shelf.list_drops(self._postgres, ids=sorted(ids), count=len(ids)) if ids else []
         )
 
     async def _shown(self, found: list[Drop]) -> list[views.DropView]:
         """Drops with their newest buyers: two queries whatever the page size."""
         recent = (
-            await store.recent_purchases(self._postgres, [drop.id for drop in found])
+            await shelf.recent_purchases(self._postgres, [drop.id for drop in found])
             if found
             else {}
         )

@@ -1,9 +1,8 @@
-"""Postgres for the sale: one function a query of sql/queries/sale.sql. Rows become Structs here."""
+"""Postgres for holds and purchases: one function a query. Rows become Structs here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from engine.infra import sql
@@ -13,15 +12,12 @@ from engine.sale.models import (
     Claim,
     Claimed,
     Confirm,
-    Drop,
     Figures,
     Hold,
-    NewDrop,
-    Offer,
+    Life,
     Purchase,
     Release,
     Returned,
-    Stock,
 )
 
 _queries = sql.load("sale")
@@ -30,7 +26,8 @@ _claim_units, _abort_requests = _queries["claim_units"], _queries["abort_request
 Caller = Postgres | Session
 
 
-def _figures(row: Any) -> Figures:
+def figures(row: Any) -> Figures:
+    """A row's columns of that name."""
     return Figures(
         row["epoch"],
         row["version"],
@@ -73,7 +70,7 @@ async def claim_units(
         row["words"],
         row["stored_attempts"],
         row["numbers"] or [],
-        _figures(row) if known else None,
+        figures(row) if known else None,
         row["created_at"],
         row["expires_at"],
         row["available"],
@@ -94,7 +91,7 @@ async def abort_requests(
         buyers=[claim.buyer for claim in claims],
         quantities=[claim.quantity for claim in claims],
     )
-    return row["words"], _figures(row) if row["version"] is not None else None
+    return row["words"], figures(row) if row["version"] is not None else None
 
 
 def _hold(row: Any, available: int | None = None) -> Hold:
@@ -117,6 +114,13 @@ async def find_holds_by_request(caller: Caller, requests: Sequence[str]) -> dict
     """The holds that requests already have, by request."""
     rows = await caller.call(_queries["find_holds_by_request"], requests=requests)
     return {row["request_id"].hex: _hold(row, row["available"]) for row in rows}
+
+
+async def look_up_requests(caller: Caller, requests: Sequence[str]) -> tuple[dict[str, Hold], bool]:
+    """The holds that requests already have, and whether others may be on their way unseen."""
+    rows = await caller.call(_queries["look_up_requests"], requests=requests)
+    found = [row for row in rows if row["id"] is not None]
+    return {row["request_id"].hex: _hold(row, row["available"]) for row in found}, rows[0]["direct"]
 
 
 async def find_allowances(
@@ -175,7 +179,7 @@ async def purchase_units(
         buyers=[confirm.buyer for confirm, _ in confirms],
         references=[confirm.reference for confirm, _ in confirms],
     )
-    return [(row["drop_id"], _figures(row), [str(id) for id in row["bought"]]) for row in rows]
+    return [(row["drop_id"], figures(row), [str(id) for id in row["bought"]]) for row in rows]
 
 
 def _purchase(row: Any) -> Purchase:
@@ -228,11 +232,71 @@ async def count_purchases(caller: Caller, buyer: str) -> int:
     return int((await caller.call(_queries["count_purchases"], buyer=buyer))["items"])
 
 
+def _life(row: Any) -> Life:
+    return Life(
+        _hold(row),
+        row["drop_name"],
+        row["created_at"],
+        row["ended_at"],
+        row["purchase_id"] and str(row["purchase_id"]),
+        row["payment_reference"],
+    )
+
+
+async def list_holds(
+    caller: Caller,
+    *,
+    drop_id: int | None = None,
+    buyer: str | None = None,
+    statuses: Sequence[str] | None = None,
+    before: str | None = None,
+    count: int,
+    skip: int = 0,
+) -> list[Life]:
+    """Holds of any status, of a drop, a buyer or both, newest first. One of the two is given."""
+    words = {"drop_id": drop_id, "statuses": statuses, "before": before}
+    if buyer is None:
+        query = _queries["list_holds_of_drop"]
+    else:
+        query, words = _queries["list_holds_of_buyer"], words | {"buyer": buyer}
+    return [_life(row) for row in await caller.call(query, **words, count=count, skip=skip)]
+
+
+async def count_holds(
+    caller: Caller,
+    drop_id: int | None,
+    buyer: str | None = None,
+    statuses: Sequence[str] | None = None,
+) -> int:
+    """How many holds such a list has."""
+    if drop_id is None:
+        row = await caller.call(_queries["count_holds_of_buyer"], buyer=buyer)
+    else:
+        words = {"drop_id": drop_id, "buyer": buyer, "statuses": statuses}
+        row = await caller.call(_queries["count_holds_of_drop"], **words)
+    return int(row["items"])
+
+
+async def list_drop_purchases(
+    caller: Caller, drop_id: int, buyer: str | None, before: str | None, count: int, skip: int = 0
+) -> list[Purchase]:
+    """What was bought of a drop, newest first."""
+    query = _queries["list_purchases_of_drop"]
+    words = {"drop_id": drop_id, "buyer": buyer, "before": before}
+    return [_purchase(row) for row in await caller.call(query, **words, count=count, skip=skip)]
+
+
+async def count_drop_purchases(caller: Caller, drop_id: int, buyer: str | None) -> int:
+    """How many purchases there were of a drop."""
+    query = _queries["count_purchases_of_drop"]
+    return int((await caller.call(query, drop_id=drop_id, buyer=buyer))["items"])
+
+
 def _returned(rows: Any) -> list[Returned]:
     return [
         Returned(
             row["drop_id"],
-            _figures(row),
+            figures(row),
             [str(id) for id in row["returned"]],
             row["buyers"],
             row["quantities"],
@@ -256,6 +320,11 @@ async def expire_holds(caller: Caller, drop_id: int | None, count: int) -> list[
     return _returned(await caller.call(_queries["expire_holds"], drop_id=drop_id, count=count))
 
 
+async def count_due(caller: Caller, drop_id: int) -> int:
+    """Holds of a drop that ran out and wait for the sweeper."""
+    return int((await caller.call(_queries["count_due"], drop_id=drop_id))["due"])
+
+
 async def due_drops(caller: Caller) -> list[int]:
     """Drops with holds that ran out."""
     return [row["drop_id"] for row in await caller.call(_queries["due_drops"])]
@@ -267,111 +336,7 @@ async def next_deadline_ms(caller: Caller) -> float | None:
     return due
 
 
-async def insert_drop(session: Session, drop: NewDrop) -> int:
-    """A new drop without units yet; its id."""
-    words = {name: getattr(drop, name) for name in NewDrop.__struct_fields__}
-    return int((await session.call(_queries["insert_drop"], **words))["drop_id"])
-
-
-async def fill_drop(caller: Caller, drop_id: int, slice: int) -> int:
-    """Put the next units on the shelf; how many are still missing."""
-    return int((await caller.call(_queries["fill_drop"], drop_id=drop_id, slice=slice))["missing"])
-
-
-async def unfilled_drops(caller: Caller) -> list[int]:
-    """Drops whose units are not all there yet."""
-    return [row["id"] for row in await caller.call(_queries["unfilled_drops"])]
-
-
-def _drop(row: Any) -> Drop:
-    return Drop(**{name: row[name] for name in Drop.__struct_fields__})
-
-
-async def list_drops(
-    caller: Caller,
-    ids: Sequence[int] | None = None,
-    statuses: Sequence[str] | None = None,
-    before: int | None = None,
-    count: int = 100,
-    skip: int = 0,
-) -> list[Drop]:
-    """Drops with their stock, newest first."""
-    query = _queries["list_drops"]
-    rows = await caller.call(
-        query, ids=ids, statuses=statuses, before=before, count=count, skip=skip
-    )
-    return [_drop(row) for row in rows]
-
-
-async def count_drops(caller: Caller, statuses: Sequence[str] | None) -> int:
-    """How many drops there are of these statuses."""
-    return int((await caller.call(_queries["count_drops"], statuses=statuses))["items"])
-
-
-async def recent_purchases(
-    caller: Caller, drop_ids: Sequence[int]
-) -> dict[int, list[tuple[str, datetime]]]:
-    """The three newest (buyer, moment) of each drop."""
-    recent: dict[int, list[tuple[str, datetime]]] = {}
-    for row in await caller.call(_queries["recent_purchases"], drop_ids=drop_ids):
-        recent.setdefault(row["drop_id"], []).append((row["buyer"], row["purchased_at"]))
-    return recent
-
-
-async def set_pause(caller: Caller, drop_id: int, reason: str | None) -> bool:
-    """Pause or resume; False if there is no such drop."""
-    return await caller.call(_queries["set_pause"], drop_id=drop_id, reason=reason) is not None
-
-
-async def close_drop(caller: Caller, drop_id: int) -> bool:
-    """End a drop now; False if there is no such drop."""
-    return await caller.call(_queries["close_drop"], drop_id=drop_id) is not None
-
-
-async def stock_of(caller: Caller, drop_id: int) -> Stock | None:
-    """The stock row of one drop."""
-    row = await caller.call(_queries["stock_of"], drop_id=drop_id)
-    return row and Stock(row["version"], row["free"], row["held"], row["sold"], row["withdrawn"])
-
-
-async def offers(caller: Caller, drop_ids: Sequence[int] | None = None) -> list[Offer]:
-    """What the bouncer should know: of the named drops, or of all that are warm."""
-    return [
-        Offer(
-            row["drop_id"],
-            _figures(row),
-            row["terms_version"],
-            row["starts_ms"],
-            row["ends_ms"] or 0,
-            row["shut"],
-            row["max_per_buyer"],
-            row["max_per_order"],
-        )
-        for row in await caller.call(_queries["offers"], drop_ids=drop_ids)
-    ]
-
-
-async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
-    """Stock row and rows of one drop from one snapshot, and how many disagree on an owner."""
-    row = await session.call(_queries["count_units"], drop_id=drop_id)
-    if row is None:
-        return None
-    strays = await session.call(_queries["count_strays"], drop_id=drop_id)
-    return {**dict(row), "strays": strays["strays"]}
-
-
 async def prune(caller: Caller, hours: int, count: int) -> int:
     """Forget tombstones past the retention and allowances that allow nothing; how many went."""
     gone = (await caller.call(_queries["prune_tombstones"], hours=hours, count=count))["pruned"]
     return int(gone + (await caller.call(_queries["prune_allowances"], count=count))["pruned"])
-
-
-async def drops_pictured(caller: Caller, images: Sequence[str]) -> list[tuple[int, str, bool]]:
-    """(id, picture, whether anything of it was held or sold) of drops with these pictures."""
-    rows = await caller.call(_queries["drops_pictured"], images=images)
-    return [(row["id"], row["image_url"], row["touched"]) for row in rows]
-
-
-async def move_start(caller: Caller, drop_id: int, seconds: float) -> None:
-    """Let a drop start so many seconds from now."""
-    await caller.call(_queries["move_start"], drop_id=drop_id, seconds=seconds)

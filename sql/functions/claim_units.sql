@@ -39,7 +39,7 @@ BEGIN
      WHERE engine_state.timeline = substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8);
     SELECT stock.head, stock.free - v_wanted INTO v_head, available
       FROM stock
-     WHERE stock.drop_id = p_drop AND stock.total = v_drop.total_stock;
+     WHERE stock.drop_id = p_drop AND v_drop.prepared_at IS NOT NULL;
     created_at := clock_timestamp();
 
     IF v_head IS NULL OR epoch IS DISTINCT FROM p_epoch OR v_drop.paused_reason IS NOT NULL

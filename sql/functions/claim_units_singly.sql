@@ -55,7 +55,7 @@ BEGIN
      WHERE engine_state.timeline = substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8);
     v_closed := CASE
         WHEN epoch IS DISTINCT FROM p_epoch THEN 'fenced'
-        WHEN (SELECT stock.total FROM stock WHERE stock.drop_id = p_drop) < v_drop.total_stock THEN 'preparing'
+        WHEN v_drop.prepared_at IS NULL THEN 'preparing'
         WHEN v_drop.paused_reason IS NOT NULL THEN v_drop.paused_reason
         WHEN v_drop.ends_at <= greatest(created_at, v_drop.starts_at) THEN 'ended'
         WHEN created_at < v_drop.starts_at THEN 'not_started'

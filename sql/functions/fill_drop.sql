@@ -1,8 +1,10 @@
 -- fill_drop: put the next slice of a drop's units on the shelf, shuffled by a CSPRNG.
 --
--- Returns how many units are still missing. The last slice changes the terms, which opens the drop.
+-- Returns how many units are still missing. The slice that first completes the shelf changes the
+-- terms, which opens the drop; from then on more units may come in mid-sale.
 --
--- Locks  the stock row first, so two fillers take turns; new units are nobody's business yet.
+-- Locks  an advisory lock of the drop's filling, so that two fillers take turns and nobody who
+--        sells waits for the insert; then the stock row, then the drop.
 -- Index  stock_pkey
 CREATE OR REPLACE FUNCTION fill_drop(p_drop bigint, p_slice integer)
     RETURNS integer
@@ -13,7 +15,8 @@ DECLARE
     v_all    integer;
     v_upto   integer;
 BEGIN
-    SELECT stock.total INTO v_have FROM stock WHERE stock.drop_id = p_drop FOR UPDATE;
+    PERFORM pg_advisory_xact_lock(hashtextextended('fill_drop', p_drop));
+    SELECT stock.total INTO v_have FROM stock WHERE stock.drop_id = p_drop;
     SELECT drops.total_stock INTO v_all FROM drops WHERE drops.id = p_drop;
     v_upto := least(v_have + p_slice, v_all);
     IF v_upto <= v_have THEN
@@ -33,7 +36,10 @@ BEGIN
            changed_at = clock_timestamp()
      WHERE stock.drop_id = p_drop;
     IF v_upto = v_all THEN
-        UPDATE drops SET terms_version = drops.terms_version + 1 WHERE drops.id = p_drop;
+        UPDATE drops
+           SET terms_version = drops.terms_version + 1,
+               prepared_at = coalesce(drops.prepared_at, clock_timestamp())
+         WHERE drops.id = p_drop;
     END IF;
     RETURN v_all - v_upto;
 END

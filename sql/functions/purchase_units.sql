@@ -36,7 +36,7 @@ BEGIN
          ORDER BY w.reservation_id, w.id
     ), closed AS (
         UPDATE reservations AS r
-           SET state = 'purchased'
+           SET state = 'purchased', ended_at = v_now
           FROM wishes AS w
          WHERE r.id = w.reservation_id
            AND r.state IN ('active', 'paying')

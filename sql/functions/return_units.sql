@@ -13,7 +13,8 @@ CREATE OR REPLACE FUNCTION return_units(p_reservations uuid[], p_state reservati
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 BEGIN
-    UPDATE reservations SET state = p_state WHERE reservations.id = ANY (p_reservations);
+    UPDATE reservations SET state = p_state, ended_at = clock_timestamp()
+     WHERE reservations.id = ANY (p_reservations);
 
     PERFORM FROM allowances AS a
        JOIN (SELECT DISTINCT r.drop_id, r.buyer FROM reservations AS r WHERE r.id = ANY (p_reservations)) AS b

@@ -11,3 +11,37 @@ SELECT encode(sha256(concat_ws(':', e.seed, d.oid, 'engine_state'::regclass::oid
 -- name: bump_epoch :one
 -- A new epoch if history was lost; see functions/bump_epoch.sql.
 SELECT bump_epoch(@seen::bigint) AS epoch;
+
+-- name: mark_direct :one
+-- From now on claims may be under way that left no intent in Redis; until when to reckon with them.
+UPDATE engine_state
+   SET direct_until = greatest(direct_until, clock_timestamp() + make_interval(secs => @seconds::float8))
+RETURNING direct_until;
+
+-- name: is_direct :one
+-- Whether claims may be under way that left no intent in Redis.
+SELECT direct_until > clock_timestamp() AS direct FROM engine_state;
+
+-- name: beat :one
+-- A keeper lives. Rows of those long gone are forgotten on the way.
+WITH gone AS (
+    DELETE FROM keepers WHERE beat_at < clock_timestamp() - interval '1 hour'
+)
+INSERT INTO keepers (id)
+VALUES (@keeper)
+    ON CONFLICT (id) DO UPDATE
+   SET beat_at = clock_timestamp()
+RETURNING id;
+
+-- name: count_keepers :one
+-- How many keepers gave a sign of life of late.
+SELECT count(*) AS alive FROM keepers WHERE beat_at > clock_timestamp() - make_interval(secs => @seconds::float8);
+
+-- name: take_lease :maybe
+-- Be, or stay, the one who does something; no row while another is.
+INSERT INTO leases AS l (name, holder, until)
+VALUES (@name, @holder, clock_timestamp() + make_interval(secs => @seconds::float8))
+    ON CONFLICT (name) DO UPDATE
+   SET holder = excluded.holder, until = excluded.until
+ WHERE l.holder = excluded.holder OR l.until < clock_timestamp()
+RETURNING holder;

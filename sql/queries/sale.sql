@@ -15,12 +15,22 @@ SELECT *
 -- The holds these requests already have, told as the first time but for their status. Tombstones
 -- are not holds.
 SELECT r.*, d.currency, r.created_at AS server_time,
-       CASE WHEN r.state IN ('active', 'paying') AND r.expires_at <= clock_timestamp()
-            THEN 'expired' ELSE r.state::text END AS status
+       hold_status(r.state, r.expires_at) AS status
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
  WHERE r.request_id = ANY (@requests::uuid[])
    AND r.state <> 'aborted';
+
+-- name: look_up_requests :many
+-- The same before a refusal, with whether claims that left no intent may be under way: one row at
+-- least, empty but for that.
+SELECT e.direct_until > clock_timestamp() AS direct, held.*
+  FROM engine_state AS e
+  LEFT JOIN (SELECT r.*, d.currency, r.created_at AS server_time, hold_status(r.state, r.expires_at) AS status
+               FROM reservations AS r
+               JOIN drops AS d ON d.id = r.drop_id
+              WHERE r.request_id = ANY (@requests::uuid[])
+                AND r.state <> 'aborted') AS held ON true;
 
 -- name: find_allowances :many
 -- What these buyers use of a drop's limit, and a live hold of theirs to point at.
@@ -47,8 +57,7 @@ SELECT a.buyer, a.used, d.max_per_buyer,
 -- name: find_reservation :maybe
 -- One hold of any status, as it stands now.
 SELECT r.*, d.currency, clock_timestamp() AS server_time,
-       CASE WHEN r.state IN ('active', 'paying') AND r.expires_at <= clock_timestamp()
-            THEN 'expired' ELSE r.state::text END AS status
+       hold_status(r.state, r.expires_at) AS status
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
  WHERE r.id = @id
@@ -57,8 +66,7 @@ SELECT r.*, d.currency, clock_timestamp() AS server_time,
 -- name: find_reservations :many
 -- Several holds of any status, as they stand now.
 SELECT r.*, d.currency, clock_timestamp() AS server_time,
-       CASE WHEN r.state IN ('active', 'paying') AND r.expires_at <= clock_timestamp()
-            THEN 'expired' ELSE r.state::text END AS status
+       hold_status(r.state, r.expires_at) AS status
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
  WHERE r.id = ANY (@ids::uuid[])
@@ -86,6 +94,54 @@ SELECT count(*) AS items
  WHERE r.buyer = @buyer
    AND r.state IN ('active', 'paying')
    AND r.expires_at > clock_timestamp();
+
+-- name: list_holds_of_drop :many
+-- Every hold there was of a drop, newest first, before a cursor, of any of these statuses.
+-- Index  reservations_by_drop
+SELECT r.*, d.currency, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
+       clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.payment_reference
+  FROM reservations AS r
+  JOIN drops AS d ON d.id = r.drop_id
+  LEFT JOIN purchases AS p ON p.reservation_id = r.id
+ WHERE r.drop_id = @drop_id
+   AND r.state <> 'aborted'
+   AND (@before::uuid IS NULL OR r.id < @before)
+   AND (@statuses::text[] IS NULL OR hold_status(r.state, r.expires_at) = ANY (@statuses::text[]))
+ ORDER BY r.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: list_holds_of_buyer :many
+-- Every hold a buyer had, of one drop or (null) of all, newest first, before a cursor.
+-- Index  reservations_by_buyer
+SELECT r.*, d.currency, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
+       clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.payment_reference
+  FROM reservations AS r
+  JOIN drops AS d ON d.id = r.drop_id
+  LEFT JOIN purchases AS p ON p.reservation_id = r.id
+ WHERE r.buyer = @buyer
+   AND (@drop_id::bigint IS NULL OR r.drop_id = @drop_id)
+   AND r.state <> 'aborted'
+   AND (@before::uuid IS NULL OR r.id < @before)
+   AND (@statuses::text[] IS NULL OR hold_status(r.state, r.expires_at) = ANY (@statuses::text[]))
+ ORDER BY r.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: count_holds_of_drop :one
+-- How many holds there were of a drop, of one buyer or (null) of all.
+-- Index  reservations_by_drop
+SELECT count(*) AS items
+  FROM reservations AS r
+ WHERE r.drop_id = @drop_id
+   AND r.state <> 'aborted'
+   AND (@buyer::text IS NULL OR r.buyer = @buyer)
+   AND (@statuses::text[] IS NULL OR hold_status(r.state, r.expires_at) = ANY (@statuses::text[]));
+
+-- name: count_holds_of_buyer :one
+-- How many holds a buyer had.
+-- Index  reservations_by_buyer
+SELECT count(*) AS items FROM reservations AS r WHERE r.buyer = @buyer AND r.state <> 'aborted';
 
 -- name: purchase_units :many
 -- Buy a batch of holds; see functions/purchase_units.sql.
@@ -125,6 +181,28 @@ OFFSET @skip::bigint;
 -- Index  purchases_by_buyer
 SELECT count(*) AS items FROM purchases AS p WHERE p.buyer = @buyer;
 
+-- name: list_purchases_of_drop :many
+-- What was bought of a drop, by one buyer or (null) by all, newest first, before a cursor.
+-- Index  purchases_by_drop
+SELECT p.*, d.currency
+  FROM purchases AS p
+  JOIN drops AS d ON d.id = p.drop_id
+ WHERE p.drop_id = @drop_id
+   AND (@buyer::text IS NULL OR p.buyer = @buyer)
+   AND (@before::uuid IS NULL
+        OR (p.purchased_at, p.id) < (SELECT c.purchased_at, c.id FROM purchases AS c WHERE c.id = @before))
+ ORDER BY p.purchased_at DESC, p.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: count_purchases_of_drop :one
+-- How many purchases there were of a drop, by one buyer or (null) by all.
+-- Index  purchases_by_drop
+SELECT count(*) AS items
+  FROM purchases AS p
+ WHERE p.drop_id = @drop_id
+   AND (@buyer::text IS NULL OR p.buyer = @buyer);
+
 -- name: release_holds :many
 -- Give holds back; see functions/release_holds.sql.
 SELECT * FROM release_holds(@reservations::uuid[], @buyers::text[]);
@@ -132,6 +210,17 @@ SELECT * FROM release_holds(@reservations::uuid[], @buyers::text[]);
 -- name: expire_holds :many
 -- Free what ran out; see functions/expire_holds.sql.
 SELECT * FROM expire_holds(@drop_id::bigint, @count::integer);
+
+-- name: count_due :one
+-- Holds of a drop that ran out and were not swept yet. Few are due, so they are found first.
+-- Index  reservations_by_deadline
+WITH due AS MATERIALIZED (
+    SELECT r.drop_id
+      FROM reservations AS r
+     WHERE r.state IN ('active', 'paying')
+       AND r.expires_at <= clock_timestamp()
+)
+SELECT count(*) AS due FROM due WHERE due.drop_id = @drop_id;
 
 -- name: due_drops :many
 -- Drops with holds that ran out.
@@ -152,9 +241,9 @@ SELECT (extract(epoch FROM min(r.expires_at) - clock_timestamp()) * 1000)::float
 -- A new drop and its empty stock row.
 WITH born AS (
     INSERT INTO drops (name, price_cents, currency, image_url, starts_at, ends_at, hold_seconds,
-                       max_hold_seconds, max_per_buyer, max_per_order, total_stock)
+                       max_hold_seconds, max_per_buyer, max_per_order, total_stock, most_per_buyer)
     VALUES (@name, @price_cents, @currency, @image_url, coalesce(@starts_at, clock_timestamp()), @ends_at,
-            @hold_seconds, @max_hold_seconds, @max_per_buyer, @max_per_order, @total_stock)
+            @hold_seconds, @max_hold_seconds, @max_per_buyer, @max_per_order, @total_stock, @max_per_buyer)
     RETURNING id
 )
 INSERT INTO stock (drop_id)
@@ -175,13 +264,7 @@ SELECT d.id FROM drops AS d JOIN stock AS s ON s.drop_id = d.id
 -- Drops with their stock, newest first, before a cursor, of any of these statuses.
 SELECT shown.*
   FROM (SELECT d.*, s.version, s.free, s.held, s.sold, s.withdrawn, s.total,
-               CASE WHEN s.total < d.total_stock THEN 'preparing'
-                    WHEN d.ends_at <= greatest(clock_timestamp(), d.starts_at) THEN 'ended'
-                    WHEN d.paused_reason IS NOT NULL THEN 'paused'
-                    WHEN d.starts_at > clock_timestamp() THEN 'upcoming'
-                    WHEN s.free = 0 AND s.held = 0 THEN 'sold_out'
-                    ELSE 'live' END AS status,
-               clock_timestamp() AS server_time
+               drop_status(d, s) AS status, clock_timestamp() AS server_time
           FROM drops AS d
           JOIN stock AS s ON s.drop_id = d.id
          WHERE (@ids::bigint[] IS NULL OR d.id = ANY (@ids::bigint[]))
@@ -197,12 +280,7 @@ SELECT count(*) AS items
   FROM drops AS d
   JOIN stock AS s ON s.drop_id = d.id
  WHERE @statuses::text[] IS NULL
-    OR CASE WHEN s.total < d.total_stock THEN 'preparing'
-            WHEN d.ends_at <= greatest(clock_timestamp(), d.starts_at) THEN 'ended'
-            WHEN d.paused_reason IS NOT NULL THEN 'paused'
-            WHEN d.starts_at > clock_timestamp() THEN 'upcoming'
-            WHEN s.free = 0 AND s.held = 0 THEN 'sold_out'
-            ELSE 'live' END = ANY (@statuses::text[]);
+    OR drop_status(d, s) = ANY (@statuses::text[]);
 
 -- name: recent_purchases :many
 -- The three newest purchases of each of these drops, in one query whatever their number.
@@ -216,10 +294,39 @@ SELECT p.drop_id, p.buyer, p.purchased_at
         ORDER BY purchases.purchased_at DESC
         LIMIT 3) AS p;
 
+-- name: take_fillers_turn :maybe
+-- Wait for whoever fills this drop, and keep others out until the end of the transaction.
+SELECT d.id, pg_advisory_xact_lock(hashtextextended('fill_drop', d.id)) FROM drops AS d WHERE d.id = @drop_id;
+
+-- name: withdraw_units :one
+-- Take free units off sale; see functions/withdraw_units.sql.
+SELECT * FROM withdraw_units(@drop_id::bigint, @count::integer);
+
+-- name: lock_drop :maybe
+-- A drop's terms, kept from others' changes until the end of the transaction.
+SELECT d.*, clock_timestamp() AS server_time FROM drops AS d WHERE d.id = @drop_id FOR NO KEY UPDATE;
+
+-- name: change_drop :one
+-- New terms for a drop that lock_drop has locked. Holds keep what they were promised.
+UPDATE drops
+   SET name = @name, price_cents = @price_cents, image_url = @image_url, starts_at = @starts_at, ends_at = @ends_at,
+       hold_seconds = @hold_seconds, max_hold_seconds = @max_hold_seconds, max_per_buyer = @max_per_buyer::integer,
+       max_per_order = @max_per_order, total_stock = @total_stock, terms_version = terms_version + 1,
+       most_per_buyer = CASE WHEN @max_per_buyer::integer IS NOT NULL AND most_per_buyer IS NOT NULL
+                             THEN greatest(most_per_buyer, @max_per_buyer::integer) END
+ WHERE id = @drop_id
+RETURNING id;
+
 -- name: set_pause :maybe
 -- Pause a drop, or let it go on with a null reason.
 UPDATE drops SET paused_reason = @reason, terms_version = terms_version + 1
  WHERE id = @drop_id
+RETURNING id;
+
+-- name: end_pause :maybe
+-- Let a drop go on if it was paused for this reason.
+UPDATE drops SET paused_reason = NULL, terms_version = terms_version + 1
+ WHERE id = @drop_id AND paused_reason = @reason
 RETURNING id;
 
 -- name: close_drop :maybe
@@ -240,8 +347,10 @@ SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.tot
        d.terms_version,
        (extract(epoch FROM d.starts_at) * 1000)::bigint AS starts_ms,
        (extract(epoch FROM d.ends_at) * 1000)::bigint AS ends_ms,
-       CASE WHEN s.total < d.total_stock THEN 'preparing' ELSE coalesce(d.paused_reason, '') END AS shut,
-       coalesce(d.max_per_buyer, 0) AS max_per_buyer, d.max_per_order
+       CASE WHEN d.prepared_at IS NULL THEN 'preparing' ELSE coalesce(d.paused_reason, '') END AS shut,
+       coalesce(d.max_per_buyer, 0) AS max_per_buyer, d.max_per_order,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
+       (extract(epoch FROM s.changed_at) * 1000)::bigint AS changed_ms
   FROM stock AS s
   JOIN drops AS d ON d.id = s.drop_id
  CROSS JOIN engine_state AS e
@@ -250,6 +359,19 @@ SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.tot
         AND (s.held > 0
              OR s.changed_at > clock_timestamp() - interval '1 hour'
              OR (s.free > 0 AND (d.ends_at IS NULL OR d.ends_at > clock_timestamp() - interval '1 hour'))));
+
+-- name: keep_proof :one
+-- Remember a recount; an older one never replaces a newer one.
+INSERT INTO proofs AS p (drop_id, version, proven_at, problems)
+VALUES (@drop_id, @version, @proven_at, @problems)
+    ON CONFLICT (drop_id) DO UPDATE
+   SET version = excluded.version, proven_at = greatest(p.proven_at, excluded.proven_at),
+       problems = CASE WHEN excluded.proven_at >= p.proven_at THEN excluded.problems ELSE p.problems END
+RETURNING drop_id;
+
+-- name: find_proof :maybe
+-- The newest recount of a drop.
+SELECT p.version, p.proven_at, p.problems FROM proofs AS p WHERE p.drop_id = @drop_id;
 
 -- name: count_units :maybe
 -- Stock row and rows of one drop, from one snapshot: what must be equal.
@@ -278,7 +400,7 @@ SELECT clock_timestamp() AS counted_at,
         WHERE purchases.drop_id = s.drop_id) AS p
  CROSS JOIN LATERAL (
        SELECT coalesce(sum(allowances.used), 0) AS used_units,
-              count(*) FILTER (WHERE allowances.used > d.max_per_buyer) AS over_limit
+              count(*) FILTER (WHERE allowances.used > d.most_per_buyer) AS over_limit
          FROM allowances
         WHERE allowances.drop_id = s.drop_id) AS a
  WHERE s.drop_id = @drop_id;

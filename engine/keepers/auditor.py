@@ -1,0 +1,58 @@
+"""Auditor: recounts every warm drop over and over, and pauses one whose rows do not add up.
+
+A snapshot cannot be half of a transaction, so a mismatch is never a race: something wrote past the
+engine, or the engine is wrong. Either way nobody may reserve until a person has looked; who holds
+a unit can still buy it. Counting is dear, so it rests after each drop in proportion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from engine.infra.errors import Fault
+from engine.infra.postgres import Postgres
+from engine.keepers.leader import Leader
+from engine.sale import reconcile, shelf
+from engine.sale.bouncer import Bouncer
+from engine.sale.prove import prove
+
+log = structlog.get_logger()
+
+REST_RATIO = 3.0  # a quarter of one connection's time is spent counting, at most
+ROUND_SECONDS = 60.0  # in which a damage must be found; a longer round is complained of
+
+
+class Auditor:
+    """The recounts of one keeper process."""
+
+    def __init__(self, postgres: Postgres, bouncer: Bouncer) -> None:
+        self._postgres, self._bouncer = postgres, bouncer
+        self._leader = Leader(postgres, "auditor")
+
+    async def work(self) -> None:
+        """One round over all warm drops."""
+        began = time.monotonic()
+        for offer in await shelf.offers(self._postgres):
+            if not await self._leader.leads():
+                return
+            counting = time.monotonic()
+            try:
+                await self._prove(offer.drop_id, paused=offer.shut == "audit")
+            except Fault as fault:  # one drop that cannot be counted must not keep the others
+                log.warning("auditor.skipped", drop_id=offer.drop_id, why=type(fault).__name__)
+            await asyncio.sleep((time.monotonic() - counting) * REST_RATIO)
+        if (took := time.monotonic() - began) > ROUND_SECONDS:
+            log.warning("auditor.slow", seconds=round(took))
+
+    async def _prove(self, drop_id: int, paused: bool) -> None:
+        proof = await prove(self._postgres, drop_id)
+        if proof is None:
+            return
+        await shelf.keep_proof(self._postgres, drop_id, proof)
+        if proof.problems and not paused:
+            log.error("auditor.paused", drop_id=drop_id, problems=proof.problems)
+            await shelf.set_pause(self._postgres, drop_id, "audit")
+            await reconcile.tell(self._postgres, self._bouncer, [drop_id])

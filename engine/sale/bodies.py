@@ -1,0 +1,270 @@
+"""What clients send to the sale: every name that a field goes by, and every check it must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType, field
+
+from engine.infra.http import cents, decoder, either, invalid, parse_time
+from engine.sale.drops import WITHDRAWN_MAX
+from engine.sale.models import STOCK_MAX, Change, NewDrop
+
+Text = str | UnsetType
+Whole = int | UnsetType
+Name = str | int | UnsetType | None
+
+DROP_ID_MAX = (1 << 43) - 1  # so that a unit's id fits 63 bits
+ORDER_MAX = 100
+HOLD_MAX_SECONDS = 86_400
+BUYER_MAX = 10_000
+
+
+class ReserveBody(msgspec.Struct):
+    """POST /reservations and POST /reserve/{dropId}."""
+
+    drop_id: int | str | UnsetType = field(name="dropId", default=UNSET)
+    drop_id_snake: int | str | UnsetType = field(name="drop_id", default=UNSET)
+    user_id: Name = field(name="userId", default=UNSET)
+    user_id_snake: Name = field(name="user_id", default=UNSET)
+    quantity: Whole = UNSET
+    units: Any = UNSET
+
+    @property
+    def buyer(self) -> str | int | None:
+        """The buyer it names, under either name."""
+        named: str | int | None = either("userId", self.user_id, self.user_id_snake)
+        return named
+
+    @property
+    def units_wanted(self) -> int:
+        """1 to 100, 1 unless said."""
+        if self.units not in (UNSET, None):
+            raise invalid("units", "units cannot be named yet: say a quantity")
+        quantity = 1 if self.quantity is UNSET else self.quantity
+        if not 1 <= quantity <= ORDER_MAX:
+            raise invalid("quantity", f"want 1 to {ORDER_MAX}")
+        return quantity
+
+
+class ConfirmBody(msgspec.Struct):
+    """POST /purchases and POST /purchase/{reservationId}."""
+
+    reservation_id: Text = field(name="reservationId", default=UNSET)
+    reservation_id_snake: Text = field(name="reservation_id", default=UNSET)
+    user_id: Name = field(name="userId", default=UNSET)
+    user_id_snake: Name = field(name="user_id", default=UNSET)
+    payment_reference: str | None | UnsetType = field(name="paymentReference", default=UNSET)
+    payment_reference_snake: str | None | UnsetType = field(name="payment_reference", default=UNSET)
+
+    @property
+    def buyer(self) -> str | int | None:
+        """The buyer it names, under either name."""
+        named: str | int | None = either("userId", self.user_id, self.user_id_snake)
+        return named
+
+    @property
+    def reference(self) -> str | None:
+        """The payment's name at its provider, if there is one."""
+        text: str | None = either(
+            "paymentReference", self.payment_reference, self.payment_reference_snake
+        )
+        if text is not None and not (1 <= len(text) <= 200 and text.isprintable()):
+            raise invalid("paymentReference", "want 1 to 200 printable characters")
+        return text
+
+
+class TermsBody(msgspec.Struct):
+    """What POST and PATCH of a drop have in common."""
+
+    name: Text = UNSET
+    price: str | int | float | UnsetType = UNSET
+    currency: Text = UNSET
+    image_url: str | None | UnsetType = field(name="imageUrl", default=UNSET)
+    image_url_snake: str | None | UnsetType = field(name="image_url", default=UNSET)
+    starts_at: str | None | UnsetType = field(name="startsAt", default=UNSET)
+    starts_at_snake: str | None | UnsetType = field(name="starts_at", default=UNSET)
+    drop_starts_at: str | None | UnsetType = field(name="dropStartsAt", default=UNSET)
+    drop_start_time: str | None | UnsetType = field(name="dropStartTime", default=UNSET)
+    ends_at: str | None | UnsetType = field(name="endsAt", default=UNSET)
+    ends_at_snake: str | None | UnsetType = field(name="ends_at", default=UNSET)
+    hold_seconds: Whole = field(name="holdSeconds", default=UNSET)
+    hold_seconds_snake: Whole = field(name="hold_seconds", default=UNSET)
+    max_hold_seconds: Whole = field(name="maxHoldSeconds", default=UNSET)
+    max_hold_seconds_snake: Whole = field(name="max_hold_seconds", default=UNSET)
+    max_per_buyer: int | None | UnsetType = field(name="maxPerBuyer", default=UNSET)
+    max_per_buyer_snake: int | None | UnsetType = field(name="max_per_buyer", default=UNSET)
+    max_per_order: Whole = field(name="maxPerOrder", default=UNSET)
+    max_per_order_snake: Whole = field(name="max_per_order", default=UNSET)
+    total_stock: Whole = field(name="totalStock", default=UNSET)
+    total_stock_snake: Whole = field(name="total_stock", default=UNSET)
+
+    def told(self) -> dict[str, Any]:
+        """The terms that were named, checked one by one. Raises `Invalid` naming the field."""
+        images = _one("imageUrl", self.image_url, self.image_url_snake)
+        starts = _one(
+            "startsAt",
+            self.starts_at,
+            self.starts_at_snake,
+            self.drop_starts_at,
+            self.drop_start_time,
+        )
+        ends = _one("endsAt", self.ends_at, self.ends_at_snake)
+        hold = _one("holdSeconds", self.hold_seconds, self.hold_seconds_snake)
+        life = _one("maxHoldSeconds", self.max_hold_seconds, self.max_hold_seconds_snake)
+        each = _one("maxPerBuyer", self.max_per_buyer, self.max_per_buyer_snake)
+        order = _one("maxPerOrder", self.max_per_order, self.max_per_order_snake)
+        total = _one("totalStock", self.total_stock, self.total_stock_snake)
+        told = {
+            "name": _told(self.name, lambda: _line("name", str(self.name), 200)),
+            "price_cents": _told(self.price, lambda: cents("price", str(self.price))),
+            "image_url": _told(images, lambda: _image(images)),
+            "starts_at": _told(starts, lambda: _moment("startsAt", starts)),
+            "ends_at": _told(ends, lambda: _moment("endsAt", ends)),
+            "hold_seconds": _told(hold, lambda: _whole("holdSeconds", hold, HOLD_MAX_SECONDS)),
+            "max_hold_seconds": _told(
+                life, lambda: _whole("maxHoldSeconds", life, HOLD_MAX_SECONDS * 2)
+            ),
+            "max_per_buyer": _told(
+                each, lambda: each if each is None else _whole("maxPerBuyer", each, BUYER_MAX)
+            ),
+            "max_per_order": _told(order, lambda: _whole("maxPerOrder", order, ORDER_MAX)),
+            "total_stock": _told(total, lambda: _whole("totalStock", total, STOCK_MAX)),
+        }
+        return {name: value for name, value in told.items() if value is not UNSET}
+
+
+class DropBody(TermsBody):
+    """POST /drops."""
+
+    pick: Text = UNSET
+    units: list[str] | UnsetType = UNSET
+
+
+class ChangeBody(TermsBody):
+    """PATCH /drops/{id}: what is not named stays."""
+
+    add_stock: Whole = field(name="addStock", default=UNSET)
+    add_stock_snake: Whole = field(name="add_stock", default=UNSET)
+    withdraw_stock: int | Literal["all"] | UnsetType = field(name="withdrawStock", default=UNSET)
+    withdraw_stock_snake: int | Literal["all"] | UnsetType = field(
+        name="withdraw_stock", default=UNSET
+    )
+
+
+reserve_body, confirm_body = decoder(ReserveBody), decoder(ConfirmBody)
+drop_body, change_body = decoder(DropBody), decoder(ChangeBody)
+
+
+def new_drop(body: DropBody) -> NewDrop:
+    """A checked drop from a request. Raises `Invalid` naming the field."""
+    if body.pick not in (UNSET, "any") or body.units is not UNSET:
+        raise invalid("pick", "only 'any' is offered: units cannot be named yet")
+    told = body.told()
+    for name, field_name in (
+        ("total_stock", "totalStock"),
+        ("name", "name"),
+        ("price_cents", "price"),
+    ):
+        if name not in told:
+            raise invalid(field_name, "required")
+    hold, each = told.get("hold_seconds", 60), told.get("max_per_buyer", 1)
+    life = told.get("max_hold_seconds", hold * 2)
+    if life < hold:
+        raise invalid("maxHoldSeconds", f"want {hold} to {HOLD_MAX_SECONDS * 2}")
+    starts, ends = told.get("starts_at"), told.get("ends_at")
+    if starts is not None and ends is not None and ends < starts:
+        raise invalid("endsAt", "a drop cannot end before it starts")
+    return NewDrop(
+        told["name"],
+        told["price_cents"],
+        _currency(either("currency", body.currency) or "USD"),
+        told.get("image_url"),
+        starts,
+        ends,
+        hold,
+        life,
+        each,
+        told.get("max_per_order", min(each or 10, 10)),
+        told["total_stock"],
+    )
+
+
+def drop_change(body: ChangeBody) -> Change:
+    """A checked change from a request. Raises `Invalid` naming the field."""
+    told = body.told()
+    if "total_stock" in told:
+        raise invalid(
+            "totalStock", "cannot be set while units are sold: use addStock, withdrawStock"
+        )
+    if body.currency is not UNSET:
+        raise invalid("currency", "cannot change: holds and purchases of this drop are in it")
+    if told.get("starts_at", "") is None:
+        raise invalid("startsAt", "want a time: a drop always starts")
+    add = _one("addStock", body.add_stock, body.add_stock_snake)
+    gone = _one("withdrawStock", body.withdraw_stock, body.withdraw_stock_snake)
+    if add is not UNSET:
+        told["add_stock"] = _whole("addStock", add, STOCK_MAX)
+    if gone is not UNSET:
+        told["withdraw_stock"] = (
+            gone if gone == "all" else _whole("withdrawStock", gone, WITHDRAWN_MAX)
+        )
+    if not told:
+        raise invalid("body", "names nothing that can be changed")
+    return Change(**told)
+
+
+def _one(name: str, *values: Any) -> Any:
+    """The one value given under a field's several names, UNSET if there is none."""
+    if all(value is UNSET for value in values):
+        return UNSET
+    return either(name, *values)
+
+
+def _told(value: Any, check: Callable[[], Any]) -> Any:
+    return UNSET if value is UNSET else check()
+
+
+def _whole(name: str, number: int, high: int) -> int:
+    if not 1 <= number <= high:
+        raise invalid(name, f"want 1 to {high}")
+    return number
+
+
+def _line(name: str, text: str, length_max: int) -> str:
+    """One line of text: printable, not blank."""
+    line = text.strip()
+    if not 1 <= len(line) <= length_max or not line.isprintable():
+        raise invalid(name, f"want 1 to {length_max} printable characters")
+    return str(line)
+
+
+def _currency(code: str) -> str:
+    if not (len(code) == 3 and code.isascii() and code.isalpha()):
+        raise invalid("currency", "want a three-letter code like USD")
+    return code.upper()
+
+
+def _image(url: str | None) -> str | None:
+    """A picture's address: of this origin, or https."""
+    if url is None:
+        return None
+    if (
+        len(url) > 2_000
+        or not url.isprintable()
+        or not url.startswith(("/", "https://", "http://"))
+    ):
+        raise invalid("imageUrl", "want a path or an http(s) address")
+    return url
+
+
+def _moment(name: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    moment = parse_time(name, text)
+    if not 2000 <= moment.year <= 2200:
+        raise invalid(name, "want a year from 2000 to 2200")
+    return moment

@@ -1,0 +1,165 @@
+"""Postgres for drops and their stock: one function a query. Rows become Structs here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from engine.infra import sql
+from engine.infra.postgres import Session
+from engine.sale.models import Drop, NewDrop, Offer, Proof, Stock, Terms
+from engine.sale.store import Caller, figures
+
+_queries = sql.load("sale")
+
+
+async def insert_drop(session: Session, drop: NewDrop) -> int:
+    """A new drop without units yet; its id."""
+    words = {name: getattr(drop, name) for name in NewDrop.__struct_fields__}
+    return int((await session.call(_queries["insert_drop"], **words))["drop_id"])
+
+
+async def fill_drop(caller: Caller, drop_id: int, slice: int) -> int:
+    """Put the next units on the shelf; how many are still missing."""
+    return int((await caller.call(_queries["fill_drop"], drop_id=drop_id, slice=slice))["missing"])
+
+
+async def unfilled_drops(caller: Caller) -> list[int]:
+    """Drops whose units are not all there yet."""
+    return [row["id"] for row in await caller.call(_queries["unfilled_drops"])]
+
+
+def _drop(row: Any) -> Drop:
+    return Drop(**{name: row[name] for name in Drop.__struct_fields__})
+
+
+async def list_drops(
+    caller: Caller,
+    ids: Sequence[int] | None = None,
+    statuses: Sequence[str] | None = None,
+    before: int | None = None,
+    count: int = 100,
+    skip: int = 0,
+) -> list[Drop]:
+    """Drops with their stock, newest first."""
+    query = _queries["list_drops"]
+    rows = await caller.call(
+        query, ids=ids, statuses=statuses, before=before, count=count, skip=skip
+    )
+    return [_drop(row) for row in rows]
+
+
+async def count_drops(caller: Caller, statuses: Sequence[str] | None) -> int:
+    """How many drops there are of these statuses."""
+    return int((await caller.call(_queries["count_drops"], statuses=statuses))["items"])
+
+
+async def recent_purchases(
+    caller: Caller, drop_ids: Sequence[int]
+) -> dict[int, list[tuple[str, datetime]]]:
+    """The three newest (buyer, moment) of each drop."""
+    recent: dict[int, list[tuple[str, datetime]]] = {}
+    for row in await caller.call(_queries["recent_purchases"], drop_ids=drop_ids):
+        recent.setdefault(row["drop_id"], []).append((row["buyer"], row["purchased_at"]))
+    return recent
+
+
+async def take_fillers_turn(session: Session, drop_id: int) -> bool:
+    """Keep fillers of a drop out until the end of the transaction; False if there is no such."""
+    return await session.call(_queries["take_fillers_turn"], drop_id=drop_id) is not None
+
+
+async def withdraw_units(session: Session, drop_id: int, count: int | None) -> tuple[int, int, int]:
+    """Take free units off sale (None: all): how many, and how many are free and held now."""
+    row = await session.call(_queries["withdraw_units"], drop_id=drop_id, count=count)
+    return row["taken"], row["free"], row["held"]
+
+
+async def lock_drop(session: Session, drop_id: int) -> Terms | None:
+    """A drop's terms, kept from others' changes until the end of the transaction."""
+    row = await session.call(_queries["lock_drop"], drop_id=drop_id)
+    return row and Terms(**{name: row[name] for name in Terms.__struct_fields__})
+
+
+async def change_drop(session: Session, drop_id: int, terms: Terms) -> None:
+    """New terms for a locked drop."""
+    words = {name: getattr(terms, name) for name in Terms.__struct_fields__}
+    await session.call(_queries["change_drop"], drop_id=drop_id, **words)
+
+
+async def set_pause(caller: Caller, drop_id: int, reason: str | None) -> bool:
+    """Pause or resume; False if there is no such drop."""
+    return await caller.call(_queries["set_pause"], drop_id=drop_id, reason=reason) is not None
+
+
+async def end_pause(caller: Caller, drop_id: int, reason: str) -> bool:
+    """Resume if paused for this reason; whether it was."""
+    return await caller.call(_queries["end_pause"], drop_id=drop_id, reason=reason) is not None
+
+
+async def close_drop(caller: Caller, drop_id: int) -> bool:
+    """End a drop now; False if there is no such drop."""
+    return await caller.call(_queries["close_drop"], drop_id=drop_id) is not None
+
+
+async def stock_of(caller: Caller, drop_id: int) -> Stock | None:
+    """The stock row of one drop."""
+    row = await caller.call(_queries["stock_of"], drop_id=drop_id)
+    return row and Stock(row["version"], row["free"], row["held"], row["sold"], row["withdrawn"])
+
+
+async def offers(caller: Caller, drop_ids: Sequence[int] | None = None) -> list[Offer]:
+    """What the bouncer should know: of the named drops, or of all that are warm."""
+    return [
+        Offer(
+            row["drop_id"],
+            figures(row),
+            row["terms_version"],
+            row["starts_ms"],
+            row["ends_ms"] or 0,
+            row["shut"],
+            row["max_per_buyer"],
+            row["max_per_order"],
+            row["now_ms"],
+            row["changed_ms"],
+        )
+        for row in await caller.call(_queries["offers"], drop_ids=drop_ids)
+    ]
+
+
+async def keep_proof(caller: Caller, drop_id: int, proof: Proof) -> None:
+    """Remember a recount."""
+    await caller.call(
+        _queries["keep_proof"],
+        drop_id=drop_id,
+        version=proof.version,
+        proven_at=proof.proven_at,
+        problems=proof.problems,
+    )
+
+
+async def find_proof(caller: Caller, drop_id: int) -> Proof | None:
+    """The newest recount of a drop."""
+    row = await caller.call(_queries["find_proof"], drop_id=drop_id)
+    return row and Proof(row["version"], row["proven_at"], row["problems"])
+
+
+async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
+    """Stock row and rows of one drop from one snapshot, and how many disagree on an owner."""
+    row = await session.call(_queries["count_units"], drop_id=drop_id)
+    if row is None:
+        return None
+    strays = await session.call(_queries["count_strays"], drop_id=drop_id)
+    return {**dict(row), "strays": strays["strays"]}
+
+
+async def drops_pictured(caller: Caller, images: Sequence[str]) -> list[tuple[int, str, bool]]:
+    """(id, picture, whether anything of it was held or sold) of drops with these pictures."""
+    rows = await caller.call(_queries["drops_pictured"], images=images)
+    return [(row["id"], row["image_url"], row["touched"]) for row in rows]
+
+
+async def move_start(caller: Caller, drop_id: int, seconds: float) -> None:
+    """Let a drop start so many seconds from now."""
+    await caller.call(_queries["move_start"], drop_id=drop_id, seconds=seconds)
