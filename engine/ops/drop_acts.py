@@ -12,16 +12,17 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from msgspec import UNSET
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from engine.infra.errors import Invalid, NotFound
-from engine.infra.http import iso, money
+from engine.infra.http import money
 from engine.infra.ids import parse_id
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.settings import Settings
 from engine.ops import terminal
 from engine.runtime import Ground, ground
-from engine.sale import bodies, drops, reconcile, shelf, store, views
+from engine.sale import drops, reconcile, shelf, store, views
 from engine.sale.models import Drop, Hold, Release
 from engine.sale.release import check, publish_returned
 
@@ -30,7 +31,12 @@ LOOK_SECONDS = 0.2
 QUIET_SECONDS = 10.0  # without progress, before we say that nobody seems to fill
 PAGE = 100
 CHECK_VIOLATION = "23514"
-OPTIONS = {"totalStock": "--stock", "addStock": "units", "withdrawStock": "units"}
+OPTIONS = {
+    "totalStock": "--stock",
+    "addStock": "UNITS",
+    "withdrawStock": "UNITS",
+    "body": "the options",
+}
 COLUMNS = (
     "#id",
     "name",
@@ -45,6 +51,7 @@ COLUMNS = (
     "starts (UTC)",
     "ends (UTC)",
 )
+SPARE = ("#withdrawn", "ends (UTC)", "starts (UTC)", "#total")
 
 T = TypeVar("T")
 Effect = Callable[[Session], Awaitable[int]]
@@ -55,10 +62,16 @@ def checked(read: Callable[..., T], body: Any) -> T:
     try:
         return read(body)
     except Invalid as wrong:
-        fields = wrong.details.get("fields") or [{"field": "", "problem": wrong.message}]
-        name, problem = fields[0]["field"], fields[0]["problem"]
-        dashed = re.sub(r"([A-Z])", r"-\1", name).lower()
-        raise Invalid(f"{OPTIONS.get(name, f'--{dashed}')}: {problem}") from None
+        raise _worded(wrong) from None
+
+
+def _worded(wrong: Invalid) -> Invalid:
+    fields = wrong.details.get("fields")
+    if not fields:
+        return wrong
+    name, problem = fields[0]["field"], fields[0]["problem"]
+    dashed = "--" + re.sub(r"([A-Z])", r"-\1", name).lower()
+    return Invalid(f"{OPTIONS.get(name, dashed)}: {problem}")
 
 
 def limit(text: str | None) -> Any:
@@ -75,13 +88,13 @@ def limit(text: str | None) -> Any:
 def optional(text: str | None) -> Any:
     """A text, None for `none`, UNSET if nothing was said."""
     if text is None:
-        return bodies.UNSET
+        return UNSET
     return None if text == "none" else text
 
 
 def said(value: T | None) -> Any:
     """A value, or UNSET if nothing was said."""
-    return bodies.UNSET if value is None else value
+    return UNSET if value is None else value
 
 
 async def act(given: Settings, effect: Effect, *, wait: bool = False) -> Drop:
@@ -94,6 +107,8 @@ async def act(given: Settings, effect: Effect, *, wait: bool = False) -> Drop:
             if undone.sqlstate == CHECK_VIOLATION:  # only Postgres knows when "now" is
                 raise Invalid("--ends-at: a drop cannot end before it starts") from None
             raise
+        except Invalid as wrong:
+            raise _worded(wrong) from None
         await _tell(base, drop_id)
         if wait:
             await _fill(base.postgres, drop_id)
@@ -131,6 +146,31 @@ async def find(given: Settings, statuses: list[str] | None, most: int) -> list[D
         return found
 
 
+async def timeline(given: Settings, buyer: str, most: int, json: bool) -> None:
+    """Show what a buyer held and what became of it, newest first."""
+    async with ground(given) as base:
+        lives = await store.list_holds(base.postgres, buyer=buyer, count=most)
+    if json:
+        terminal.show_json([views.chapter(life) for life in lives])
+        return
+    columns = ("reservation", "#drop", "name", "#units", "status", "reserved (UTC)")
+    rows = [
+        (
+            life.hold.id,
+            str(life.hold.drop_id),
+            life.drop_name,
+            life.hold.quantity,
+            life.hold.status,
+            life.created_at,
+            life.hold.expires_at,
+            life.ended_at,
+            life.purchase_id,
+        )
+        for life in lives
+    ]
+    terminal.show((*columns, "held until", "ended", "purchase"), rows)
+
+
 def show_one(drop: Drop, json: bool) -> None:
     """One drop: a row for a person, the API's own view for a program."""
     show_many([drop], json, single=True)
@@ -142,13 +182,13 @@ def show_many(found: list[Drop], json: bool, *, single: bool = False) -> None:
         shown = [views.drop_view(drop) for drop in found]
         terminal.show_json(shown[0] if single else shown)
     else:
-        terminal.show(COLUMNS, [_row(drop) for drop in found])
+        terminal.show(COLUMNS, [_row(drop) for drop in found], SPARE)
 
 
 def show_all_of(drop: Drop) -> None:
     """Everything known of one drop, a line each."""
     view = views.drop_view(drop)
-    names = [name for name in view.__struct_fields__ if getattr(view, name) is not bodies.UNSET]
+    names = [name for name in view.__struct_fields__ if getattr(view, name) is not UNSET]
     terminal.show(("", ""), [(name.replace("_", " "), getattr(view, name)) for name in names])
 
 
@@ -180,7 +220,8 @@ async def _tell(base: Ground, drop_id: int) -> None:
 async def _fill(postgres: Postgres, drop_id: int) -> None:
     """Watch a keeper put the units on the shelf. Leaving early changes nothing."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=terminal.console(), transient=True) as bar:
+    out = terminal.console()
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         drop = await drops.one(postgres, drop_id)
         task = bar.add_task("units", total=drop.total_stock)
         there, changed_at = -1, time.monotonic()
@@ -196,7 +237,7 @@ async def _fill(postgres: Postgres, drop_id: int) -> None:
             elif time.monotonic() - changed_at > QUIET_SECONDS:
                 terminal.note(
                     f"velvetrope: {now:,} of {drop.total_stock:,} units are there and nobody adds "
-                    "more: does a keeper run (`velvetrope keep`)? Since " + iso(drop.server_time)
+                    "more: does a keeper run (`velvetrope keep`)?"
                 )
                 changed_at = time.monotonic()
             await asyncio.sleep(LOOK_SECONDS)

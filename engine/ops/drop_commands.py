@@ -318,6 +318,32 @@ def release(
     terminal.run(work)
 
 
+@drop.command
+def timeline(
+    buyer: Annotated[str, Parameter(help="the buyer's id", name="BUYER")],
+    /,
+    *,
+    limit: Annotated[int, Parameter(help="how many holds, newest first")] = 50,
+    json: AsJson = False,
+) -> None:
+    """Show what a buyer held and what became of it, newest first.
+
+    For a buyer who says "I had one": when it was reserved, until when it was held, and whether it
+    was bought, given back, or ran out.
+
+    **Examples**
+
+        velvetrope drop timeline ann
+        velvetrope drop timeline shop-customer-40213 --json
+    """
+    from engine.ops import drop_acts
+
+    async def look(given: Settings) -> None:
+        await drop_acts.timeline(given, buyer, limit, json)
+
+    terminal.run(look)
+
+
 async def _change(given: Settings, id: int, json: bool, wait: bool = False, **terms: Any) -> None:
     from engine.ops import drop_acts
     from engine.sale import bodies, drops

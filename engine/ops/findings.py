@@ -78,6 +78,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     stale_functions: list[str]  # missing, or of another version
     pending: list[str]
     ahead: list[str]
+    keepers: int  # that gave a sign of life of late
 
 
 def server(found: Server, settings: Settings) -> list[Finding]:
@@ -168,6 +169,13 @@ def schema(found: Schema) -> list[Finding]:
             "velvetrope migrate",
             good="those of this version" if not found.ahead else "of a newer version",
             refuses=True,
+        ),
+        _of(
+            "keepers",
+            found.keepers > 0,
+            f"{found.keepers} alive",
+            "velvetrope keep: without one, what runs out does not come back",
+            "warn",
         ),
     ]
 

@@ -23,6 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from engine.infra import sql
+from engine.infra.health import BEAT_SECONDS
 from engine.infra.postgres import quoted
 from engine.infra.settings import Settings
 from engine.ops import migrate
@@ -161,6 +162,10 @@ async def _schema(connection: Any) -> Schema:
     if "schema_migrations" in there:
         ran = {each["version"] for each in await connection.fetch(_queries["migrations_done"].text)}
     wanted = {path.stem for path in (sql.folder() / "migrations").glob("*.sql")}
+    keepers = 0
+    if "keepers" in there:
+        alive = sql.load("engine")["count_keepers"].text
+        keepers = (await connection.fetchrow(alive, BEAT_SECONDS))["alive"]
     page = (sql.folder() / "schema.sql").read_text()
     tables = set(re.findall(r"^CREATE TABLE (\w+)", page, re.MULTILINE))
     indexes = set(re.findall(r"^CREATE (?:UNIQUE )?INDEX (\w+)", page, re.MULTILINE))
@@ -174,6 +179,7 @@ async def _schema(connection: Any) -> Schema:
         stale_functions=[n for n, body in migrate.bodies().items() if bodies.get(n) != body],
         pending=sorted(wanted - ran),
         ahead=sorted(ran - wanted),
+        keepers=keepers,
     )
 
 

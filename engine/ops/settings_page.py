@@ -51,4 +51,4 @@ def _shown(name: str, value: object) -> str:
         return masked(str(value)) if value else "not set"
     if isinstance(value, bool):
         return "1" if value else "0"
-    return str(value)
+    return str(value) or "not set"

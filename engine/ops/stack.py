@@ -14,8 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.infra.errors import Misconfigured
+from engine.infra.settings import Settings
 
-TOLD = ("DATABASE_URL", "REDIS_URL", "HOST", "PORT")
+# All settings but the secrets, which are nobody's to read, and the folder itself.
+TOLD = tuple(
+    name.upper()
+    for name in Settings.__struct_fields__
+    if not name.endswith("_secret") and name != "data_dir"
+)
 
 
 @contextmanager
@@ -46,7 +52,7 @@ def announce(data_dir: Path, environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def find(data_dir: Path) -> dict[str, str]:
-    """The servers of a live stack on that folder; empty if there is none."""
+    """The settings of a live stack on that folder; empty if there is none."""
     try:
         with (data_dir / "env").open() as file:
             with suppress(BlockingIOError):

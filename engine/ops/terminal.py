@@ -19,6 +19,7 @@ import msgspec
 import uvloop
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -110,9 +111,32 @@ def grid(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     return made
 
 
-def show(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table."""
-    console().print(grid(columns, rows))
+def fitted(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    spare: Sequence[str],
+    out: Console,
+) -> Table:
+    """A table as wide as the terminal: half a number misleads, so spare columns go, in order."""
+    kept, lines = list(columns), [list(row) for row in rows]
+    for name in (*spare, ""):
+        made = grid(kept, lines)
+        wide = Measurement.get(out, out.options.update(width=PIPE_WIDTH), made).maximum
+        if wide <= out.width or not name:
+            break
+        place = kept.index(name)
+        del kept[place]
+        for line in lines:
+            del line[place]
+    return made
+
+
+def show(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], spare: Sequence[str] = ()
+) -> None:
+    """Print a table; where the terminal is too narrow for it, without some of the spare columns."""
+    out = console()
+    out.print(fitted(columns, rows, spare, out))
 
 
 def verdict(word: str) -> Text:
