@@ -221,9 +221,9 @@ def preflight(
     terminal.run(look)
 
 
-def run() -> None:
-    """Entry point."""
+def run(words: list[str] | None = None) -> None:
+    """Entry point. The words are those of the command line unless given."""
     try:
-        app(exit_on_error=False)
+        app(words, exit_on_error=False)
     except cyclopts.CycloptsError:
         sys.exit(terminal.MISUSED)  # it has said why

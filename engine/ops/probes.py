@@ -85,7 +85,7 @@ async def bouncer(settings: Settings) -> RedisSeen:
     """Look at Redis. Raises `Unseen`."""
     try:
         async with asyncio.timeout(PROBE_SECONDS), _client(settings.redis_url) as client:
-            info = await _allowed(client.info("all")) or {}
+            info = await _allowed(client.info()) or {}
             config: dict[str, str] = {}
             for name in CONFIG:
                 config |= await _allowed(client.config_get(name)) or {}
