@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import redis.asyncio
@@ -52,7 +53,7 @@ class Redis:
     @property
     def away(self) -> bool:
         """Whether it failed and has not answered since; to ask it would only cost time-outs."""
-        return self._probing is not None
+        return self._probing is not None and not self._probing.done()
 
     async def run(self, script: Script, keys: dict[str, str], **arguments: Any) -> Any:
         """Run a script with exactly its declared words. Raises `Away`."""
@@ -69,7 +70,7 @@ class Redis:
             raise Away(str(error)) from error
 
     def _lose(self, error: BaseException) -> None:
-        if self._probing is not None:
+        if self.away:
             return
         if time.monotonic() > self._said + SAY_SECONDS:
             self._said = time.monotonic()
@@ -81,8 +82,9 @@ class Redis:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
             # What lies idle in the pool was connected to a server that may be gone.
-            await self._pool.disconnect(inuse_connections=False)
-            if await self.ping():
+            with suppress(*ERRORS):
+                await self._pool.disconnect(inuse_connections=False)
+            if await self._answers():
                 break
         self._probing = None
         if self._said >= lost - 1:
@@ -103,9 +105,13 @@ class Redis:
 
     async def ping(self) -> bool:
         """Whether it answers now."""
+        return not self.away and await self._answers()
+
+    async def _answers(self) -> bool:
         try:
             return bool(await self.client.ping())
-        except ERRORS:
+        except ERRORS as error:
+            self._lose(error)
             return False
 
     async def close(self) -> None:

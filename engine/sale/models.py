@@ -49,8 +49,8 @@ class Offer(msgspec.Struct, frozen=True):
     shut: str  # preparing, a reason of a pause, or nothing
     max_per_buyer: int  # 0: no limit
     max_per_order: int
-    now_ms: int  # Postgres's clock when this was read
-    changed_ms: int  # and when the figures last changed
+    now_ms: int = 0  # Postgres's clock when this was read
+    changed_ms: int = 0  # and when the figures last changed
 
 
 class Reserve(msgspec.Struct, frozen=True):

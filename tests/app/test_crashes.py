@@ -15,7 +15,7 @@ import pytest
 from engine import runtime
 from engine.infra.settings import Settings
 from engine.runtime import Ground
-from engine.sale import store
+from engine.sale import shelf, store
 from tests.support.http import Reply
 from tests.support.service import Service
 from tests.support.shop import Shop
@@ -73,7 +73,7 @@ async def test_a_crash_is_a_500_in_the_one_shape_without_its_text(
     body = {"name": "Borealis", "price": 1, "totalStock": 1} if method == "POST" else None
 
     with monkeypatch.context() as broken_store:
-        broken_store.setattr(store, broken, _crash)
+        broken_store.setattr(shelf if hasattr(shelf, broken) else store, broken, _crash)
         replies = [await shop.send(method, path, body) for _ in range(5)]
 
     for reply in replies:
@@ -105,7 +105,7 @@ async def test_a_crash_in_a_batch_is_a_503_that_says_what_is_known(
     }
 
     with monkeypatch.context() as broken_store:
-        broken_store.setattr(store, broken, _crash)
+        broken_store.setattr(shelf if hasattr(shelf, broken) else store, broken, _crash)
         reply = await asks[broken]()
 
     assert reply.status == 503
