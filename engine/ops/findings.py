@@ -118,7 +118,7 @@ def server(found: Server, settings: Settings) -> list[Finding]:
             "statement_timeout",
             not 0 < found.timeout_ms < TIMEOUT_MIN_MS,
             f"{found.timeout_ms} ms" if found.timeout_ms else "none",
-            f"ALTER ROLE {found.role} RESET statement_timeout (the engine sets its own)",
+            f"the engine sets its own: ALTER ROLE {found.role} RESET statement_timeout",
             "warn",
         ),
         _connections(found, settings),

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from engine.infra import log
 from engine.infra.settings import Settings
-from engine.ops import cli, terminal
+from engine.ops import cli
 
 
 class Said(msgspec.Struct):
@@ -36,7 +37,7 @@ def types(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Types:
     """`await types("drop", "list")` is `velvetrope drop list` on this test's servers."""
-    monkeypatch.setattr(terminal.log, "configure", lambda *_: None)  # this process has its own
+    monkeypatch.setattr(log, "configure", lambda *_: None)  # this process has its own
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("database_url", "redis_url", "auth"):
         monkeypatch.setenv(name.upper(), getattr(settings, name))
