@@ -98,8 +98,8 @@ async def mend(given: Settings, drops: Sequence[int], dry_run: bool, json: bool)
         rows = [row for one in done for row in _steps(one)]
         if rows:
             terminal.show(("#drop", "step", "#count", "found", "done"), rows)
-        idle = sum(not one.found for one in done)
-        terminal.say(f"{len(done)} looked at, of which {idle} needed nothing")
+        needy, broken = sum(bool(one.found) for one in done), sum(not one.clean for one in done)
+        terminal.say(f"{len(done)} looked at: {needy} needed something, {broken} do not add up")
         for one in done:
             for problem in one.problems:
                 terminal.say(Text(f"drop {one.drop_id}: {problem}", style="bold red"))
