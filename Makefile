@@ -9,6 +9,9 @@ PY := .venv/bin/python
 
 # For `make run` alone, which stays on loopback; elsewhere the default is `required`.
 AUTH ?= open
+LOAD_FLAGS = $(if $(USERS),--users $(USERS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	$(if $(SHAPE),--shape $(SHAPE)) $(if $(UNITS),--units $(UNITS)) \
+	$(if $(TARGET),--target $(TARGET)) $(if $(ANYWHERE),--anywhere)
 LOCK_FLAGS := --generate-hashes --no-header --universal --python-version 3.11
 
 export UV_SYSTEM_CERTS := 1
@@ -86,13 +89,29 @@ fmt: .venv/.ok ## format the code and mend what the linter can
 schema: .venv/.ok ## write sql/schema.sql, the present of the database, from the migrations
 	@$(PY) -m engine.ops.schema
 
+##@ Measure and break
+
 .PHONY: bench
 bench: .venv/.ok ## measure, as ratios within one run
 	@$(PY) -m loadtest.bench
 
+.PHONY: loadtest
+loadtest: .venv/.ok ## buyers by Locust, with a verdict; USERS SECONDS SHAPE UNITS TARGET ANYWHERE
+	@$(PY) -m loadtest.load $(LOAD_FLAGS)
+
+.PHONY: loadtest-ui
+loadtest-ui: .venv/.ok ## the same on Locust's own page
+	@$(PY) -m loadtest.load --ui $(LOAD_FLAGS)
+
+.PHONY: drill-redis
+drill-redis: .venv/.ok ## lose Redis in mid-sale and see the sale go on; AWAY=60 (seconds)
+	@$(PY) -m loadtest.drill $(if $(AWAY),--away $(AWAY))
+
 .PHONY: model
 model: .venv/.ok ## walk random schedules through the model of the protocol
 	@$(PY) -m tests.simulation.run
+
+##@ Keep house
 
 .PHONY: lock
 lock: .tools/bin/uv ## choose the newest versions that fit pyproject.toml

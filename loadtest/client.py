@@ -104,15 +104,16 @@ def summarise(tallies: Sequence[Tally]) -> Figures:
         requests_per_s=len(ordered) / seconds,
         ok_per_s=(len(ordered) - non_2xx) / seconds,
         non_2xx=non_2xx,
-        p50_ms=1_000 * _percentile(ordered, 0.50),
-        p99_ms=1_000 * _percentile(ordered, 0.99),
+        p50_ms=1_000 * percentile(ordered, 0.50),
+        p99_ms=1_000 * percentile(ordered, 0.99),
         errors=sum(tally.errors for tally in tallies),
         requests=len(ordered),
         statuses=dict(statuses),
     )
 
 
-def _percentile(ordered: Sequence[float], share: float) -> float:
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value that this share of them does not exceed; 0 of none."""
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
 
 
@@ -129,10 +130,10 @@ def _work(shot: Shot, connections: int, seconds: float, start: Barrier, result: 
 
 
 async def _load(shot: Shot, connections: int, seconds: float) -> Tally:
-    gun = _Gun(shot, time.perf_counter() + seconds)
+    gun = Gun(shot, time.perf_counter() + seconds)
     began = time.perf_counter()
     tasks = [
-        asyncio.create_task(_keep_connected(gun), name=f"connection-{number}")
+        asyncio.create_task(keep_connected(gun), name=f"connection-{number}")
         for number in range(connections)
     ]
     _, late = await asyncio.wait(tasks, timeout=seconds + GRACE_SECONDS) if tasks else ((), ())
@@ -147,14 +148,12 @@ async def _load(shot: Shot, connections: int, seconds: float) -> Tally:
     )
 
 
-async def _keep_connected(gun: _Gun) -> None:
+async def keep_connected(gun: Gun) -> None:
     """One connection, opened again whenever it is lost, until the time is over."""
     loop = asyncio.get_running_loop()
     while not gun.is_over():
         try:
-            transport, line = await loop.create_connection(
-                lambda: _Line(gun), "127.0.0.1", gun.port
-            )
+            transport, line = await loop.create_connection(lambda: Line(gun), "127.0.0.1", gun.port)
         except OSError:
             gun.errors += 1
             await asyncio.sleep(RETRY_SECONDS)
@@ -165,7 +164,7 @@ async def _keep_connected(gun: _Gun) -> None:
             transport.close()
 
 
-class _Gun:
+class Gun:
     """The next request, and the counts, of all connections of one process."""
 
     def __init__(self, shot: Shot, ends_at: float) -> None:
@@ -190,17 +189,17 @@ class _Gun:
         key = f"Idempotency-Key: {buyer}\r\n" if self._shot.keyed else ""
         return f"{self._shot.head}{key}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
-    def hit(self, status: int, sent_at: float) -> None:
-        """Count an answer."""
+    def hit(self, status: int, sent_at: float, body: bytes) -> None:
+        """Count an answer; its body matters to those who come after us."""
         self.last_answer = time.perf_counter()
         self.latencies.append(self.last_answer - sent_at)
         self.statuses[status] += 1
 
 
-class _Line(asyncio.Protocol):
+class Line(asyncio.Protocol):
     """One connection: send, read one whole answer, send again."""
 
-    def __init__(self, gun: _Gun) -> None:
+    def __init__(self, gun: Gun) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gun = gun
         self._heard = b""
@@ -223,7 +222,7 @@ class _Line(asyncio.Protocol):
         elif len(rest) >= length:
             self._heard = b""
             self._awaiting = False
-            self._gun.hit(int(head[9:12]), self._sent_at)
+            self._gun.hit(int(head[9:12]), self._sent_at, rest)
             self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,10 @@ class Fleet(msgspec.Struct, frozen=True):
         """Whether each worker accepts connections; a shared port answers for any of them."""
         listening = 0
         for one in self.family():
-            sockets = one.net_connections("tcp")
-            listening += any(s.status == "LISTEN" and s.laddr.port == self.port for s in sockets)
+            with suppress(psutil.NoSuchProcess):  # a child that had only one thing to do
+                sockets = one.net_connections("tcp")
+                ours = (s for s in sockets if s.status == "LISTEN" and s.laddr.port == self.port)
+                listening += any(ours)
         return listening >= len(self.processes)
 
 
@@ -100,15 +102,27 @@ def await_true(
         time.sleep(0.1)
 
 
-def ask(port: int, path: str, body: object = None) -> tuple[int, Any]:
-    """Status and JSON of a GET, or of a POST of `body`; never through a proxy."""
+def ask(
+    where: int | str,
+    path: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    method: str | None = None,
+) -> tuple[int, Any]:
+    """Status and JSON of a GET, or of a POST of `body`; never through a proxy.
+
+    `where` is a port of this machine or the beginning of an address.
+    """
+    base = f"http://127.0.0.1:{where}" if isinstance(where, int) else where
     data = None if body is None else msgspec.json.encode(body)
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data)
-    request.add_header("Content-Type", "application/json")
+    request = urllib.request.Request(base + path, data, method=method)
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+        request.add_header(name, value)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(request, timeout=60) as answer:
-            return answer.status, msgspec.json.decode(answer.read())
+            told = answer.read()
+            return answer.status, msgspec.json.decode(told) if told else None
     except urllib.error.HTTPError as refusal:
         with refusal:
             return refusal.code, msgspec.json.decode(refusal.read())
