@@ -12,7 +12,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Group, Parameter
 
-from engine.infra.settings import Settings
+from engine.infra.settings import ALIASES, Settings
 from engine.ops import terminal
 from engine.ops.audit_commands import audit, reconcile
 from engine.ops.drop_commands import drop
@@ -89,7 +89,7 @@ def serve() -> None:
 
 @app.command(group=RUN)
 def keep() -> None:
-    """Run the keepers: sweeper, bell, reaper, reconciler, filler, pruner and their like.
+    """Run the keepers: sweeper, bell, reaper, reconciler, filler, auditor, pruner.
 
     At least one process must run, or holds do not expire; a second one on another machine makes
     sure of it. They do the same work without treading on each other.
@@ -180,6 +180,7 @@ def settings(*, json: AsJson = False) -> None:
         ("setting", "value", "default", "unit", "reason"),
         [(each.name, each.marked, each.default, each.unit, each.reason) for each in listed],
     )
+    terminal.say(f"Instead of DATABASE_URL: {' '.join(ALIASES)}")
 
 
 @app.command(group=CHECK)

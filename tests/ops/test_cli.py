@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import cyclopts
@@ -15,6 +18,7 @@ from engine.ops.cli import app
 from engine.ops.migrate import migrate
 from tests.ops.conftest import Types
 
+ROOT = Path(__file__).parents[2]
 GROUPS = ("Run", "Operate", "Credentials", "Check")
 TOP = ("serve", "keep", "dev", "migrate", "seed", "drop", "reconcile", "audit", "apikey", "token")
 FIELDS = Settings.__struct_fields__
@@ -40,6 +44,37 @@ def test_every_command_is_there() -> None:
     verbs = {words[1] for words in COMMANDS if words[0] == "drop"}
     assert verbs >= {"list", "show", "create", "change", "pause", "resume", "close", "add"}
     assert verbs >= {"withdraw", "release", "timeline"}
+
+
+def examples(text: str) -> list[str]:
+    """The commands that a text shows, without what a shell does with them."""
+    lines = text.replace("\\\n", " ")
+    shown = re.findall(r"^(?:\s*[A-Z_]+=\S*)*\s*velvetrope (.+)", lines, re.MULTILINE)
+    return [re.split(r"\s+#|\s[|>]", line)[0].strip() for line in shown]
+
+
+def documented(words: tuple[str, ...]) -> str:
+    """A command's docstring."""
+    found = app
+    for word in words:
+        found = found[word]
+    return found.default_command.__doc__ or ""
+
+
+SHOWN = sorted(
+    {
+        example
+        for path in ("README.md", "docs/OPERATIONS.md")
+        for block in re.findall(r"```\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+        for example in examples(block)
+    }
+    | {example for words in COMMANDS for example in examples(documented(words))}
+)
+
+
+@pytest.mark.parametrize("example", SHOWN)
+def test_every_example_can_be_typed_as_it_stands(example: str) -> None:
+    app.parse_args(shlex.split(example), exit_on_error=False, print_error=False)
 
 
 async def test_help_groups_the_commands_and_says_the_exit_codes(types: Types) -> None:
