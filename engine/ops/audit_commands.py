@@ -6,11 +6,16 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from engine.infra.settings import Settings
 from engine.ops import terminal
+from engine.sale.bodies import DROP_ID_MAX
 
-Drops = Annotated[int, Parameter(help="drops by id; none: all that are warm", name="DROP")]
+REAL = Number(gte=1, lte=DROP_ID_MAX)
+Drops = Annotated[
+    int, Parameter(help="drops by id; none: all that are warm", name="DROP", validator=REAL)
+]
 AsJson = Annotated[bool, Parameter(help="for programs")]
 
 
@@ -46,7 +51,7 @@ def audit(
 
 
 def reconcile(
-    *drops: Annotated[int, Parameter(help="drops by id", name="DROP")],
+    *drops: Annotated[int, Parameter(help="drops by id", name="DROP", validator=REAL)],
     all: Annotated[bool, Parameter(help="every warm drop")] = False,
     dry_run: Annotated[bool, Parameter(help="change nothing, say what would be done")] = False,
     json: AsJson = False,

@@ -12,6 +12,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Group, Parameter
 
+from engine import __version__
 from engine.infra.settings import ALIASES, Settings
 from engine.ops import terminal
 from engine.ops.audit_commands import audit, reconcile
@@ -35,6 +36,7 @@ app = cyclopts.App(
     "3 cannot start: settings or servers",
     help_format="markdown",
     default_parameter=Parameter(negative="", show_default=False),
+    version=__version__,
     version_flags=["--version"],
 )
 app["--help"].group = OTHER

@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import re
 import socket
+from urllib.parse import urlsplit
 
 from engine.infra.errors import Misconfigured
 from engine.infra.settings import Settings, require_secrets
@@ -72,6 +73,16 @@ def masked(url: str) -> str:
     hidden = ":***" if user != person else ""
     place = re.sub(r"(\w*password=)[^&]*", r"\1***", place, flags=re.IGNORECASE)
     return f"{scheme}://{user}{hidden}{at}{place}"
+
+
+def reason(wrong: Exception, url: str) -> str:
+    """An error's words without the password of the URL."""
+    text = " ".join(str(wrong).split()) or type(wrong).__name__
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return type(wrong).__name__  # a URL we cannot read may be quoted in the text
+    return text.replace(password, "***") if password else text
 
 
 def _is_loopback(host: str) -> bool:

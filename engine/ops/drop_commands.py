@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from engine.infra.settings import Settings
 from engine.ops import terminal
+from engine.sale.bodies import DROP_ID_MAX
 from engine.sale.models import DropStatus
 
 drop = cyclopts.App(
@@ -20,7 +22,9 @@ workers hang, and while Redis is away. Running workers go by a change within a s
 sold units are never touched: what a buyer holds stays valid and can be bought.""",
 )
 
-Id = Annotated[int, Parameter(help="the drop's id", name="DROP")]
+Id = Annotated[
+    int, Parameter(help="the drop's id", name="DROP", validator=Number(gte=1, lte=DROP_ID_MAX))
+]
 Price = Annotated[str, Parameter(help="money with at most two decimals: 120 or 119.90")]
 Moment = Annotated[str | None, Parameter(help="ISO 8601: 2030-01-31T12:00:00Z (UTC unless said)")]
 End = Annotated[str | None, Parameter(help="the same, or none")]
@@ -30,6 +34,9 @@ EachBuyer = Annotated[str | None, Parameter(help="units a buyer: a number or non
 EachOrder = Annotated[int | None, Parameter(help="units a reservation (up to 10)")]
 Picture = Annotated[str | None, Parameter(help="a path or an http(s) address, or none")]
 Wait = Annotated[bool, Parameter(help="show a bar until a keeper has put every unit there")]
+Limit = Annotated[
+    int, Parameter(help="how many, newest first (50)", validator=Number(gte=1, lte=10_000))
+]
 AsJson = Annotated[bool, Parameter(help="for programs: as the API shows it")]
 
 
@@ -37,7 +44,7 @@ AsJson = Annotated[bool, Parameter(help="for programs: as the API shows it")]
 def list_(
     *,
     status: Annotated[list[DropStatus] | None, Parameter(help="only these; repeatable")] = None,
-    limit: Annotated[int, Parameter(help="how many, newest first")] = 50,
+    limit: Limit = 50,
     json: AsJson = False,
 ) -> None:
     """Show drops with their stock, newest first.
@@ -323,7 +330,7 @@ def timeline(
     buyer: Annotated[str, Parameter(help="the buyer's id", name="BUYER")],
     /,
     *,
-    limit: Annotated[int, Parameter(help="how many holds, newest first")] = 50,
+    limit: Limit = 50,
     json: AsJson = False,
 ) -> None:
     """Show what a buyer held and what became of it, newest first.

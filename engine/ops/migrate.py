@@ -18,6 +18,7 @@ from engine.infra import sql
 from engine.infra.errors import Misconfigured
 from engine.infra.postgres import quoted
 from engine.infra.settings import Settings
+from engine.ops.doorstep import reason
 
 LOCK = 0x76656C76  # "velv": one migration at a time in a database
 POSTGRES_MIN = 150_000
@@ -68,7 +69,7 @@ async def pending(settings: Settings) -> list[str]:
             row["proname"]: row["prosrc"]
             for row in await connection.fetch(
                 "SELECT proname, prosrc FROM pg_proc"
-                " WHERE pronamespace = current_schema()::regnamespace"
+                " WHERE pronamespace = quote_ident(current_schema())::regnamespace"
             )
         }
         return missing + [name for name, body in bodies().items() if there.get(name) != body]
@@ -90,7 +91,9 @@ async def _connection(settings: Settings) -> AsyncIterator[Any]:
             settings.database_url, server_settings=server_settings, timeout=5
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
-        raise Misconfigured(f"DATABASE_URL cannot be reached: {error}") from None
+        raise Misconfigured(
+            f"DATABASE_URL cannot be reached: {reason(error, settings.database_url)}"
+        ) from None
     try:
         if connection.get_server_version().major * 10_000 < POSTGRES_MIN:
             raise Misconfigured(

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
@@ -27,6 +26,7 @@ from engine.infra.health import BEAT_SECONDS
 from engine.infra.postgres import quoted
 from engine.infra.settings import Settings
 from engine.ops import migrate
+from engine.ops.doorstep import reason
 from engine.ops.findings import Schema, Server
 
 PROBE_SECONDS = 2.0
@@ -108,16 +108,6 @@ def files_max() -> int:
 def cpus() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def reason(wrong: Exception, url: str) -> str:
-    """An error's words without the password of the URL."""
-    text = " ".join(str(wrong).split()) or type(wrong).__name__
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        return type(wrong).__name__  # a URL we cannot read may be quoted in the text
-    return text.replace(password, "***") if password else text
 
 
 @asynccontextmanager

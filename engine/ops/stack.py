@@ -58,6 +58,8 @@ def find(data_dir: Path) -> dict[str, str]:
             with suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return {}
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                return {}  # in a folder that anybody may write to, it may be anybody's bait
             pairs = (line.rstrip("\n").partition("=") for line in file)
             return {name: value for name, _, value in pairs if name in TOLD}
     except OSError:

@@ -26,10 +26,10 @@ SELECT current_setting('server_version') AS version,
 SELECT coalesce(current_schema(), '') AS schema,
        ARRAY(SELECT relname::text
                FROM pg_class
-              WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r') AS tables,
+              WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relkind = 'r') AS tables,
        ARRAY(SELECT relname::text
                FROM pg_class
-              WHERE relnamespace = current_schema()::regnamespace
+              WHERE relnamespace = quote_ident(current_schema())::regnamespace
                 AND relkind = 'r'
                 AND NOT (has_table_privilege(oid, 'SELECT')
                          AND has_table_privilege(oid, 'INSERT')
@@ -38,15 +38,15 @@ SELECT coalesce(current_schema(), '') AS schema,
        ARRAY(SELECT c.relname::text
                FROM pg_class AS c
                JOIN pg_index AS i ON i.indexrelid = c.oid
-              WHERE c.relnamespace = current_schema()::regnamespace
+              WHERE c.relnamespace = quote_ident(current_schema())::regnamespace
                 AND i.indisvalid AND i.indisready) AS indexes,
        ARRAY(SELECT proname::text
                FROM pg_proc
-              WHERE pronamespace = current_schema()::regnamespace
+              WHERE pronamespace = quote_ident(current_schema())::regnamespace
            ORDER BY proname) AS functions,
        ARRAY(SELECT prosrc
                FROM pg_proc
-              WHERE pronamespace = current_schema()::regnamespace
+              WHERE pronamespace = quote_ident(current_schema())::regnamespace
            ORDER BY proname) AS bodies;
 
 -- name: migrations_done :many

@@ -224,6 +224,26 @@ async def test_a_drop_that_is_not_there_is_code_1(types: Types, verb: str) -> No
     assert (said.code, said.err) == (1, "velvetrope: There is no drop 777\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("drop", "show", "99999999999999999999"),
+        ("drop", "pause", "0"),
+        ("drop", "list", "--limit", "-1"),
+        ("drop", "list", "--limit", "99999999999"),
+        ("drop", "timeline", "ann", "--limit", "0"),
+        ("audit", "99999999999999999999"),
+        ("reconcile", "-1"),
+    ],
+)
+async def test_numbers_that_no_drop_has_are_not_understood(
+    types: Types, words: tuple[str, ...]
+) -> None:
+    said = await types(*words)
+
+    assert (said.code, said.out) == (2, "")
+
+
 async def test_a_name_is_shown_as_it_is(types: Types) -> None:
     await types("drop", "create", "[bold]Aurora[/bold] :boom:", "--price", "1", "--stock", "1")
 

@@ -70,3 +70,12 @@ def test_connections_that_just_closed_do_not_keep_the_door_shut() -> None:
 def test_an_address_of_another_machine_is_refused_with_the_mend(host: str) -> None:
     with pytest.raises(Misconfigured, match=f"HOST={host}"):
         doorstep.door(host, 0)
+
+
+def test_an_error_is_told_without_the_password_of_the_url() -> None:
+    wrong = ValueError("cannot read  postgresql://me:s3cret@db/x\n")
+
+    assert doorstep.reason(wrong, "postgresql://me:s3cret@db/x") == (
+        "cannot read postgresql://me:***@db/x"
+    )
+    assert doorstep.reason(wrong, "postgresql://[me:s3cret@db/x") == "ValueError"

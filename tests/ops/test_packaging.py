@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import __version__
 from engine.infra.settings import ALIASES, Settings
 from engine.ops.cli import app
 from engine.ops.findings import POSTGRES_MIN, REDIS_MIN, VALKEY_MIN
@@ -106,7 +108,12 @@ def test_the_image_runs_as_nobody_in_particular_and_stops_as_a_worker_does() -> 
     assert re.search(r"^USER velvetrope$", DOCKERFILE, re.MULTILINE)
     assert "STOPSIGNAL SIGTERM" in DOCKERFILE
     assert 'CMD ["velvetrope", "serve"]' in DOCKERFILE
-    assert "/health/ready" in DOCKERFILE
+    commands = [
+        json.loads(found) for found in re.findall(r"CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    ]
+    (look,) = [command for command in commands if command[0] == "python"]
+    compile(look[2], "the health check", "exec")
+    assert "/health/ready" in look[2]
     assert "--require-hashes" in DOCKERFILE
 
 
@@ -125,6 +132,12 @@ def test_the_image_holds_the_tested_versions_and_nothing_that_only_tests_need() 
     assert extras.isdisjoint(shipped)
     for name in ("requirements.lock", "requirements.prod.lock"):
         assert "://" not in (ROOT / name).read_text(), "a lock names no server"
+
+
+def test_the_version_is_the_same_wherever_it_stands() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert project["version"] == __version__
 
 
 def test_every_target_of_make_says_what_it_does() -> None:
