@@ -18,6 +18,7 @@ from engine.infra.settings import Settings
 from engine.ops import devstack, findings, preflight, probes
 from engine.ops.findings import Finding
 from tests.ops.conftest import Types
+from tests.support.wait import wait_until
 
 # What a test's servers lack on purpose, and what says something about this machine.
 EXPECTED = {"fsync", "full_page_writes", "synchronous_commit", "open files", "processors"}
@@ -48,6 +49,11 @@ def valkey(settings: Settings) -> Iterator[redis.Redis]:
 
 @pytest.mark.usefixtures("keeping")
 async def test_sound_servers_have_nothing_to_mend(settings: Settings) -> None:
+    async def keeper_beats() -> bool:
+        return "keepers" not in trouble(await preflight.everything(settings))
+
+    await wait_until(keeper_beats, "a keeper's first sign of life")
+
     assert trouble(await preflight.everything(settings)) == {}
 
 
