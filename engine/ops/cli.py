@@ -1,7 +1,7 @@
 """The command line: `velvetrope` or `python -m engine`.
 
-Each command's docstring is its `--help`; what it does stands in the module it imports when it
-runs, so that `--help` is quick and a worker loads no terminal's things.
+Each command's docstring is its `--help`; what it does stands in the module that it imports when it
+runs, so that `--help` is quick.
 """
 
 from __future__ import annotations

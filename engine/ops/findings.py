@@ -15,11 +15,10 @@ from typing import Literal
 import msgspec
 
 from engine.infra.settings import SECRET_BYTES_MIN, Settings, too_short
+from engine.ops.binaries import POSTGRES_MIN, REDIS_MIN
 
 Verdict = Literal["ok", "warn", "fail"]
 
-POSTGRES_MIN = 15
-REDIS_MIN = (7, 2)
 VALKEY_MIN = (8, 0)
 SPARE_CONNECTIONS = 5  # for migrate, the terminal and a look by hand
 TIMEOUT_MIN_MS = 2_000  # what the engine allows its own statements

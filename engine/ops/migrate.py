@@ -18,10 +18,10 @@ from engine.infra import sql
 from engine.infra.errors import Misconfigured
 from engine.infra.postgres import quoted
 from engine.infra.settings import Settings
+from engine.ops.binaries import POSTGRES_MIN
 from engine.ops.doorstep import reason
 
 LOCK = 0x76656C76  # "velv": one migration at a time in a database
-POSTGRES_MIN = 150_000
 
 _BOOK = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -95,10 +95,9 @@ async def _connection(settings: Settings) -> AsyncIterator[Any]:
             f"DATABASE_URL cannot be reached: {reason(error, settings.database_url)}"
         ) from None
     try:
-        if connection.get_server_version().major * 10_000 < POSTGRES_MIN:
-            raise Misconfigured(
-                f"Postgres 15 or newer is needed, this is {connection.get_server_version().major}"
-            )
+        major = connection.get_server_version().major
+        if major < POSTGRES_MIN:
+            raise Misconfigured(f"Postgres {POSTGRES_MIN} or newer is needed, this is {major}")
         yield connection
     finally:
         await connection.close()

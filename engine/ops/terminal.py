@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.infra import log, settings
-from engine.infra.errors import Fault, Invalid, Misconfigured, Problem
+from engine.infra.errors import Fault, Invalid, Misconfigured, OutcomeUnknown, Problem
 from engine.infra.http import iso
 from engine.infra.settings import Settings
 from engine.ops import children, stack
@@ -63,6 +63,8 @@ def run(work: Any, process: str = "terminal") -> None:
         refuse(str(why))
     except Invalid as problem:
         refuse(problem.message, MISUSED)
+    except OutcomeUnknown:
+        refuse("the connection was lost under way: it may have been done; look before you repeat")
     except Fault as problem:
         refuse(problem.message)
     except Problem as problem:

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
+from engine.infra.postgres import Unknown
 from engine.infra.settings import Settings
 from engine.ops import drop_acts, terminal
+from engine.sale import drops
 from tests.ops.conftest import Types
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
@@ -83,11 +85,11 @@ async def test_a_list_shows_the_statuses_asked_for(types: Types) -> None:
 
 async def test_a_list_goes_past_one_page(types: Types, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drop_acts, "PAGE", 2)
-    drops = [await made(types) for _ in range(5)]
+    made_so = [await made(types) for _ in range(5)]
 
     listed = (await types("drop", "list", "--json", "--limit", "5")).json
 
-    assert [drop["id"] for drop in listed] == drops[::-1]
+    assert [drop["id"] for drop in listed] == made_so[::-1]
 
 
 async def test_pausing_reaches_the_workers_and_resuming_lets_them_go_on(
@@ -119,6 +121,21 @@ async def test_pausing_works_while_redis_is_away(types: Types, settings: Setting
 
     assert (said.code, said.json["status"]) == (0, "paused")
     assert "Redis is away" in said.err
+
+
+async def test_a_connection_lost_under_way_says_look_before_you_repeat(
+    types: Types, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop = await made(types)
+
+    async def lost(*_: object, **__: object) -> None:
+        raise Unknown
+
+    monkeypatch.setattr(drops, "change", lost)
+    said = await types("drop", "add", str(drop), "5")
+
+    assert said.code == 3
+    assert "it may have been done; look before you repeat" in said.err
 
 
 async def test_terms_change_in_mid_sale_and_what_is_not_named_stays(types: Types) -> None:

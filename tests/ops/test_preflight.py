@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -71,6 +73,26 @@ async def test_an_evicting_redis_fails_with_the_mend(
     assert "CONFIG SET maxmemory-policy noeviction" in line
     with pytest.raises(Misconfigured, match="maxmemory-policy: allkeys-lru: CONFIG SET"):
         await preflight.at_start(settings, secrets=False)
+
+
+@pytest.mark.parametrize("command", ["serve", "keep"])
+async def test_a_start_that_would_hurt_is_one_line_and_code_3(
+    settings: Settings, valkey: redis.Redis, command: str
+) -> None:
+    valkey.config_set("maxmemory-policy", "allkeys-lru")
+    given = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "engine", command),
+        env=os.environ | given | {"AUTH": "open", "PORT": "0"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+
+    assert (process.returncode, out) == (3, b"")
+    assert len(err.splitlines()) == 1
+    assert err.startswith(b"velvetrope: maxmemory-policy: allkeys-lru: CONFIG SET")
 
 
 async def test_a_full_redis_and_one_without_events_are_named(
