@@ -12,7 +12,7 @@ AUTH ?= open
 LOAD_FLAGS = $(if $(USERS),--users $(USERS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 	$(if $(SHAPE),--shape $(SHAPE)) $(if $(UNITS),--units $(UNITS)) \
 	$(if $(TARGET),--target $(TARGET)) $(if $(ANYWHERE),--anywhere)
-LOCK_FLAGS := --all-extras --generate-hashes --no-header --universal --python-version 3.11
+LOCK_FLAGS := --generate-hashes --no-header --universal --python-version 3.11
 
 export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
@@ -21,13 +21,53 @@ export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo "  Options: HOST PORT WORKERS AUTH DATABASE_URL REDIS_URL DATA_DIR, as in: make run PORT=8001"
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo; echo "Settings go in front or behind, as in: make run PORT=8001 (make settings lists them)"
+	@echo "More than these: .venv/bin/velvetrope --help"
+
+##@ Run
 
 .PHONY: run
 run: export AUTH := $(AUTH)
-run: .venv/.ok ## start everything: Postgres, Valkey, API workers, keeper; Ctrl-C ends it
+run: .venv/.ok ## everything: Postgres, Valkey, API workers, keeper; Ctrl-C ends it
 	@exec $(PY) -m engine dev
+
+.PHONY: serve
+serve: .venv/.ok ## one API worker, on your own servers (DATABASE_URL, REDIS_URL)
+	@exec $(PY) -m engine serve
+
+.PHONY: keep
+keep: .venv/.ok ## the keepers, on your own servers
+	@exec $(PY) -m engine keep
+
+.PHONY: migrate
+migrate: .venv/.ok ## bring the database to the present (CHECK=1: only say what is pending)
+	@$(PY) -m engine migrate $(if $(CHECK),--check)
+
+.PHONY: seed
+seed: .venv/.ok ## put the demo on show
+	@$(PY) -m engine seed
+
+##@ Operate (beside a make run, or on DATABASE_URL and REDIS_URL)
+
+.PHONY: audit
+audit: .venv/.ok ## does every drop add up? (DROP="20 21": these; WATCH=1: live)
+	@$(PY) -m engine audit $(DROP) $(if $(WATCH),--watch)
+
+.PHONY: reconcile
+reconcile: .venv/.ok ## mend now what keepers mend in a second (DROP="20 21"; DRY_RUN=1)
+	@$(PY) -m engine reconcile $(or $(DROP),--all) $(if $(DRY_RUN),--dry-run)
+
+.PHONY: preflight
+preflight: .venv/.ok ## look at all that a sale stands on (STRICT=1: a warning fails)
+	@$(PY) -m engine preflight $(if $(STRICT),--strict)
+
+.PHONY: settings
+settings: .venv/.ok ## every setting: value, default, unit and reason
+	@$(PY) -m engine settings
+
+##@ Develop
 
 .PHONY: test
 test: .venv/.ok ## run the tests, with servers of their own
@@ -49,6 +89,8 @@ fmt: .venv/.ok ## format the code and mend what the linter can
 schema: .venv/.ok ## write sql/schema.sql, the present of the database, from the migrations
 	@$(PY) -m engine.ops.schema
 
+##@ Measure and break
+
 .PHONY: bench
 bench: .venv/.ok ## measure, as ratios within one run
 	@$(PY) -m loadtest.bench
@@ -69,22 +111,26 @@ drill-redis: .venv/.ok ## lose Redis in mid-sale and see the sale go on; AWAY=60
 model: .venv/.ok ## walk random schedules through the model of the protocol
 	@$(PY) -m tests.simulation.run
 
+##@ Keep house
+
 .PHONY: lock
 lock: .tools/bin/uv ## choose the newest versions that fit pyproject.toml
-	.tools/bin/uv pip compile -q pyproject.toml $(LOCK_FLAGS) -o requirements.lock
+	.tools/bin/uv pip compile -q pyproject.toml --all-extras $(LOCK_FLAGS) -o requirements.lock
+	@# What the Docker image installs: the same versions, without the extras.
+	.tools/bin/uv pip compile -q pyproject.toml --no-annotate -c requirements.lock $(LOCK_FLAGS) \
+		-o requirements.prod.lock
+
+.PHONY: docker-config
+docker-config: ## check docker-compose.yml with the client that is installed; needs no daemon
+	@docker compose version >/dev/null 2>&1 && compose="docker compose" || compose=docker-compose; \
+	command -v $${compose%% *} >/dev/null || { echo "no docker compose client here"; exit 1; }; \
+	DB_PASSWORD=x JWT_SECRET=x HMAC_SECRET=x $$compose -f docker-compose.yml config -q \
+		&& echo "docker-compose.yml is fine"
 
 .PHONY: clean
-clean: ## delete the environment, the caches and the embedded servers' data
-	@for lock in .velvetrope/*/lock; do \
-		if [ -s "$$lock" ] && kill -0 "$$(cat "$$lock")" 2>/dev/null; then \
-			echo "make run (process $$(cat "$$lock")) uses .velvetrope: stop it first"; exit 1; \
-		fi; done
-	@# As root under a closed folder the cluster lives elsewhere, at the end of this link.
-	@if [ -L .velvetrope/postgres/elsewhere ]; then \
-		case "$$(readlink .velvetrope/postgres/elsewhere)" in \
-			/var/tmp/velvetrope-data-*) rm -rf "$$(readlink .velvetrope/postgres/elsewhere)";; \
-		esac; fi
-	rm -rf .venv .tools .velvetrope .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+clean: ## delete the environment, the caches and the embedded servers with their data
+	@test ! -d .velvetrope || PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m engine.ops.leftovers .velvetrope
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp is written last, so an environment that was cut short is built again.

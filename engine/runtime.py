@@ -43,7 +43,7 @@ async def ground(settings: Settings, statement_timeout_ms: int = 2_000) -> Async
     """Open the pools; close them last."""
     if not settings.database_url or not settings.redis_url:
         raise Misconfigured(
-            "DATABASE_URL and REDIS_URL are needed here (`velvetrope dev` brings its own servers)"
+            "DATABASE_URL and REDIS_URL are needed here, or a `make run` in this folder"
         )
     postgres = Postgres(settings, statement_timeout_ms)
     await postgres.open()
@@ -53,6 +53,19 @@ async def ground(settings: Settings, statement_timeout_ms: int = 2_000) -> Async
         yield Ground(settings, postgres, redis, Bouncer(redis, postgres, settings.intent_ttl_ms))
     finally:
         await redis.close()
+        await postgres.close()
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[Postgres]:
+    """Postgres alone, for what Redis need not know."""
+    if not settings.database_url:
+        raise Misconfigured("DATABASE_URL is needed here, or a `make run` in this folder")
+    postgres = Postgres(settings)
+    await postgres.open()
+    try:
+        yield postgres
+    finally:
         await postgres.close()
 
 

@@ -11,28 +11,61 @@ import hmac
 import re
 import secrets
 import time
+from datetime import datetime
 
 from engine.identity import store
 from engine.identity.models import SCOPES, Caller
 from engine.infra.combiner import Crew
-from engine.infra.errors import Invalid, OutcomeUnknown, Unauthorized
+from engine.infra.errors import Invalid, NotFound, OutcomeUnknown, Unauthorized
 from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres
 
 FORM = re.compile(r"vr_([0-9a-f]{12})_([0-9a-f]{64})")
+NAME_LENGTH_MAX = 200
 ANSWER_SECONDS = 4.0  # then the caller is told that we do not know
 REMEMBERED_SECONDS = 5.0  # how long a revoked key may still be honoured
 
 
-async def create(postgres: Postgres, name: str, scopes: list[str]) -> str:
+async def create(caller: store.Caller, name: str, scopes: list[str]) -> str:
     """Make a key and return it: the only time it can be seen."""
+    if not (1 <= len(name) <= NAME_LENGTH_MAX and name.isprintable()):
+        raise Invalid(f"name: want 1 to {NAME_LENGTH_MAX} printable characters")
     if unknown := sorted(set(scopes) - set(SCOPES)):
         raise Invalid(f"unknown scope {unknown[0]!r}: the scopes are {', '.join(SCOPES)}")
     prefix, secret = secrets.token_hex(6), secrets.token_hex(32)
     key = f"vr_{prefix}_{secret}"
     row = store.ApiKey(new_id(), name, _hash(key), frozenset(scopes))
-    await store.insert_api_key(postgres, row, prefix)
+    await store.insert_api_key(caller, row, prefix)
     return key
+
+
+async def rotate(postgres: Postgres, named: str, grace_seconds: float) -> tuple[str, datetime]:
+    """A new key in place of a live one: the key, and when the old one ends."""
+    async with postgres.transaction() as session:
+        old = await find(session, named)
+        if not old.live:
+            raise NotFound(f"Key {old.prefix} has ended: create a new one instead")
+        key = await create(session, old.name, old.scopes)
+        ends_at = await store.revoke_api_key(session, old.id, grace_seconds)
+    assert ends_at is not None, "its row is ours: nothing deletes keys"
+    return key, ends_at
+
+
+async def revoke(postgres: Postgres, named: str) -> store.ListedKey:
+    """End a key now; every worker forgets it within seconds. Twice is once."""
+    async with postgres.transaction() as session:
+        key = await find(session, named)
+        await store.revoke_api_key(session, key.id, 0)
+    return key
+
+
+async def find(caller: store.Caller, named: str) -> store.ListedKey:
+    """The key that somebody means by its id, its prefix, or the part of a key before its secret."""
+    word = named.strip().lower().removeprefix("vr_").partition("_")[0]
+    found = await store.find_api_keys_named(caller, word)
+    if len(found) != 1:
+        raise NotFound("There is no such key: `velvetrope apikey list` shows ids and prefixes")
+    return found[0]
 
 
 def _hash(key: str) -> bytes:

@@ -17,52 +17,91 @@ import msgspec
 from engine.infra.errors import Misconfigured
 
 SECRET_BYTES_MIN = 32
+# Other systems' names for a database in parts; together they are a DATABASE_URL.
+ALIASES = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_SSL")
+
+
+def why(reason: str, unit: str = "") -> msgspec.Meta:
+    """What a setting is for, and what it is counted in: `velvetrope settings` prints both."""
+    return msgspec.Meta(description=reason, extra={"unit": unit})
+
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_024)]
+Length = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings. Times end in their unit; secrets end in `_secret`."""
 
-    host: str = "127.0.0.1"  # loopback unless told: `AUTH=open` must never face a network
-    port: Port = 8000
-    workers: Count = 2  # API processes; one a core is the right number
-    auth: Literal["required", "open"] = "required"  # open: trusts `userId`, loopback only
-    database_url: str = ""  # empty: `make run` starts its own Postgres
-    redis_url: str = ""  # empty: `make run` starts its own Valkey
-    data_dir: Path = Path(".velvetrope")  # embedded servers' data; survives restarts
-    jwt_secret: str = ""  # signs and checks buyers' tokens (HS256), at least 32 bytes
-    jwt_expires_in: str = "7d"  # life of a token: a number and s, m, h or d
-    hmac_secret: str = ""  # salts names shown in public, at least 32 bytes
-    compat_mounts: bool = True  # also answer under /api and /, not only /api/v1
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "console"] = "auto"  # auto: console on a terminal
-    pool_size: Count = 8  # Postgres connections a process; batches need few
-    schema: str = ""  # Prisma's `?schema=`; becomes the search_path
+    host: Annotated[str, why("loopback unless told: AUTH=open must never face a network")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[Port, why("0 takes a free one")] = 8000
+    workers: Annotated[Count, why("one a core is the right number", "API processes")] = 2
+    auth: Annotated[Literal["required", "open"], why("open: trusts `userId`, on loopback only")] = (
+        "required"
+    )
+    database_url: Annotated[str, why("empty: `make run` starts its own Postgres")] = ""
+    redis_url: Annotated[str, why("empty: `make run` starts its own Valkey")] = ""
+    data_dir: Annotated[Path, why("the embedded servers' data; survives restarts")] = Path(
+        ".velvetrope"
+    )
+    jwt_secret: Annotated[str, why("signs and checks tokens (HS256)", "32 bytes or more")] = ""
+    jwt_expires_in: Annotated[str, why("life of a token: a number and s, m, h or d")] = "7d"
+    hmac_secret: Annotated[str, why("salts names shown in public", "32 bytes or more")] = ""
+    compat_mounts: Annotated[bool, why("also answer under /api and /, not only /api/v1")] = True
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], why("what is worth a line")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "console"], why("auto: console on a terminal, else JSON")
+    ] = "auto"
+    pool_size: Annotated[
+        Count, why("Postgres connections; batches need few", "connections a process")
+    ] = 8
+    schema: Annotated[str, why("Prisma's `?schema=`; becomes the search_path")] = ""
     # The keepers, each of which may be turned off to prove that the others suffice.
-    sweeper_poll_ms: int = 250  # how often the due index is read; 0: events alone
-    bell: Literal["on", "off"] = "on"  # off: polling alone
-    reconciler_ms: int = 1_000  # how often the bouncer is told the truth; 0: never
-    reaper_ms: int = 500  # how often stale intents are looked for; 0: never
-    intent_ttl_ms: int = 5_000  # age at which an intent's worker is taken for dead
-    auditor_ms: int = 10_000  # rest between two recounts of all warm drops; 0: never
-    retention_hours: int = 72  # finished requests and outbox; never under 24
-    recount_seconds: float = 5.0  # how old the counted rows behind an audit may be
-    request_deadline_ms: int = 5_000  # nothing holds a request longer
+    sweeper_poll_ms: Annotated[
+        Length, why("how often the due index is read; 0: events alone", "ms")
+    ] = 250
+    bell: Annotated[Literal["on", "off"], why("hear keys expire; off: polling alone")] = "on"
+    reconciler_ms: Annotated[
+        Length, why("how often the bouncer is told the truth; 0: never", "ms")
+    ] = 1_000
+    reaper_ms: Annotated[Length, why("how often stale intents are looked for; 0: never", "ms")] = (
+        500
+    )
+    intent_ttl_ms: Annotated[
+        Length, why("age at which an intent's worker is taken for dead", "ms")
+    ] = 5_000
+    auditor_ms: Annotated[
+        Length, why("rest between two recounts of all warm drops; 0: never", "ms")
+    ] = 10_000
+    retention_hours: Annotated[
+        int, why("how long finished requests are remembered; never under 24", "hours")
+    ] = 72
+    recount_seconds: Annotated[
+        float, why("how old the counted rows behind an audit may be", "seconds")
+    ] = 5.0
+    request_deadline_ms: Annotated[Length, why("nothing holds a request longer", "ms")] = 5_000
 
     @property
     def jwt_expires_seconds(self) -> int:
         """`JWT_EXPIRES_IN` in seconds."""
-        units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-        number, unit = self.jwt_expires_in[:-1], self.jwt_expires_in[-1:]
-        if unit.isdigit():
-            number, unit = self.jwt_expires_in, "s"
-        if not number.isdigit() or unit not in units:
-            raise Misconfigured(
-                f"JWT_EXPIRES_IN={self.jwt_expires_in!r}: write 3600, 15m, 12h or 7d"
-            )
-        return int(number) * units[unit]
+        seconds = seconds_of(self.jwt_expires_in)
+        if seconds is None:
+            raise Misconfigured(f"JWT_EXPIRES_IN={self.jwt_expires_in}: want 3600, 15m, 12h or 7d")
+        return seconds
+
+
+def seconds_of(text: str) -> int | None:
+    """Seconds of a number and s, m, h or d, or of a number alone; None for anything else."""
+    units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+    number, unit = text[:-1], text[-1:]
+    if unit.isdigit():
+        number, unit = text, "s"
+    return int(number) * units[unit] if number.isdigit() and unit in units else None
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:
@@ -82,12 +121,32 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     except msgspec.ValidationError as wrong:
         field = str(wrong).rpartition("$.")[2].strip("`")
         raise Misconfigured(
-            f"{field.upper()}={given.get(field, '')!r}: {str(wrong).split(' - ')[0]}"
+            f"{field.upper()}={given.get(field, '')}: want {_wanted(field)}"
         ) from None
     if settings.retention_hours < 24:
         raise Misconfigured("RETENTION_HOURS: idempotency keys are promised for 24 hours or more")
     _ = settings.jwt_expires_seconds
     return settings
+
+
+def _wanted(field: str) -> str:
+    """What a setting may be, in words."""
+    kinds = {each.name: each.type for each in msgspec.inspect.type_info(Settings).fields}  # type: ignore[attr-defined]
+    kind = kinds[field]
+    if isinstance(kind, msgspec.inspect.Metadata):
+        kind = kind.type
+    match kind:
+        case msgspec.inspect.IntType(ge=low, le=high):
+            least = "" if low is None else f" of {low} or more"
+            return f"a whole number{least if high is None else f' from {low} to {high}'}"
+        case msgspec.inspect.FloatType():
+            return "a number"
+        case msgspec.inspect.BoolType():
+            return "1 or 0"
+        case msgspec.inspect.LiteralType(values=values):
+            return " or ".join(str(value) for value in values)
+        case _:
+            return "text"
 
 
 def require_secrets(settings: Settings) -> None:
@@ -96,10 +155,16 @@ def require_secrets(settings: Settings) -> None:
         return
     for name in ("jwt_secret", "hmac_secret"):
         if len(getattr(settings, name).encode()) < SECRET_BYTES_MIN:
-            raise Misconfigured(
-                f"{name.upper()} is missing or shorter than {SECRET_BYTES_MIN} bytes: "
-                f'export {name.upper()}="$(openssl rand -hex 32)", or use AUTH=open on loopback'
-            )
+            raise Misconfigured(f"{too_short(name)}, or use AUTH=open on loopback")
+
+
+def too_short(secret: str) -> str:
+    """The sentence about a secret that is missing or too short, with its mend."""
+    name = secret.upper()
+    return (
+        f"{name} is missing or shorter than {SECRET_BYTES_MIN} bytes: "
+        f'export {name}="$(openssl rand -hex 32)"'
+    )
 
 
 def _from_parts(env: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from typing import TypedDict
 
 from engine.infra.errors import Misconfigured
 
-POSTGRES_MIN = 14
+POSTGRES_MIN = 15
 REDIS_MIN = (7, 2)
 
 

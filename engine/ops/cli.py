@@ -1,151 +1,232 @@
-"""The command line: `velvetrope` or `python -m engine`."""
+"""The command line: `velvetrope` or `python -m engine`.
+
+Each command's docstring is its `--help`; what it does stands in the module that it imports when it
+runs, so that `--help` is quick.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import cyclopts
-import uvloop
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from engine.infra import log, settings
-from engine.infra.errors import Misconfigured, Problem
-from engine.infra.settings import Settings, require_secrets
+from engine import __version__
+from engine.infra.settings import ALIASES, Settings
+from engine.ops import terminal
+from engine.ops.audit_commands import audit, reconcile
+from engine.ops.drop_commands import drop
+from engine.ops.key_commands import apikey, token
 
-REFUSED_START = 3  # a supervisor must not start it again
+RUN = Group.create_ordered("Run")
+OPERATE = Group.create_ordered("Operate")
+CREDENTIALS = Group.create_ordered("Credentials")
+CHECK = Group.create_ordered("Check")
+OTHER = Group.create_ordered("Other")
 
 app = cyclopts.App(
     name="velvetrope",
-    help="Reservations for moments when far more people want something than there is of it.",
+    help="""Reservations for moments when far more people want something than there is of it.
+
+`velvetrope dev` runs everything on this machine; `serve` and `keep` run in production, beside
+`migrate`. Where DATABASE_URL is not set, commands find the servers of a `make run` in this folder.
+`velvetrope COMMAND --help` says when to use a command, with examples.""",
+    help_epilogue="Exit codes: 0 done · 1 the answer is no · 2 not understood · "
+    "3 cannot start: settings or servers",
+    help_format="markdown",
+    default_parameter=Parameter(negative="", show_default=False),
+    version=__version__,
     version_flags=["--version"],
 )
-token = cyclopts.App(name="token", help="Credentials of buyers and admins.")
-apikey = cyclopts.App(name="apikey", help="Credentials of shops' servers.")
-app.command(token)
+app["--help"].group = OTHER
+app["--version"].group = OTHER
+drop.group = OPERATE
+apikey.group = token.group = CREDENTIALS
+app.command(drop)
+app.command(audit, group=OPERATE)
+app.command(reconcile, group=OPERATE)
 app.command(apikey)
+app.command(token)
+
+AsJson = Annotated[bool, Parameter(help="for programs")]
 
 
-@app.command
+@app.command(group=RUN)
 def dev() -> None:
     """Run everything: Postgres and Valkey of its own, migrations, demo data, workers and keeper.
 
-    Honours HOST PORT WORKERS AUTH DATABASE_URL REDIS_URL DATA_DIR; with your own URLs it starts no
-    server. This is what `make run` does.
+    For trying it out and for development; this is what `make run` does. It honours HOST PORT
+    WORKERS AUTH DATABASE_URL REDIS_URL DATA_DIR; with your own URLs it starts no server. Ctrl-C
+    stops everything and the data stays; SIGHUP replaces the workers without closing the door.
+
+    **Examples**
+
+        velvetrope dev
+        AUTH=open PORT=8001 velvetrope dev
+        DATABASE_URL=postgresql://… REDIS_URL=redis://… velvetrope dev
     """
     from engine.ops.supervisor import run_dev
 
-    sys.exit(run_dev(_settings()))
+    sys.exit(run_dev(terminal.given(beside_a_stack=False)))
 
 
-@app.command
+@app.command(group=RUN)
 def serve() -> None:
-    """Run one API worker on HOST:PORT. Start as many as you like: they share the port."""
+    """Run one API worker on HOST:PORT.
+
+    Start as many as you like, here (they share the port) or on other machines behind any
+    balancer. SIGTERM drains it: requests under way are answered. It looks at its servers first
+    and exits with 3, saying why, where the sale would be hurt (see `velvetrope preflight`).
+
+    **Examples**
+
+        velvetrope serve
+        HOST=0.0.0.0 PORT=8000 velvetrope serve
+    """
     from engine.ops.serve import serve as work
 
-    _run(work, "worker")
+    terminal.run(work, "worker")
 
 
-@app.command
+@app.command(group=RUN)
 def keep() -> None:
-    """Run the keepers: sweeper, bell, reaper, reconciler, filler, pruner. Any number may run."""
+    """Run the keepers: sweeper, bell, reaper, reconciler, filler, auditor, pruner.
+
+    At least one process must run, or holds do not expire; a second one on another machine makes
+    sure of it. They do the same work without treading on each other.
+
+    **Examples**
+
+        velvetrope keep
+    """
     from engine.ops.serve import keep as work
 
-    _run(work, "keeper")
+    terminal.run(work, "keeper")
 
 
-@app.command
-def migrate() -> None:
-    """Bring the database at DATABASE_URL to the present. Running it twice is running it once."""
+@app.command(group=RUN)
+def migrate(
+    *,
+    check: Annotated[
+        bool, Parameter(help="change nothing; exit 1 if something is pending")
+    ] = False,
+) -> None:
+    """Bring the database at DATABASE_URL to the present.
+
+    Run it once before the first start, and after every update before the new workers start.
+    Twice is once, and several at a time wait for each other. Migrations only go forward.
+
+    **Examples**
+
+        velvetrope migrate
+        velvetrope migrate --check || echo "not yet"
+    """
     from engine.ops.migrate import migrate as work
+    from engine.ops.migrate import pending
 
     async def apply(given: Settings) -> None:
-        count = await work(given)
-        print(f"applied {count} migration{'s' if count != 1 else ''}: the database is up to date")
+        count = await work(given, lambda name: terminal.say(f"applying {name}"))
+        terminal.say(
+            f"applied {count} migration{'s' if count != 1 else ''}: the database is up to date"
+        )
 
-    _run(apply, "migrate")
+    async def look(given: Settings) -> None:
+        waiting = await pending(given)
+        for name in waiting:
+            terminal.say(f"pending: {name}")
+        if waiting:
+            sys.exit(terminal.NO)
+        terminal.say("nothing is pending: the database is up to date")
+
+    terminal.run(look if check else apply)
 
 
-@app.command
+@app.command(group=RUN)
 def seed() -> None:
-    """Put the demo on show: 20 sneaker drops, ten past purchases, one drop starting in a minute."""
+    """Put the demo on show: 20 sneaker drops and ten past purchases.
+
+    Only for a demo. Made once; run again, it arms the drop that opens in a minute anew.
+
+    **Examples**
+
+        velvetrope seed
+    """
     from engine.ops.seed import seed as work
 
-    _run(work, "seed")
+    async def plant(given: Settings) -> None:
+        terminal.say(await work(given))
+
+    terminal.run(plant)
 
 
-@token.command(name="create")
-def token_create(
-    buyer: Annotated[str, Parameter(help="the buyer's id, 1 to 128 characters")],
-    *,
-    admin: Annotated[bool, Parameter(help="an admin's token instead of a buyer's")] = False,
-) -> None:
-    """Print a token for a buyer: send it as `Authorization: Bearer <token>`.
+@app.command(group=CHECK)
+def settings(*, json: AsJson = False) -> None:
+    """Show every setting: name, value, default, unit and reason.
 
-    Needs the JWT_SECRET of the service. It lives for JWT_EXPIRES_IN (7d).
+    Each is an environment variable. Secrets are shown by their length only, URLs without their
+    passwords. A value in front of which stands a `*` is not the default.
+
+    **Examples**
+
+        velvetrope settings
+        PORT=9000 velvetrope settings --json
     """
-    from engine.identity.tokens import create
+    from engine.ops.settings_page import rows
 
-    given = _settings()
-    with_secret(given)
-    role = "admin" if admin else "buyer"
-    try:
-        print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, role))
-    except Problem as problem:
-        _refuse(problem.message)
+    listed = rows(terminal.given())
+    if json:
+        terminal.show_json(listed)
+        return
+    terminal.show(
+        ("setting", "value", "default", "unit", "reason"),
+        [(each.name, each.marked, each.default, each.unit, each.reason) for each in listed],
+    )
+    terminal.say(f"Instead of DATABASE_URL: {' '.join(ALIASES)}")
 
 
-@apikey.command(name="create")
-def apikey_create(
-    name: Annotated[str, Parameter(help="whose key it is, for people")],
+@app.command(group=CHECK)
+def preflight(
     *,
-    scope: Annotated[list[str], Parameter(help="sale:read sale:write admin …; repeatable")],
+    strict: Annotated[bool, Parameter(help="exit 1 for a warning too")] = False,
+    json: AsJson = False,
 ) -> None:
-    """Print a new API key: send it as `X-API-Key: <key>`. It is shown once and kept as a hash."""
-    from engine.identity.apikeys import create
-    from engine.runtime import ground
+    """Look at everything a sale stands on, and say how to mend what is wrong.
 
-    async def make(given: Settings) -> None:
-        async with ground(given) as base:
-            print(await create(base.postgres, name, scope))
+    Postgres, its durability, connections, migrations, indexes and rights; Redis, its version,
+    role, eviction and memory; the clocks of both; secrets, access, open files and processors.
+    Run it before a sale and after every change of a server. `serve` and `keep` run a short form.
 
-    _run(make, "apikey")
+    **Exit codes**: 0 nothing fails · 1 a warning, with `--strict` · 3 something fails
+
+    **Examples**
+
+        velvetrope preflight
+        velvetrope preflight --strict --json > preflight.json
+    """
+    from engine.ops.preflight import everything
+
+    async def look(given: Settings) -> None:
+        found = await everything(given)
+        if json:
+            terminal.show_json(found)
+        else:
+            terminal.show(
+                ("", "check", "found", "mend"),
+                [(terminal.verdict(f.verdict), f.check, f.found, f.mend) for f in found],
+            )
+        verdicts = {each.verdict for each in found}
+        if "fail" in verdicts:
+            sys.exit(terminal.REFUSED)
+        if strict and "warn" in verdicts:
+            sys.exit(terminal.NO)
+
+    terminal.run(look)
 
 
-def with_secret(given: Settings) -> None:
-    """Refuse to sign with a secret anybody could guess."""
+def run(words: list[str] | None = None) -> None:
+    """Entry point. The words are those of the command line unless given."""
     try:
-        require_secrets(Settings(jwt_secret=given.jwt_secret, hmac_secret=given.jwt_secret))
-    except Misconfigured as why:
-        _refuse(str(why))
-
-
-def _settings() -> Settings:
-    try:
-        return settings.read()
-    except Misconfigured as why:
-        _refuse(str(why))
-
-
-def _run(work: Any, process: str) -> None:
-    """Run a coroutine function with the settings; a refused start is one line and exit code 3."""
-    given = _settings()
-    log.configure(given, process)
-    try:
-        coroutine: Coroutine[Any, Any, None] = work(given)
-        uvloop.run(coroutine)
-    except Misconfigured as why:
-        _refuse(str(why))
-    except Problem as problem:
-        _refuse(problem.message)
-
-
-def _refuse(why: str) -> NoReturn:
-    print(f"velvetrope: {why}", file=sys.stderr)
-    sys.exit(REFUSED_START)
-
-
-def run() -> None:
-    """Entry point."""
-    app()
+        app(words, exit_on_error=False)
+    except cyclopts.CycloptsError:
+        sys.exit(terminal.MISUSED)  # it has said why

@@ -80,7 +80,7 @@ def start_postgres(
     waiting; what it raises ends the start and leaves nothing running.
     """
     base = _folder(base)
-    lock = _own(base)
+    lock = own(base)
     try:
         bindir = binaries.postgres()
         place, who = _place(base, durable)
@@ -103,7 +103,7 @@ def start_valkey(
 ) -> Server:
     """Valkey on its data in `base`. Port 0 takes a free one; `durable=False` keeps nothing."""
     base = _folder(base)
-    lock = _own(base)
+    lock = own(base)
     try:
         program = binaries.valkey()
         launch.stop_orphan(launch.first_line_pid(base / "valkey.pid"), "valkey", base, pause)
@@ -135,7 +135,7 @@ def _folder(base: Path) -> Path:
     return base
 
 
-def _own(base: Path) -> IO[str]:
+def own(base: Path) -> IO[str]:
     """Take the folder's lock for as long as the returned file is open."""
     mine = _ours.get(base)
     if mine is not None:

@@ -7,6 +7,10 @@ sql/functions are replaced at every run; they hold no data.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -14,9 +18,10 @@ from engine.infra import sql
 from engine.infra.errors import Misconfigured
 from engine.infra.postgres import quoted
 from engine.infra.settings import Settings
+from engine.ops.binaries import POSTGRES_MIN
+from engine.ops.doorstep import reason
 
 LOCK = 0x76656C76  # "velv": one migration at a time in a database
-POSTGRES_MIN = 150_000
 
 _BOOK = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -27,55 +32,101 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 """
 
 
-async def migrate(settings: Settings) -> int:
-    """Apply what is missing; how many migrations ran. Raises `Misconfigured`."""
+def _nobody(_name: str) -> None:
+    """Nobody listens."""
+
+
+async def migrate(settings: Settings, tell: Callable[[str], None] = _nobody) -> int:
+    """Apply what is missing, telling each by name before it runs; how many migrations ran.
+
+    Raises `Misconfigured`.
+    """
+    async with _connection(settings) as connection:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        if settings.schema:
+            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(settings.schema)}")
+        await connection.execute(_BOOK)
+        missing = _missing(await _done(connection))
+        for path in missing:
+            tell(path.stem)
+            text = path.read_text()
+            async with connection.transaction():
+                await connection.execute(text)
+                await connection.execute(
+                    "INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)",
+                    path.stem,
+                    _sha(text),
+                )
+        await _replace_functions(connection)
+        return len(missing)
+
+
+async def pending(settings: Settings) -> list[str]:
+    """What `migrate` would do, by name: migrations that have not run, functions that differ."""
+    async with _connection(settings) as connection:
+        missing = [path.stem for path in _missing(await _done(connection))]
+        there = {
+            row["proname"]: row["prosrc"]
+            for row in await connection.fetch(
+                "SELECT proname, prosrc FROM pg_proc"
+                " WHERE pronamespace = quote_ident(current_schema())::regnamespace"
+            )
+        }
+        return missing + [name for name, body in bodies().items() if there.get(name) != body]
+
+
+def bodies() -> dict[str, str]:
+    """Every function of this version by name: what stands between its dollar quotes."""
+    texts = {path.stem: path.read_text() for path in (sql.folder() / "functions").glob("*.sql")}
+    return {name: text.split("$$")[1] for name, text in sorted(texts.items())}
+
+
+@asynccontextmanager
+async def _connection(settings: Settings) -> AsyncIterator[Any]:
     server_settings = {"search_path": quoted(settings.schema)} if settings.schema else {}
+    if not settings.database_url:
+        raise Misconfigured("DATABASE_URL is needed here, or a `make run` in this folder")
     try:
         connection = await asyncpg.connect(
             settings.database_url, server_settings=server_settings, timeout=5
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
-        raise Misconfigured(f"DATABASE_URL cannot be reached: {error}") from None
+        raise Misconfigured(
+            f"DATABASE_URL cannot be reached: {reason(error, settings.database_url)}"
+        ) from None
     try:
-        if connection.get_server_version().major * 10_000 < POSTGRES_MIN:
-            raise Misconfigured(
-                f"Postgres 15 or newer is needed, this is {connection.get_server_version().major}"
-            )
-        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
-        if settings.schema:
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(settings.schema)}")
-        return await _apply(connection)
+        major = connection.get_server_version().major
+        if major < POSTGRES_MIN:
+            raise Misconfigured(f"Postgres {POSTGRES_MIN} or newer is needed, this is {major}")
+        yield connection
     finally:
         await connection.close()
 
 
-async def _apply(connection: asyncpg.Connection) -> int:
-    await connection.execute(_BOOK)
-    done = {
-        row["version"]: row["sha256"]
-        for row in await connection.fetch("SELECT * FROM schema_migrations")
-    }
+async def _done(connection: Any) -> dict[str, str]:
+    """The migrations that ran, with the hashes they had; none of a database that is new."""
+    try:
+        rows = await connection.fetch("SELECT * FROM schema_migrations")
+    except asyncpg.UndefinedTableError:
+        return {}
+    return {row["version"]: row["sha256"] for row in rows}
+
+
+def _missing(done: Mapping[str, str]) -> list[Path]:
+    """The migrations that have not run, in order."""
     paths = sorted((sql.folder() / "migrations").glob("*.sql"))
     if newer := sorted(set(done) - {path.stem for path in paths}):
         raise Misconfigured(f"the database is ahead of this program ({newer[0]}): use a newer one")
-    count = 0
     for path in paths:
-        text = path.read_text()
-        sha = hashlib.sha256(text.encode()).hexdigest()
-        if path.stem in done:
-            if done[path.stem] != sha:
-                raise Misconfigured(
-                    f"migration {path.name} was edited after it ran: write a new one instead"
-                )
-            continue
-        async with connection.transaction():
-            await connection.execute(text)
-            await connection.execute(
-                "INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)", path.stem, sha
+        if path.stem in done and done[path.stem] != _sha(path.read_text()):
+            raise Misconfigured(
+                f"migration {path.name} was edited after it ran: write a new one instead"
             )
-        count += 1
-    await _replace_functions(connection)
-    return count
+    return [path for path in paths if path.stem not in done]
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 async def _replace_functions(connection: asyncpg.Connection) -> None:

@@ -1,170 +1,100 @@
-"""Refuse at the start what would otherwise hurt during a sale. Each refusal says how to mend it."""
+"""Preflight: look at everything a sale stands on, before it hurts.
+
+    velvetrope preflight    everything, as a table
+    serve, keep, dev        what would hurt the sale refuses the start; the rest is logged once
+
+Redis that does not answer refuses nothing: the engine sells from Postgres alone meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
-import re
-import socket
-from urllib.parse import urlsplit
 
-import asyncpg
-import redis
+import structlog
 
 from engine.infra.errors import Misconfigured
-from engine.infra.settings import Settings, require_secrets
-from engine.ops.binaries import POSTGRES_MIN, REDIS_MIN
+from engine.infra.settings import Settings
+from engine.ops import doorstep, findings, probes
+from engine.ops.findings import Finding
+from engine.ops.probes import Unseen
 
-VALKEY_MIN = (8, 0)
-REACH_SECONDS = 5.0
-
-Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
-
-
-def access(settings: Settings) -> None:
-    """Refuse guessable secrets, and a service open to everybody on a network."""
-    require_secrets(settings)
-    if settings.auth == "open" and not _is_loopback(settings.host):
-        raise Misconfigured(
-            f"AUTH=open trusts everybody and HOST={settings.host} is not loopback: "
-            "set HOST=127.0.0.1, or AUTH=required with JWT_SECRET and HMAC_SECRET"
-        )
+log = structlog.get_logger()
 
 
-def door(host: str, port: int) -> socket.socket:
-    """Bind the address, never listen, or refuse; closing the socket gives it up.
+async def everything(settings: Settings) -> list[Finding]:
+    """All findings, the two servers looked at side by side."""
+    postgres, bouncer = await asyncio.gather(_postgres(settings), _bouncer(settings))
+    return [
+        *postgres,
+        *bouncer,
+        *findings.secrets(settings),
+        doorstep.reach(settings),
+        *findings.machine(probes.files_max(), probes.cpus(), settings),
+    ]
 
-    Holding it keeps a second `make run` out from the first moment, while our own workers, which
-    ask for SO_REUSEPORT as this socket does, may still bind and listen. Port 0 takes a free one.
+
+async def at_start(settings: Settings, *, secrets: bool) -> None:
+    """The short form: raise `Misconfigured` with the first finding that refuses, log the others.
+
+    A keeper needs no secrets.
     """
+    postgres, bouncer = await asyncio.gather(_postgres(settings), _bouncer(settings))
+    found = [*(findings.secrets(settings) if secrets else []), *postgres, *bouncer]
+    if refusing := [each for each in found if each.refuses]:
+        raise Misconfigured(refusing[0].line)
+    for each in found:
+        if each.verdict != "ok" and each.check != "keepers":  # they may well start after us
+            log.warning("preflight.warning", check=each.check, found=each.found, mend=each.mend)
+
+
+async def given_servers(settings: Settings) -> list[str]:
+    """For `make run` beside servers of somebody's own: raise what refuses, return the warnings.
+
+    Here a server that does not answer is a URL that was just mistyped. Migrations come next.
+    """
+    looks = [
+        *([_postgres(settings, migrated=False)] if settings.database_url else []),
+        *([_bouncer(settings)] if settings.redis_url else []),
+    ]
+    found = [each for seen in await asyncio.gather(*looks) for each in seen]
+    for each in found:
+        if each.refuses or (each.check in ("DATABASE_URL", "REDIS_URL") and each.verdict == "fail"):
+            raise Misconfigured(each.line)
+    return [each.line for each in found if each.verdict != "ok"]
+
+
+async def _postgres(settings: Settings, *, migrated: bool = True) -> list[Finding]:
+    if not settings.database_url:
+        return [_nowhere("DATABASE_URL")]
+    where = doorstep.masked(settings.database_url)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror:
-        raise Misconfigured(f"HOST={host} is no address: try HOST=127.0.0.1") from None
-    family, _, _, _, address = found[0]
+        seen = await probes.postgres(settings)
+    except Unseen as why:
+        mend = "start it, or mend DATABASE_URL"
+        return [Finding("DATABASE_URL", "fail", f"no Postgres at {where} ({why})", mend, True)]
+    return [
+        Finding("DATABASE_URL", "ok", where),
+        *findings.server(seen.server, settings),
+        *(findings.schema(seen.schema) if migrated else []),
+        findings.clock("postgres", seen.clock.skew_seconds, seen.clock.round_trip_seconds),
+    ]
+
+
+async def _bouncer(settings: Settings) -> list[Finding]:
+    if not settings.redis_url:
+        return [_nowhere("REDIS_URL")]
+    where = doorstep.masked(settings.redis_url)
     try:
-        if port:
-            # Without SO_REUSEPORT: with it, another server of ours would not be noticed.
-            _bind(family, address, socket.SO_REUSEADDR).close()
-        try:
-            return _bind(family, address, socket.SO_REUSEPORT)
-        except OSError:  # what keeps it out is only the leavings of closed connections
-            return _bind(family, address, socket.SO_REUSEPORT, socket.SO_REUSEADDR)
-    except OSError as wrong:
-        raise Misconfigured(_closed_door(wrong, host, port)) from None
+        seen = await probes.bouncer(settings)
+    except Unseen as why:
+        mend = "start it, or mend REDIS_URL; until then Postgres decides alone"
+        return [Finding("REDIS_URL", "fail", f"no Redis or Valkey at {where} ({why})", mend)]
+    found = [Finding("REDIS_URL", "ok", where), *findings.redis(seen.info, seen.config)]
+    if seen.clock is not None:
+        skew, took = seen.clock.skew_seconds, seen.clock.round_trip_seconds
+        found.append(findings.clock("redis", skew, took))
+    return found
 
 
-def postgres(url: str) -> None:
-    """Refuse a DATABASE_URL that does not answer, or is too old."""
-    try:
-        version = asyncio.run(_postgres_major(url))
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as wrong:
-        raise Misconfigured(
-            f"DATABASE_URL: no Postgres at {address(url)} ({_reason(wrong, url)}): "
-            "start it, mend the URL, or unset it to use the embedded one"
-        ) from None
-    if version < POSTGRES_MIN:
-        raise Misconfigured(
-            f"DATABASE_URL: Postgres {version} at {address(url)} is too old, "
-            f"{POSTGRES_MIN} or newer is needed: upgrade it, or unset DATABASE_URL"
-        )
-
-
-def bouncer(url: str) -> list[str]:
-    """Refuse a REDIS_URL that does not answer, is too old or forgets keys; else, warnings."""
-    try:
-        with redis.Redis.from_url(
-            url, socket_timeout=REACH_SECONDS, socket_connect_timeout=REACH_SECONDS
-        ) as client:
-            try:
-                said = client.info("all")
-            except redis.exceptions.NoPermissionError:
-                client.ping()
-                said = {}
-    except (OSError, ValueError, redis.exceptions.RedisError) as wrong:
-        raise Misconfigured(
-            f"REDIS_URL: no Redis or Valkey at {address(url)} ({_reason(wrong, url)}): "
-            "start it, mend the URL, or unset it to use the embedded one"
-        ) from None
-    _refuse_old(url, said)
-    return _refuse_evicting(url, said)
-
-
-def address(url: str) -> str:
-    """A URL fit to be shown: no user, no password, no options."""
-    if "://" not in url:
-        return "the given address"
-    # Greedy to the last @: a password may hold @, / and ? that should have been escaped.
-    return re.sub(r"://.*@", "://", url, flags=re.DOTALL).split("?")[0]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError):
-        return False
-    return all(ipaddress.ip_address(str(one[4][0]).split("%")[0]).is_loopback for one in found)
-
-
-def _bind(family: int, address: Address, *options: int) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        for option in options:
-            bound.setsockopt(socket.SOL_SOCKET, option, 1)
-        bound.bind(address)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _closed_door(wrong: OSError, host: str, port: int) -> str:
-    if wrong.errno == errno.EADDRINUSE:
-        return (
-            f"{host}:{port} is taken: stop what listens there, or choose another: PORT={port + 1}"
-        )
-    if wrong.errno == errno.EACCES:
-        return f"PORT={port} needs rights that we lack: choose one above 1024"
-    return f"HOST={host}: {wrong.strerror}: choose an address of this machine"
-
-
-async def _postgres_major(url: str) -> int:
-    connection = await asyncpg.connect(url, timeout=REACH_SECONDS)
-    try:
-        return int(connection.get_server_version().major)
-    finally:
-        await connection.close(timeout=REACH_SECONDS)
-
-
-def _refuse_old(url: str, said: dict[str, object]) -> None:
-    # Valkey calls itself Redis 7.2.4 for the sake of old clients: its own version comes first.
-    name, least = ("valkey", VALKEY_MIN) if "valkey_version" in said else ("redis", REDIS_MIN)
-    numbers = re.findall(r"\d+", str(said.get(f"{name}_version", "")))[:2]
-    version = tuple(int(number) for number in numbers)
-    if version and version < least:
-        raise Misconfigured(
-            f"REDIS_URL: {name} {'.'.join(numbers)} at {address(url)} is too old, Redis 7.2 or "
-            "Valkey 8 is needed: upgrade it, or unset REDIS_URL"
-        )
-
-
-def _refuse_evicting(url: str, said: dict[str, object]) -> list[str]:
-    policy = str(said.get("maxmemory_policy", ""))
-    if not policy:
-        return [f"REDIS_URL: {address(url)} hides its settings; see that it never evicts keys"]
-    if policy != "noeviction":
-        raise Misconfigured(
-            f"REDIS_URL: {address(url)} has maxmemory-policy {policy} and would forget live "
-            "reservations when full: CONFIG SET maxmemory-policy noeviction"
-        )
-    return []
-
-
-def _reason(wrong: Exception, url: str) -> str:
-    text = " ".join(str(wrong).split()) or type(wrong).__name__
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        return type(wrong).__name__  # a URL we cannot read may be quoted in the text
-    return text.replace(password, "***") if password else text
+def _nowhere(variable: str) -> Finding:
+    return Finding(variable, "fail", "not set", f"export {variable}=…", refuses=True)

@@ -15,16 +15,19 @@ from engine.sale.models import Claim, Confirm, NewDrop
 MINUTE = 60
 
 
-async def seed(settings: Settings) -> None:
-    """Create what is missing of the demo, arm the next start, and tell the bouncer."""
+async def seed(settings: Settings) -> str:
+    """Create what is missing of the demo, arm the next start, and tell the bouncer; what it did."""
     async with ground(settings) as base:
         known = await shelf.drops_pictured(base.postgres, [_picture(demo) for demo in CATALOGUE])
         if not known:
             made = [await _create(base.postgres, demo) for demo in reversed(CATALOGUE)]
             await _past_purchases(base.postgres, list(reversed(made)))
+            did = f"made {len(made)} drops ({made[0]} to {made[-1]}) and {len(BUYERS)} purchases"
         else:
             made = await _rearm(base.postgres, known)
+            did = f"the demo was there; drop {made[0]} opens in {MINUTE} s"
         await reconcile.tell(base.postgres, base.bouncer, made)
+        return did
 
 
 def _picture(demo: DemoDrop) -> str:

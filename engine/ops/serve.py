@@ -15,10 +15,10 @@ from engine import app, runtime
 from engine.infra.errors import Misconfigured
 from engine.infra.settings import Settings
 from engine.infra.wire import Protocol
+from engine.ops import doorstep, preflight
 
 log = structlog.get_logger()
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BACKLOG = 2_048
 GRACE_SECONDS = 5  # for requests under way at the end
 
@@ -60,11 +60,8 @@ def say_ready() -> None:
 
 async def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; returns when everything is drained."""
-    if settings.auth == "open" and settings.host not in LOOPBACK:
-        raise Misconfigured(
-            f"AUTH=open trusts every caller, so it listens on loopback, not on {settings.host}: "
-            "use HOST=127.0.0.1, or AUTH=required with JWT_SECRET and HMAC_SECRET"
-        )
+    doorstep.access(settings)
+    await preflight.at_start(settings, secrets=True)
     sock = listen(settings)
     async with runtime.worker(settings) as routes:
         config = uvicorn.Config(
@@ -102,6 +99,7 @@ def _leave(server: uvicorn.Server) -> None:
 
 async def keep(settings: Settings) -> None:
     """Run one keeper process until SIGTERM or SIGINT."""
+    await preflight.at_start(settings, secrets=False)
     stop, ready = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

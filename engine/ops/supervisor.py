@@ -17,6 +17,7 @@ kill -9 of us     on Linux the children end with us; the servers are stopped by 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -29,7 +30,7 @@ from urllib.parse import urlsplit
 
 from engine.infra.errors import Misconfigured
 from engine.infra.settings import Settings
-from engine.ops import launch, preflight
+from engine.ops import doorstep, launch, preflight, stack
 from engine.ops.children import REFUSED, Child, Signals, Stop, ending, spawn
 from engine.ops.devstack import Server, start_postgres, start_valkey
 
@@ -66,12 +67,13 @@ def run_dev(settings: Settings, commands: Commands | None = None) -> int:
 
 
 def _run(settings: Settings, commands: Commands, signals: Signals, down: ExitStack) -> None:
-    preflight.access(settings)
-    door = down.enter_context(preflight.door(settings.host, settings.port))
+    doorstep.access(settings)
+    door = down.enter_context(doorstep.door(settings.host, settings.port))
     port: int = door.getsockname()[1]
     _check_given(settings)
     servers = _start_servers(settings, signals, down)
     environment = _environment(settings, port, servers)
+    down.enter_context(stack.announce(settings.data_dir, environment))
     _once(commands.migrate, environment, signals)
     if not settings.database_url or os.environ.get("SEED") == "1":
         _once(commands.seed, environment, signals)
@@ -86,11 +88,8 @@ def _run(settings: Settings, commands: Commands, signals: Signals, down: ExitSta
 
 
 def _check_given(settings: Settings) -> None:
-    if settings.database_url:
-        preflight.postgres(settings.database_url)
-    if settings.redis_url:
-        for warning in preflight.bouncer(settings.redis_url):
-            _say(f"velvetrope: warning: {warning}", sys.stderr)
+    for warning in asyncio.run(preflight.given_servers(settings)):
+        _say(f"velvetrope: warning: {warning}", sys.stderr)
 
 
 class Embedded:
@@ -268,9 +267,9 @@ def _welcome(settings: Settings, port: int, servers: Mapping[str, Embedded]) -> 
     for variable, name in (("DATABASE_URL", "Postgres"), ("REDIS_URL", "Valkey")):
         if variable in servers:
             server = servers[variable].server
-            _say(f"  {name:<9} {preflight.address(server.url)}  data in {_short(server.data)}")
+            _say(f"  {name:<9} {doorstep.masked(server.url)}  data in {_short(server.data)}")
         else:
-            _say(f"  {name:<9} {preflight.address(given[variable])}  ({variable})")
+            _say(f"  {name:<9} {doorstep.masked(given[variable])}  ({variable})")
     _say("  Ctrl-C    stops everything; the data stays")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     _say(f"velvetrope ready on http://{host}:{port}")

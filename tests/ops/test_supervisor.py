@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -23,7 +24,8 @@ import psutil
 import pytest
 import redis
 
-from engine.ops import preflight
+from engine.infra import settings
+from engine.ops import doorstep, preflight, stack
 from engine.ops.devstack import Server, start_postgres, start_valkey
 from engine.ops.launch import free_port
 
@@ -62,6 +64,9 @@ from engine.ops.supervisor import Commands, run_dev
 roles = {role: (sys.executable, "-S", sys.argv[1], role) for role in Commands.__dataclass_fields__}
 sys.exit(run_dev(settings.read(), Commands(**roles)))
 """
+
+
+UNDURABLE = {"fsync", "full_page_writes", "synchronous_commit"}
 
 
 class Run:
@@ -170,11 +175,19 @@ def running_on(place: Path) -> list[psutil.Process]:
     return found
 
 
+def they_answer(urls: Mapping[str, str]) -> None:
+    """Without a warning but that they are not durable."""
+    given = settings.read({name: urls[name] for name in ("DATABASE_URL", "REDIS_URL")})
+    warnings = asyncio.run(preflight.given_servers(given))
+    assert {line.partition(":")[0] for line in warnings} <= UNDURABLE
+
+
 def refused(run: Run) -> str:
     """The one line a supervisor that would not start left behind."""
     assert run.process.wait(30) == 3
     assert run.out.read_text() == ""
-    lines = run.err.read_text().splitlines()
+    # These servers are not durable, as a preflight warns.
+    lines = [each for each in run.err.read_text().splitlines() if ": warning: " not in each]
     assert len(lines) == 1, lines
     assert running_on(run.folder) == []
     return lines[0]
@@ -191,7 +204,7 @@ def test_everything_starts_in_order_and_ctrl_c_leaves_nothing_running(folder: Pa
     assert run.end() == 0
     assert running_on(folder) == []
     assert run.err.read_text() == ""
-    preflight.door("127.0.0.1", run.port).close()
+    doorstep.door("127.0.0.1", run.port).close()
 
 
 def test_children_are_given_the_addresses_and_the_settings(
@@ -213,8 +226,7 @@ def test_given_servers_are_neither_seeded_nor_stopped(folder: Path, given: dict[
 
     assert "seed" not in run.order()
     assert run.end() == 0
-    assert preflight.bouncer(given["REDIS_URL"]) == []
-    preflight.postgres(given["DATABASE_URL"])
+    they_answer(given)
     assert not (folder / "data").exists()
 
 
@@ -277,8 +289,7 @@ def test_a_killed_server_of_ours_comes_back_on_its_port(folder: Path) -> None:
     kill_server(run, "valkey")
     kill_server(run, "postgres")
 
-    assert preflight.bouncer(child["REDIS_URL"]) == []
-    preflight.postgres(child["DATABASE_URL"])
+    they_answer(child)
     assert run.end() == 0
     assert running_on(folder) == []
 
@@ -389,7 +400,7 @@ def test_a_redis_that_forgets_keys_is_refused(folder: Path) -> None:
 
     line = refused(Run(nested, REDIS_URL=valkey.url))
 
-    assert "maxmemory-policy allkeys-lru" in line
+    assert "maxmemory-policy: allkeys-lru" in line
     assert "CONFIG SET maxmemory-policy noeviction" in line
     valkey.stop()
 
@@ -414,8 +425,50 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(
     line = refused(Run(folder, {variable: f"{scheme}://me:s3cret@127.0.0.1:{port}/0"}))
 
     assert f"{variable}: no " in line
-    assert f"{scheme}://127.0.0.1:{port}/0" in line
+    assert f"{scheme}://me:***@127.0.0.1:{port}/0" in line
     assert "s3cret" not in line
+
+
+def test_another_terminal_finds_the_servers_of_a_live_run_and_of_no_dead_one(
+    folder: Path, given: dict[str, str]
+) -> None:
+    run = Run(folder, given)
+    run.await_ready()
+    env = folder / "data" / "env"
+
+    told = stack.find(folder / "data")
+    assert told.items() >= (given | {"AUTH": "open", "PORT": str(run.port)}).items()
+    assert not [name for name in told if "SECRET" in name]
+    assert env.stat().st_mode & 0o777 == 0o600
+    run.process.kill()
+    run.process.wait(30)
+    assert env.exists()
+    assert stack.find(folder / "data") == {}
+    wait_until(lambda: not running_on(folder), "its children are gone")
+    again = Run(folder, given)
+    again.await_ready()
+    assert stack.find(folder / "data")["PORT"] == str(again.port)
+    again.end()
+    assert not env.exists()
+
+
+def test_cleaning_stops_what_a_killed_run_left_and_touches_no_live_one(folder: Path) -> None:
+    run = Run(folder)
+    run.await_ready()
+
+    def clean() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-S", "-m", "engine.ops.leftovers", str(folder / "data")]
+        return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+    assert "is in use by process" in clean().stderr
+    assert (folder / "data" / "postgres").is_dir()
+    run.process.kill()
+    run.process.wait(30)
+    cleaned = clean()
+
+    assert (cleaned.returncode, cleaned.stderr) == (0, "")
+    assert not (folder / "data").exists()
+    wait_until(lambda: not running_on(folder), "its servers are gone")
 
 
 def test_a_child_that_refuses_to_start_ends_everything(folder: Path, given: dict[str, str]) -> None:

@@ -1,0 +1,115 @@
+"""The doorstep: the address we listen on, who may come in, and how a URL is shown.
+
+Each refusal says how to mend it.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+import socket
+from urllib.parse import urlsplit
+
+from engine.infra.errors import Misconfigured
+from engine.infra.settings import Settings, require_secrets
+from engine.ops.findings import Finding
+
+Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+
+def access(settings: Settings) -> None:
+    """Refuse guessable secrets, and a service open to everybody on a network."""
+    require_secrets(settings)
+    found = reach(settings)
+    if found.refuses:
+        raise Misconfigured(f"{found.found}: {found.mend}")
+
+
+def reach(settings: Settings) -> Finding:
+    """Who can reach us, and whether that is who may."""
+    if settings.auth == "open" and not _is_loopback(settings.host):
+        return Finding(
+            "access",
+            "fail",
+            f"AUTH=open trusts everybody and HOST={settings.host} is not loopback",
+            "set HOST=127.0.0.1, or AUTH=required with JWT_SECRET and HMAC_SECRET",
+            refuses=True,
+        )
+    return Finding("access", "ok", f"AUTH={settings.auth} on {settings.host}")
+
+
+def door(host: str, port: int) -> socket.socket:
+    """Bind the address, never listen, or refuse; closing the socket gives it up.
+
+    Holding it keeps a second `make run` out from the first moment, while our own workers, which
+    ask for SO_REUSEPORT as this socket does, may still bind and listen. Port 0 takes a free one.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror:
+        raise Misconfigured(f"HOST={host} is no address: try HOST=127.0.0.1") from None
+    family, _, _, _, address = found[0]
+    try:
+        if port:
+            # Without SO_REUSEPORT: with it, another server of ours would not be noticed.
+            _bind(family, address, socket.SO_REUSEADDR).close()
+        try:
+            return _bind(family, address, socket.SO_REUSEPORT)
+        except OSError:  # what keeps it out is only the leavings of closed connections
+            return _bind(family, address, socket.SO_REUSEPORT, socket.SO_REUSEADDR)
+    except OSError as wrong:
+        raise Misconfigured(_closed_door(wrong, host, port)) from None
+
+
+def masked(url: str) -> str:
+    """A URL fit to be shown: with its user, without passwords."""
+    if "://" not in url:
+        return "the given address"
+    # Greedy to the last @: a password may hold @, / and ? that should have been escaped.
+    scheme, _, rest = url.partition("://")
+    person, at, place = rest.rpartition("@")
+    user = re.split(r"[:/?]", person)[0]
+    hidden = ":***" if user != person else ""
+    place = re.sub(r"(\w*password=)[^&]*", r"\1***", place, flags=re.IGNORECASE)
+    return f"{scheme}://{user}{hidden}{at}{place}"
+
+
+def reason(wrong: Exception, url: str) -> str:
+    """An error's words without the password of the URL."""
+    text = " ".join(str(wrong).split()) or type(wrong).__name__
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return type(wrong).__name__  # a URL we cannot read may be quoted in the text
+    return text.replace(password, "***") if password else text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(str(one[4][0]).split("%")[0]).is_loopback for one in found)
+
+
+def _bind(family: int, address: Address, *options: int) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        for option in options:
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _closed_door(wrong: OSError, host: str, port: int) -> str:
+    if wrong.errno == errno.EADDRINUSE:
+        return (
+            f"{host}:{port} is taken: stop what listens there, or choose another: PORT={port + 1}"
+        )
+    if wrong.errno == errno.EACCES:
+        return f"PORT={port} needs rights that we lack: choose one above 1024"
+    return f"HOST={host}: {wrong.strerror}: choose an address of this machine"

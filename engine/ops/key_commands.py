@@ -1,0 +1,179 @@
+"""`velvetrope apikey …` and `velvetrope token …`: credentials, from the terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+from engine.infra.settings import SECRET_BYTES_MIN, Settings, seconds_of, too_short
+from engine.ops import terminal
+from engine.runtime import database
+
+apikey = cyclopts.App(
+    name="apikey",
+    help="""Keys of shops' servers: create, list, rotate, revoke.
+
+A shop's server sends its key as `X-API-Key` and acts for any buyer it names, as far as the key's
+scopes go. A key is shown once and kept as a hash; a revoked one is refused within five seconds.""",
+)
+token = cyclopts.App(
+    name="token",
+    help="""Tokens of buyers and admins.
+
+In production your own login issues them, signed with the same JWT_SECRET (HS256); from the
+terminal they are for trying things out, and for operators.""",
+)
+
+Named = Annotated[str, Parameter(help="the key's id or prefix, as `apikey list` shows them")]
+AsJson = Annotated[bool, Parameter(help="for programs")]
+
+
+@apikey.command(name="create")
+def apikey_create(
+    name: Annotated[str, Parameter(help="whose key it is, for people")],
+    /,
+    *,
+    scope: Annotated[
+        list[str],
+        Parameter(help="sale:read, sale:write, identity, membership, metrics or admin; repeatable"),
+    ],
+) -> None:
+    """Print a new API key, once.
+
+    One key a server is a good habit: then one can be revoked without the others. Give it the
+    scopes it needs; `admin` covers all of them.
+
+    **Examples**
+
+        velvetrope apikey create "my shop" --scope sale:read --scope sale:write
+        velvetrope apikey create "back office" --scope admin
+    """
+    from engine.identity.apikeys import create
+
+    async def make(given: Settings) -> None:
+        async with database(given) as postgres:
+            print(await create(postgres, name, scope))
+
+    terminal.run(make)
+
+
+@apikey.command(name="list")
+def apikey_list(*, json: AsJson = False) -> None:
+    """Show all keys: id, name, prefix, scopes, created, end. Never a secret.
+
+    Use it to find a key's prefix, which is also the readable part of the key itself:
+    `vr_<prefix>_…`.
+
+    **Examples**
+
+        velvetrope apikey list
+        velvetrope apikey list --json
+    """
+    from engine.identity.store import list_api_keys
+
+    async def look(given: Settings) -> None:
+        async with database(given) as postgres:
+            keys = await list_api_keys(postgres)
+        if json:
+            terminal.show_json(keys)
+            return
+        rows = [
+            (
+                key.prefix,
+                key.name,
+                " ".join(key.scopes),
+                key.created_at,
+                key.revoked_at,
+                "live" if key.live else "ended",
+                key.id,
+            )
+            for key in keys
+        ]
+        terminal.show(("prefix", "name", "scopes", "created", "ends", "", "id"), rows)
+
+    terminal.run(look)
+
+
+@apikey.command(name="rotate")
+def apikey_rotate(
+    key: Named,
+    /,
+    *,
+    grace: Annotated[str, Parameter(help="how long both work: 90s, 15m, 12h or 7d (0s)")] = "0s",
+) -> None:
+    """Print a new key with the same name and scopes; the old one ends after the grace.
+
+    Rotate on a schedule, or when somebody who knew the key leaves. With a grace you can put the
+    new key in place without a gap; without one the old key ends at once.
+
+    **Examples**
+
+        velvetrope apikey rotate 1f2e3d4c5b6a --grace 1h
+        velvetrope apikey rotate 1f2e3d4c5b6a
+    """
+    from engine.identity.apikeys import rotate
+
+    grace_seconds = seconds_of(grace)
+    if grace_seconds is None:
+        terminal.refuse(f"--grace {grace}: want 90s, 15m, 12h or 7d", terminal.MISUSED)
+
+    async def work(given: Settings) -> None:
+        async with database(given) as postgres:
+            made, ends_at = await rotate(postgres, key, grace_seconds)
+        print(made)
+        terminal.note(f"the old key ends at {terminal.shown(ends_at)} UTC")
+
+    terminal.run(work)
+
+
+@apikey.command(name="revoke")
+def apikey_revoke(key: Named, /) -> None:
+    """End a key now.
+
+    Use it when a key has leaked. Workers remember a good key for up to five seconds, so that is
+    how long it may still be honoured. Revoking twice is revoking once.
+
+    **Examples**
+
+        velvetrope apikey revoke 1f2e3d4c5b6a
+    """
+    from engine.identity.apikeys import revoke
+
+    async def work(given: Settings) -> None:
+        async with database(given) as postgres:
+            ended = await revoke(postgres, key)
+        terminal.say(f"{ended.prefix} ({ended.name}) has ended; workers forget it within 5 s")
+
+    terminal.run(work)
+
+
+@token.command(name="create")
+def token_create(
+    buyer: Annotated[str, Parameter(help="the buyer's id, 1 to 128 characters")],
+    /,
+    *,
+    admin: Annotated[bool, Parameter(help="an admin's token instead of a buyer's")] = False,
+) -> None:
+    """Print a token for a buyer: send it as `Authorization: Bearer <token>`.
+
+    Needs the JWT_SECRET of the service, and no server. It lives for JWT_EXPIRES_IN (7d). A token
+    cannot be revoked: keep admins' short (JWT_EXPIRES_IN=1h); a new JWT_SECRET ends them all.
+
+    **Examples**
+
+        velvetrope token create ann
+        JWT_EXPIRES_IN=1h velvetrope token create ops --admin
+    """
+    from engine.identity.tokens import create
+    from engine.infra.errors import Problem
+
+    given = terminal.given()
+    if len(given.jwt_secret.encode()) < SECRET_BYTES_MIN:
+        terminal.refuse(f"{too_short('jwt_secret')}; it must be the one the service has")
+    role = "admin" if admin else "buyer"
+    try:
+        print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, role))
+    except Problem as problem:
+        terminal.refuse(problem.message, terminal.MISUSED)
