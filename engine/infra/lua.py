@@ -75,7 +75,10 @@ def parse(name: str, text: str) -> Script:
         )
     # Bound on the header's last line, so that Redis reports this file's own line numbers.
     lines = "\n" * header.count("\n")
-    source = f"--{lines}\n\n{'; '.join(binding)}\n" + text[match.end() :]
+    # The first line makes the server refuse the whole script where it may not write: when it is
+    # full, a replica, or lacks its quorum. Without it a script that only refuses would run on.
+    flags = " flags=no-writes" if "Changes nothing." in header else ""
+    source = f"#!lua{flags}{lines}\n\n{'; '.join(binding)}\n" + text[match.end() :]
     return Script(name, promise, keys, arguments, source, hashlib.sha1(source.encode()).hexdigest())
 
 

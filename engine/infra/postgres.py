@@ -124,7 +124,7 @@ class Postgres:
             "application_name": "velvetrope",
             "statement_timeout": str(self._statement_timeout_ms),
             "lock_timeout": "1000",
-            "idle_in_transaction_session_timeout": "5000",
+            "idle_in_transaction_session_timeout": "2000",
             "synchronous_commit": "on",
             "jit": "off",
         }
@@ -234,6 +234,11 @@ class Postgres:
         row = await self.call(sql.load("engine")["bump_epoch"], seen=seen)
         self.epoch = int(row["epoch"])
         return self.epoch
+
+    @property
+    def size(self) -> int:
+        """Connections there may be."""
+        return self._settings.pool_size
 
     @property
     def in_use(self) -> int:

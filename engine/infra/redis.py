@@ -24,6 +24,7 @@ from engine.infra.lua import Script
 log = structlog.get_logger()
 
 ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError)
+PROBE_KEY = "vr1:probe"
 PROBE_SECONDS = 0.2
 SAY_SECONDS = 30.0  # between two complaints
 
@@ -44,16 +45,27 @@ class Redis:
             socket_timeout=socket_timeout_seconds,
             socket_connect_timeout=socket_timeout_seconds,
             retry=Retry(NoBackoff(), 0),
+            redis_connect_func=self._meet,
         )
         self.client = redis.asyncio.Redis(connection_pool=self._pool)
         self._execute: Callable[..., Awaitable[Any]] = self.client.execute_command
         self._probing: asyncio.Task[None] | None = None
+        self._met_at = float("-inf")
         self._said = float("-inf")
 
     @property
     def away(self) -> bool:
         """Whether it failed and has not answered since; to ask it would only cost time-outs."""
         return self._probing is not None and not self._probing.done()
+
+    def met_within(self, seconds: float) -> bool:
+        """Whether a connection was made of late, so that the server may be another one, or one that
+        has forgotten something, than it was before."""
+        return time.monotonic() < self._met_at + seconds
+
+    async def _meet(self, connection: Any) -> None:
+        await connection.on_connect()
+        self._met_at = time.monotonic()
 
     async def run(self, script: Script, keys: dict[str, str], **arguments: Any) -> Any:
         """Run a script with exactly its declared words. Raises `Away`."""
@@ -108,8 +120,9 @@ class Redis:
         return not self.away and await self._answers()
 
     async def _answers(self) -> bool:
+        """Whether it can be read and written: one that is full or a replica answers a PING."""
         try:
-            return bool(await self.client.ping())
+            return bool(await self.client.set(PROBE_KEY, "", ex=60))
         except ERRORS as error:
             self._lose(error)
             return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import msgspec
 
@@ -28,12 +28,19 @@ class Turns:
         self._deadline_seconds = settings.request_deadline_ms / 1000
         self._turns = asyncio.Semaphore(max(settings.pool_size // 2, 1))
 
+    def urgent(self, route: Route) -> Route:
+        """The route, ending by its deadline and waiting for nobody: an operator's switch."""
+        return self._timed(route, nullcontext())
+
     def calm(self, route: Route) -> Route:
         """The route, its handler waiting for its turn and ending by its deadline."""
+        return self._timed(route, self._turns)
+
+    def _timed(self, route: Route, turn: AbstractAsyncContextManager[None]) -> Route:
         handler, late = route.handler, Retryable if route.method == "GET" else OutcomeUnknown
 
         async def in_turn(call: Call, until: float) -> Answer:
-            async with self._turns:
+            async with turn:
                 if time.monotonic() >= until:  # nobody waits for it any more
                     raise late
                 return await handler(call)

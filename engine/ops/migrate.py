@@ -6,7 +6,9 @@ sql/functions are replaced at every run; they hold no data.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,9 @@ from engine.ops.binaries import POSTGRES_MIN
 from engine.ops.doorstep import reason
 
 LOCK = 0x76656C76  # "velv": one migration at a time in a database
+
+LOCK_WAIT_MS = 500
+PATIENCE_SECONDS = 120
 
 _BOOK = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -49,16 +54,37 @@ async def migrate(settings: Settings, tell: Callable[[str], None] = _nobody) -> 
         missing = _missing(await _done(connection))
         for path in missing:
             tell(path.stem)
-            text = path.read_text()
-            async with connection.transaction():
-                await connection.execute(text)
-                await connection.execute(
-                    "INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)",
-                    path.stem,
-                    _sha(text),
-                )
+            await _patiently(connection, path, tell)
         await _replace_functions(connection)
         return len(missing)
+
+
+async def _patiently(connection: Any, path: Path, tell: Callable[[str], None]) -> None:
+    """Run a migration without stopping a sale: while it waits for a table that a report reads,
+    everybody else waits behind it. So it waits half a second, lets them pass, and tries again."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
+                await _run(connection, path)
+            return
+        except asyncpg.LockNotAvailableError:
+            if time.monotonic() > until:
+                raise Misconfigured(
+                    f"{path.stem} waited {PATIENCE_SECONDS} s for a table that somebody keeps "
+                    "locked: end the dump, report or open transaction, and run it again"
+                ) from None
+            tell(f"{path.stem}: waiting for a table that somebody reads")
+            await asyncio.sleep(1)
+
+
+async def _run(connection: Any, path: Path) -> None:
+    text = path.read_text()
+    await connection.execute(text)
+    await connection.execute(
+        "INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)", path.stem, _sha(text)
+    )
 
 
 async def pending(settings: Settings) -> list[str]:

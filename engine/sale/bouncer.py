@@ -39,7 +39,7 @@ class Admission(msgspec.Struct, frozen=True):
     available: int
     figures: Figures | None
     words: list[str]
-    young: bool  # it was filled so recently that requests it forgot may still be on their way
+    young: bool  # filled or met so recently that requests it forgot may still be on their way
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ class Bouncer:
             available,
             Figures(*figures) if figures else None,
             [bytes(each).decode() for each in words],
-            young == 1,
+            young == 1 or self._redis.met_within(self._intent_ttl_ms / 1000),
         )
 
     async def settle(

@@ -22,7 +22,6 @@ from engine.sale.bouncer import Admission
 from engine.sale.models import Figures, Offer, Reserve
 
 FRESH_SECONDS = 0.1  # how old the stock row behind a refusal may be
-TURNS = 2  # claims at once, of all drops together
 RENEW_SECONDS = 2.0
 MARK_DEADLINES = 4  # a claim is sent within one deadline, and is over within two more
 REMEMBERED_MAX = 4_096  # drops
@@ -31,11 +30,11 @@ REMEMBERED_MAX = 4_096  # drops
 class Direct:
     """The bouncer's stand-in of one worker."""
 
-    def __init__(self, postgres: Postgres, deadline_seconds: float) -> None:
+    def __init__(self, postgres: Postgres, deadline_seconds: float, turns: int) -> None:
         self._postgres = postgres
         self._mark_seconds = MARK_DEADLINES * deadline_seconds
         self._marked_until = 0.0
-        self._turns = asyncio.Semaphore(TURNS)
+        self._turns = asyncio.Semaphore(turns)  # claims at once, of all drops together
         self._offers: dict[int, tuple[float, Offer]] = {}
 
     async def admit(self, drop_id: int, wishes: Sequence[Reserve]) -> Admission:

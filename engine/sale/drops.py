@@ -8,7 +8,7 @@ from engine.infra.errors import NotFound
 from engine.infra.http import invalid
 from engine.infra.postgres import Postgres, Session
 from engine.sale import shelf
-from engine.sale.errors import SoldOut
+from engine.sale.errors import Preparing, SoldOut
 from engine.sale.models import STOCK_MAX, Change, Drop, NewDrop, Terms
 
 SLICE = 10_000  # units put on the shelf in one transaction
@@ -32,7 +32,8 @@ async def fill(postgres: Postgres) -> int:
 
 async def change(session: Session, drop_id: int, wish: Change) -> None:
     """Change a drop in mid-sale, all of it or nothing. Holds keep the price and the time they were
-    given; held and sold units are never touched. Raises `NotFound`, `Invalid`, `SoldOut`."""
+    given; held and sold units are never touched.
+    Raises `NotFound`, `Invalid`, `SoldOut`, `Preparing`."""
     # Adding locks the drop, then its stock; withdrawing the stock, then the drop: they take turns.
     stocking = wish.add_stock or wish.withdraw_stock
     if stocking and not await shelf.take_fillers_turn(session, drop_id):
@@ -50,7 +51,7 @@ async def change(session: Session, drop_id: int, wish: Change) -> None:
     )
     _check(told)
     await shelf.change_drop(session, drop_id, told)
-    if 0 < wish.add_stock <= SLICE:
+    if wish.add_stock:  # a keeper adds what does not fit one slice
         await shelf.fill_drop(session, drop_id, SLICE)
 
 
@@ -58,6 +59,8 @@ async def _withdraw(session: Session, drop_id: int, wanted: int | str) -> None:
     stock = await shelf.stock_of(session, drop_id)
     if stock is None:
         raise NotFound(f"There is no drop {drop_id}")
+    if wanted == "all" and (await one(session, drop_id)).total_stock > stock.total:
+        raise Preparing("Units are still being put on the shelf: all of them cannot be withdrawn")
     if wanted == "all" and stock.free > WITHDRAWN_MAX:
         raise invalid(
             "withdrawStock",

@@ -274,3 +274,8 @@ class Stock(msgspec.Struct, frozen=True):
     held: int
     sold: int
     withdrawn: int
+
+    @property
+    def total(self) -> int:
+        """Units that are there. A drop that is being filled has been promised more."""
+        return self.free + self.held + self.sold + self.withdrawn

@@ -53,7 +53,10 @@ class OperatorRoutes:
             Route("list_sales", "GET", "/drops/{id}/purchases", self.list_sales),
             Route("timeline", "GET", "/buyers/{id}/timeline", self.timeline),
         ]
-        return [self._turns.calm(route) for route in table]
+        return [
+            self._turns.urgent(route) if route.method != "GET" else self._turns.calm(route)
+            for route in table
+        ]
 
     # ── drops ────────────────────────────────────────────────────────────────────────────────
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
+from engine.infra import sql
 from engine.infra.combiner import Combiner, Seat
 from engine.infra.errors import IdempotencyMismatch, OutcomeUnknown, Problem
 from engine.infra.http import invalid
 from engine.infra.ids import new_id
-from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
+from engine.infra.postgres import Postgres, Undone, Unknown, Unreachable
 from engine.sale import store
 from engine.sale.bouncer import Admission, Bouncer
 from engine.sale.errors import Ended, LimitReached, NotOpen, NotStarted, Paused, Preparing, SoldOut
@@ -25,6 +26,7 @@ Chair = Seat[Reserve, Hold]
 Queue = Combiner[Reserve, Hold]
 
 COPY_WAIT_SECONDS = 0.05  # between two looks at a copy that runs elsewhere
+COPY_LOCK_MS = 100  # that a tombstone waits for one; its neighbours wait as long
 SHUT: dict[str, type[NotOpen]] = {
     "preparing": Preparing,
     "paused": Paused,
@@ -58,7 +60,17 @@ class Refusing:
         suspects = {seat.wish.buyer for seat, word in refused if word == "limit"}
         try:
             holds, allowances = await self._look_up(drop_id, asked, suspects, admission.young)
-        except (Unreachable, Undone, Unknown):
+        except (Unreachable, Undone, Unknown) as fault:
+            if isinstance(fault, Undone) and len(refused) > 1:
+                # A copy in somebody's hands must not spoil its neighbours' answers.
+                half = len(refused) // 2
+                await self.refuse(drop_id, refused[:half], admission, looked_up)
+                await self.refuse(drop_id, refused[half:], admission, looked_up)
+                return
+            if isinstance(fault, Undone) and fault.transient and asked:
+                asked[0].copying = True  # a copy of it is running: wait for that one's outcome
+                self._queue(drop_id).again(asked[0], COPY_WAIT_SECONDS)
+                return
             for seat, word in refused:
                 seat.copying = word == "repeated"
                 seat.fail(seat.fault())
@@ -84,16 +96,30 @@ class Refusing:
         allowances: dict[str, Allowance] = {}
         if not asked and not suspects:
             return holds, allowances
+        direct = False
         async with self._postgres.session() as session:
             if asked:
                 requests = [seat.wish.request_id for seat in asked]
                 holds, direct = await store.look_up_requests(session, requests)
-                if young or direct:
-                    left = [s for s in asked if s.wish.keyed and s.wish.request_id not in holds]
-                    holds |= await _stop_copies(session, drop_id, left)
             if suspects:
                 allowances = await store.find_allowances(session, drop_id, sorted(suspects))
+        if young or direct:
+            left = [s for s in asked if s.wish.keyed and s.wish.request_id not in holds]
+            holds |= await self._stop_copies(drop_id, left)
         return holds, allowances
+
+    async def _stop_copies(self, drop_id: int, seats: list[Chair]) -> dict[str, Hold]:
+        """Holds of copies that were under way. A bouncer that was filled or met a moment ago, or
+        was away, does not know who is on the way: a tombstone waits for such a copy, or stops it.
+        """
+        claims = sorted(map(claim_of, seats), key=lambda claim: claim.request_id)
+        if not claims:
+            return {}
+        async with self._postgres.transaction() as session:
+            await session.call(sql.load("engine")["limit_waiting"], milliseconds=COPY_LOCK_MS)
+            words, _ = await store.abort_requests(session, drop_id, claims)
+            held = [c.request_id for c, word in zip(claims, words, strict=True) if word == "held"]
+            return await store.find_holds_by_request(session, held) if held else {}
 
     async def _refuse_limit(
         self, drop_id: int, seat: Chair, allowance: Allowance | None, definite: bool
@@ -114,17 +140,6 @@ class Refusing:
         if allowance is not None and allowance.reservation_id is not None:
             details["reservationId"] = allowance.reservation_id
         seat.fail(LimitReached(overdue=allowance is not None and allowance.overdue, **details))
-
-
-async def _stop_copies(session: Session, drop_id: int, seats: list[Chair]) -> dict[str, Hold]:
-    """Holds of copies that were under way. A bouncer that was filled a moment ago, or was away,
-    does not know who is on the way: a tombstone waits for such a copy, or stops it."""
-    claims = sorted(map(claim_of, seats), key=lambda claim: claim.request_id)
-    if not claims:
-        return {}
-    words, _ = await store.abort_requests(session, drop_id, claims)
-    held = [c.request_id for c, word in zip(claims, words, strict=True) if word == "held"]
-    return await store.find_holds_by_request(session, held) if held else {}
 
 
 def claim_of(seat: Chair) -> Claim:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.infra.errors import NotFound
-from engine.infra.postgres import Postgres
+from engine.infra.postgres import Postgres, Undone
 from engine.infra.redis import Away
 from engine.sale import shelf, store
 from engine.sale.audit import LARGE
@@ -18,6 +18,8 @@ from engine.sale.expire import expire_drop
 from engine.sale.models import Offer, Proof
 from engine.sale.prove import prove
 from engine.sale.reconcile import REAP_BATCH, agree, close_intents, news, tell
+
+RECONCILE = "velvetrope reconcile"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -58,10 +60,13 @@ async def repair(
         found.append(Finding("tell", 1, "the bouncer is away: Postgres sells alone", done=False))
     if thorough or offers[0].figures.total <= LARGE:
         proof = await prove(postgres, drop_id)
+        if proof is not None:
+            found.append(await _switch(postgres, bouncer, offers[0], proof, dry_run))
     else:
+        # Too large to be counted within a request; on an older count nothing is switched.
         proof = await shelf.find_proof(postgres, drop_id)
-    if proof is not None:
-        found.append(await _switch(postgres, bouncer, offers[0], proof, dry_run))
+        if offers[0].shut == "audit":
+            found.append(Finding("resume", 0, f"to count it: {RECONCILE} {drop_id}", done=False))
     problems = [] if proof is None else proof.problems
     return Repair(drop_id, dry_run, not problems, problems, [f for f in found if f is not None])
 
@@ -72,8 +77,12 @@ async def _expire(
     due = await store.count_due(postgres, drop_id)
     if due == 0:
         return None
-    ended = 0 if dry_run else await expire_drop(postgres, bouncer, drop_id)
-    return Finding("expire", due, "holds ran out and were not swept", done=ended > 0)
+    detail = "holds ran out and were not swept"
+    try:
+        ended = 0 if dry_run else await expire_drop(postgres, bouncer, drop_id)
+    except Undone as undone:  # a drop whose figures do not add up cannot be swept
+        return Finding("expire", due, f"{detail}: Postgres refuses ({undone.sqlstate})", done=False)
+    return Finding("expire", due, detail, done=ended > 0)
 
 
 async def _reap(

@@ -52,7 +52,7 @@ class Reserving:
         self._deadline_seconds = deadline_seconds
         self._queues: dict[int, Combiner[Reserve, Hold]] = {}
         self._running: dict[str, Chair] = {}
-        self._direct = Direct(postgres, deadline_seconds)
+        self._direct = Direct(postgres, deadline_seconds, max(postgres.size // 2, 1))
         self._refusing = Refusing(postgres, bouncer, self._queue)
         self._memory: dict[int, tuple[float, int, Figures]] = {}
 

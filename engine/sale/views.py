@@ -220,7 +220,7 @@ def stock_view(drop_id: int, stock: Stock) -> dict[str, int]:
         "heldStock": stock.held,
         "soldStock": stock.sold,
         "withdrawnStock": stock.withdrawn,
-        "totalStock": stock.free + stock.held + stock.sold + stock.withdrawn,
+        "totalStock": stock.total,
         "version": stock.version,
     }
 

@@ -19,28 +19,24 @@ BEGIN
     SELECT stock.total INTO v_have FROM stock WHERE stock.drop_id = p_drop;
     SELECT drops.total_stock INTO v_all FROM drops WHERE drops.id = p_drop;
     v_upto := least(v_have + p_slice, v_all);
-    IF v_upto <= v_have THEN
-        RETURN 0;
-    END IF;
+    IF v_upto > v_have THEN
+        -- 48 random bits of a version 4 UUID: nobody can tell which number comes next.
+        INSERT INTO units (drop_id, number, position)
+        SELECT p_drop, n, ('x' || translate(left(gen_random_uuid()::text, 13), '-', ''))::bit(48)::bigint
+          FROM generate_series(v_have + 1, v_upto) AS n;
 
-    -- 48 random bits of a version 4 UUID: nobody can tell which number comes next.
-    INSERT INTO units (drop_id, number, position)
-    SELECT p_drop, n, ('x' || translate(left(gen_random_uuid()::text, 13), '-', ''))::bit(48)::bigint
-      FROM generate_series(v_have + 1, v_upto) AS n;
-
-    UPDATE stock
-       SET version = stock.version + 1,
-           free = stock.free + v_upto - v_have,
-           total = v_upto,
-           head = 0,
-           changed_at = clock_timestamp()
-     WHERE stock.drop_id = p_drop;
-    IF v_upto = v_all THEN
-        UPDATE drops
-           SET terms_version = drops.terms_version + 1,
-               prepared_at = coalesce(drops.prepared_at, clock_timestamp())
-         WHERE drops.id = p_drop;
+        UPDATE stock
+           SET version = stock.version + 1,
+               free = stock.free + v_upto - v_have,
+               total = v_upto,
+               head = 0,
+               changed_at = clock_timestamp()
+         WHERE stock.drop_id = p_drop;
     END IF;
-    RETURN v_all - v_upto;
+    UPDATE drops
+       SET terms_version = drops.terms_version + 1,
+           prepared_at = coalesce(drops.prepared_at, clock_timestamp())
+     WHERE drops.id = p_drop AND v_upto = v_all AND (v_upto > v_have OR drops.prepared_at IS NULL);
+    RETURN greatest(v_all - v_upto, 0);
 END
 $$;

@@ -12,6 +12,10 @@ SELECT encode(sha256(concat_ws(':', e.seed, d.oid, 'engine_state'::regclass::oid
 -- A new epoch if history was lost; see functions/bump_epoch.sql.
 SELECT bump_epoch(@seen::bigint) AS epoch;
 
+-- name: limit_waiting :one
+-- Wait for no lock longer than this, until the end of the transaction.
+SELECT set_config('lock_timeout', @milliseconds::integer || 'ms', true) AS told;
+
 -- name: mark_direct :one
 -- From now on claims may be under way that left no intent in Redis; until when to reckon with them.
 UPDATE engine_state

@@ -255,9 +255,10 @@ RETURNING drop_id;
 SELECT fill_drop(@drop_id::bigint, @slice::integer) AS missing;
 
 -- name: unfilled_drops :many
--- Drops whose units are not all on the shelf yet, oldest first.
+-- Drops whose units are not all on the shelf yet, or were put there and nobody opened them (by an
+-- older version in the middle of an update), oldest first.
 SELECT d.id FROM drops AS d JOIN stock AS s ON s.drop_id = d.id
- WHERE s.total < d.total_stock
+ WHERE s.total < d.total_stock OR d.prepared_at IS NULL
  ORDER BY d.id;
 
 -- name: list_drops :many
