@@ -124,7 +124,8 @@ async def test_what_cannot_be_is_a_400_that_names_the_field_and_nothing_changes(
     for told, field in WRONG:
         assert _fields(await shop.change(drop_id, **told)) == [field], told
     for told, field in WRONG[2:]:  # what is right beside what is wrong changes nothing either
-        reply = await shop.change(drop_id, **{"maxPerBuyer": 3, "imageUrl": "/b.svg"} | told)
+        both: dict[str, Any] = {"maxPerBuyer": 3, "imageUrl": "/b.svg"} | told
+        reply = await shop.change(drop_id, **both)
         assert _fields(reply) == [field], told
 
     assert _still(await shop.show(drop_id)) == _still(before)
