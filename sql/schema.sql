@@ -248,6 +248,8 @@ CREATE UNIQUE INDEX purchases_one_per_reservation ON purchases USING btree (rese
 
 CREATE INDEX requests_by_age ON requests USING brin (created_at);
 
+CREATE INDEX reservations_aborted_by_age ON reservations USING btree (created_at) WHERE (state = 'aborted'::reservation_state);
+
 CREATE INDEX reservations_by_buyer ON reservations USING btree (buyer, id);
 
 CREATE INDEX reservations_by_deadline ON reservations USING btree (expires_at) WHERE (state = ANY (ARRAY['active'::reservation_state, 'paying'::reservation_state]));

@@ -25,6 +25,7 @@ from engine.infra.settings import Settings
 
 # Errors of the server after which the same statement may simply be sent again.
 TRANSIENT = {"40001", "40P01", "55P03", "57014"}
+TRANSACTION_STATEMENTS = 2  # a transaction lives no longer than so many of the longest statements
 # No such table, function or schema.
 MISSING = {"42P01", "42883", "3F000"}
 # The driver could not write an argument down: nothing was sent.
@@ -167,6 +168,8 @@ class Postgres:
         session, queries = Session(connection), sql.load("engine")
         # A connection to a new primary comes after a failover: its epoch begins before its use.
         await session.call(queries["bump_epoch"], seen=None)
+        life_ms = TRANSACTION_STATEMENTS * self._statement_timeout_ms
+        await session.call(queries["limit_transactions"], milliseconds=life_ms)
         row = await session.call(queries["database_identity"])
         self.identity, self.epoch = row["id"][:12], row["epoch"]
 

@@ -21,7 +21,7 @@ class Route(msgspec.Struct, frozen=True):
 
     operation: str
     method: str
-    path: str  # {id} stands for one segment
+    path: str  # {id} stands for one segment, {id:path} for one that may hold slashes
     handler: Handler
     hot: bool = False
 

@@ -49,6 +49,8 @@ class Auditor:
 
     async def _prove(self, drop_id: int) -> None:
         proof = await prove(self._postgres, drop_id)
+        if proof is not None and proof.problems:  # somebody may be mending it just now: look twice
+            proof = await prove(self._postgres, drop_id)
         if proof is None:
             return
         await shelf.keep_proof(self._postgres, drop_id, proof)

@@ -24,6 +24,7 @@ from engine.sale.bouncer import Bouncer
 
 NEVER_SECONDS = 3_600.0
 PRUNE_BATCH = 5_000
+TOMBSTONE_HOURS = 1  # a claim that a tombstone must stop arrives within seconds
 BEAT_SECONDS = 1.0
 
 
@@ -58,12 +59,13 @@ def sweeping(postgres: Postgres, bouncer: Bouncer, polling: bool) -> Work:
     """Expire what is due; with polling, be back at the next deadline."""
 
     async def work() -> float | None:
-        await expire.expire_due(postgres, bouncer)
+        ended = await expire.expire_due(postgres, bouncer)
         if not polling:
             return None
         due_ms = await expire.next_deadline_ms(postgres)
-        # A deadline that has passed and is still there is in somebody's hands: look again soon.
-        return None if due_ms is None else max(due_ms / 1000 + 0.001, 0.01)
+        # A deadline that has passed and is still there is in somebody's hands, or stuck: look again
+        # soon, but not as fast as we can.
+        return None if due_ms is None else max(due_ms / 1000 + 0.001, 0.01 if ended else 0.05)
 
     return work
 
@@ -115,7 +117,7 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
     """Forget in small bites; at once again while there is more."""
 
     async def work() -> float | None:
-        gone = await store.prune(postgres, settings.retention_hours, PRUNE_BATCH)
+        gone = await store.prune(postgres, TOMBSTONE_HOURS, PRUNE_BATCH)
         gone += await record.prune(postgres, settings.retention_hours, PRUNE_BATCH)
         return 0.1 if gone >= PRUNE_BATCH else None
 

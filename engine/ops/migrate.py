@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -54,36 +55,41 @@ async def migrate(settings: Settings, tell: Callable[[str], None] = _nobody) -> 
         missing = _missing(await _done(connection))
         for path in missing:
             tell(path.stem)
-            await _patiently(connection, path, tell)
+            await _patiently(connection, path.stem, path.read_text(), tell)
         await _replace_functions(connection)
         return len(missing)
 
 
-async def _patiently(connection: Any, path: Path, tell: Callable[[str], None]) -> None:
+async def _patiently(connection: Any, name: str, text: str, tell: Callable[[str], None]) -> None:
     """Run a migration without stopping a sale: while it waits for a table that a report reads,
     everybody else waits behind it. So it waits half a second, lets them pass, and tries again."""
+    if "CONCURRENTLY" in text:  # waits for everybody and stops nobody, outside of a transaction
+        for statement in re.sub("--.*", "", text).split(";"):
+            if statement.strip():
+                await connection.execute(statement)
+        await _note(connection, name, text)
+        return
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
-                await _run(connection, path)
+                await connection.execute(text)
+                await _note(connection, name, text)
             return
         except asyncpg.LockNotAvailableError:
             if time.monotonic() > until:
                 raise Misconfigured(
-                    f"{path.stem} waited {PATIENCE_SECONDS} s for a table that somebody keeps "
+                    f"{name} waited {PATIENCE_SECONDS} s for a table that somebody keeps "
                     "locked: end the dump, report or open transaction, and run it again"
                 ) from None
-            tell(f"{path.stem}: waiting for a table that somebody reads")
+            tell(f"{name}: waiting for a table that somebody reads")
             await asyncio.sleep(1)
 
 
-async def _run(connection: Any, path: Path) -> None:
-    text = path.read_text()
-    await connection.execute(text)
+async def _note(connection: Any, name: str, text: str) -> None:
     await connection.execute(
-        "INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)", path.stem, _sha(text)
+        "INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)", name, _sha(text)
     )
 
 

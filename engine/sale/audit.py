@@ -128,6 +128,8 @@ def _undersell(drop: Drop, belief: Belief | None, offer: Offer) -> Undersell:
     intent past its deadline wait for the reaper. Without a bouncer Postgres offers all."""
     if belief is None or drop.status != "live":
         return Undersell(0, 0.0)
+    if belief.shut and offer.figures.free:  # it goes by terms that are no longer the drop's
+        return Undersell(offer.figures.free, (offer.now_ms - offer.changed_ms) / 1000)
     under_way = belief.summed - belief.overdue
     units = max(offer.figures.free - max(belief.available, 0) - under_way, 0)
     if units == 0:

@@ -206,6 +206,8 @@ def drop_change(body: ChangeBody) -> Change:
         raise invalid("startsAt", "want a time: a drop always starts")
     add = _one("addStock", body.add_stock, body.add_stock_snake)
     gone = _one("withdrawStock", body.withdraw_stock, body.withdraw_stock_snake)
+    if add is not UNSET and gone is not UNSET:
+        raise invalid("withdrawStock", "add or withdraw, not both at once")
     if add is not UNSET:
         told["add_stock"] = _whole("addStock", add, STOCK_MAX)
     if gone is not UNSET:

@@ -63,6 +63,7 @@ class Belief(msgspec.Struct, frozen=True):
     intents: int
     oldest_ms: int  # how far the oldest intent is past its deadline; 0: none is
     overdue: int  # units of intents past their deadline: their worker is taken for dead
+    shut: int  # 1: it lets nobody through, whatever is left
 
     @property
     def available(self) -> int:

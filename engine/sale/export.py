@@ -15,6 +15,7 @@ from typing import TypeVar
 from engine.infra.http import iso, money
 from engine.sale.models import Life, Purchase
 
+FORMULA = tuple("=+-@＝＋－＠")
 PAGE = 2_000  # rows read at once
 HOLD_COLUMNS = (
     *("id", "dropId", "userId", "quantity", "units", "status", "amount", "currency"),
@@ -80,9 +81,9 @@ async def lines(
 
 def _csv(rows: list[list[object]]) -> bytes:
     out = io.StringIO()
-    csv.writer(out).writerows(rows)
+    csv.writer(out, quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
     return out.getvalue().encode()
 
 
 def _text(text: str) -> str:
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return "'" + text if text.lstrip()[:1] in FORMULA or text[:1] in "\t\r" else text

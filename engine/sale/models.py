@@ -120,7 +120,7 @@ class Life(msgspec.Struct, frozen=True):
     hold: Hold
     drop_name: str
     created_at: datetime
-    ended_at: datetime | None  # None: live, or past its deadline and not swept
+    ended_at: datetime | None  # None: live, past its deadline and not swept, or very old
     purchase_id: str | None
     reference: str | None
 

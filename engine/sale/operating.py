@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from engine.identity.access import Door, require_admin
-from engine.infra.errors import NotFound
+from engine.infra.errors import NotFound, Retryable
 from engine.infra.http import Answer, Call, Page, encode, invalid, listing, page_of
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.routing import Route
@@ -20,6 +21,7 @@ from engine.sale.models import Life, Purchase
 from engine.sale.repair import repair
 
 CHECK_VIOLATION = "23514"
+EXPORTS_MAX = 3  # a worker; each writes lines while a sale wants the same processor
 CSV = b"text/csv; charset=utf-8"
 
 
@@ -37,6 +39,7 @@ class OperatorRoutes:
     ) -> None:
         self._postgres, self._bouncer, self._door = postgres, bouncer, door
         self._turns, self._forget = turns, forget
+        self._exports = 0
         self._auditing = Auditing(postgres, bouncer, settings.recount_seconds)
 
     def routes(self) -> list[Route]:
@@ -51,7 +54,7 @@ class OperatorRoutes:
             Route("reconcile", "POST", "/drops/{id}/reconcile", self.reconcile),
             Route("list_holds", "GET", "/drops/{id}/reservations", self.list_holds),
             Route("list_sales", "GET", "/drops/{id}/purchases", self.list_sales),
-            Route("timeline", "GET", "/buyers/{id}/timeline", self.timeline),
+            Route("timeline", "GET", "/buyers/{id:path}/timeline", self.timeline),
         ]
         return [
             self._turns.urgent(route) if route.method != "GET" else self._turns.calm(route)
@@ -192,7 +195,7 @@ class OperatorRoutes:
             pieces = export.lines(
                 export.HOLD_COLUMNS, page_after, lambda life: life.hold.id, export.hold_cells
             )
-            return _csv(pieces, f"drop-{drop_id}-reservations")
+            return self._csv(pieces, f"drop-{drop_id}-reservations")
         page = page_of(call)
         found = await read(arguments.before(page), page.limit + 1, page.skip)
         items = None
@@ -225,7 +228,7 @@ class OperatorRoutes:
             pieces = export.lines(
                 export.PURCHASE_COLUMNS, page_after, lambda each: each.id, export.purchase_cells
             )
-            return _csv(pieces, f"drop-{drop_id}-purchases")
+            return self._csv(pieces, f"drop-{drop_id}-purchases")
         page = page_of(call)
         found = await read(arguments.before(page), page.limit + 1, page.skip)
         items = None
@@ -251,6 +254,22 @@ class OperatorRoutes:
             rows, page, found[page.limit - 1].hold.id if _more(found, page) else None, items
         )
 
+    def _csv(self, pieces: AsyncGenerator[bytes, None], name: str) -> Answer:
+        if self._exports >= EXPORTS_MAX:
+            raise Retryable("As many exports as may run here are under way: try again later")
+
+        async def counted() -> AsyncGenerator[bytes, None]:
+            self._exports += 1
+            try:
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        yield piece
+            finally:
+                self._exports -= 1
+
+        shown = (b"content-disposition", f'attachment; filename="{name}.csv"'.encode())
+        return Answer(headers=[shown], content_type=CSV, pieces=counted())
+
     async def _drop_of_list(self, call: Call) -> int:
         """The drop whose list an operator asks for; 404 if there is none."""
         require_admin(await self._door.caller(call))
@@ -265,8 +284,3 @@ def _more(found: list[Life] | list[Purchase], page: Page) -> bool:
 
 def _listed(rows: list[Any], page: Page, cursor: str | None, items: int | None) -> Answer:
     return Answer(listing(rows, page, cursor, items))
-
-
-def _csv(pieces: AsyncGenerator[bytes, None], name: str) -> Answer:
-    shown = (b"content-disposition", f'attachment; filename="{name}.csv"'.encode())
-    return Answer(headers=[shown], content_type=CSV, pieces=pieces)

@@ -8,11 +8,6 @@ from engine.infra.postgres import Postgres
 from engine.sale import shelf
 from engine.sale.models import Proof
 
-SHOWN = (
-    *("free", "held", "sold", "withdrawn", "total"),
-    *("live_units", "bought_units", "used_units", "strays"),
-)
-
 
 async def prove(postgres: Postgres, drop_id: int) -> Proof | None:
     """Recount a drop; None if there is none. For a million units this takes seconds."""
@@ -46,6 +41,10 @@ def _problems(rows: dict[str, Any]) -> list[str]:
             rows["used_units"] == rows["held"] + rows["sold"],
             f"INV-8: buyers' allowances add up to {rows['used_units']},"
             f" held and sold to {rows['held'] + rows['sold']}",
+        ),
+        (
+            rows["misfits"] == 0,
+            f"INV-8: {rows['misfits']} buyers are counted as having other units than they own",
         ),
         (rows["over_limit"] == 0, f"INV-8: {rows['over_limit']} buyers own more than the limit"),
         (

@@ -25,7 +25,7 @@ RECONCILE = "velvetrope reconcile"
 class Finding(msgspec.Struct, frozen=True):
     """One thing that was not as it should be; `done`: it was mended."""
 
-    action: str  # expire, reap, recount, tell, pause or resume
+    action: str  # expire, reap, recount, tell, pause or resume; wait: for Redis
     count: int
     detail: str
     done: bool
@@ -57,7 +57,7 @@ async def repair(
             await _tell(postgres, bouncer, drop_id, dry_run),
         ]
     except Away:
-        found.append(Finding("tell", 1, "the bouncer is away: Postgres sells alone", done=False))
+        found.append(Finding("wait", 0, "the bouncer is away: Postgres sells alone", done=False))
     if thorough or offers[0].figures.total <= LARGE:
         proof = await prove(postgres, drop_id)
         if proof is not None:

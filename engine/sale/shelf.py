@@ -151,12 +151,13 @@ async def find_proof(caller: Caller, drop_id: int) -> Proof | None:
 
 
 async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
-    """Stock row and rows of one drop from one snapshot, and how many disagree on an owner."""
+    """Stock row and rows of one drop from one snapshot, and how many disagree with each other."""
     row = await session.call(_queries["count_units"], drop_id=drop_id)
     if row is None:
         return None
     strays = await session.call(_queries["count_strays"], drop_id=drop_id)
-    return {**dict(row), "strays": strays["strays"]}
+    misfits = await session.call(_queries["count_misfits"], drop_id=drop_id)
+    return {**dict(row), "strays": strays["strays"], "misfits": misfits["misfits"]}
 
 
 async def drops_pictured(caller: Caller, images: Sequence[str]) -> list[tuple[int, str, bool]]:

@@ -237,7 +237,7 @@ def _life(row: Any) -> Life:
         _hold(row),
         row["drop_name"],
         row["created_at"],
-        row["ended_at"],
+        row["ended_at"] or row["purchased_at"],
         row["purchase_id"] and str(row["purchase_id"]),
         row["payment_reference"],
     )
@@ -337,6 +337,6 @@ async def next_deadline_ms(caller: Caller) -> float | None:
 
 
 async def prune(caller: Caller, hours: int, count: int) -> int:
-    """Forget tombstones past the retention and allowances that allow nothing; how many went."""
+    """Forget old tombstones and allowances that allow nothing; how many went."""
     gone = (await caller.call(_queries["prune_tombstones"], hours=hours, count=count))["pruned"]
     return int(gone + (await caller.call(_queries["prune_allowances"], count=count))["pruned"])

@@ -7,7 +7,7 @@
 -- where claims come last. What came back since is found by the second look, under the stock
 -- row; that one must not wait, since whoever holds those units waits for the stock row.
 --
--- Locks  free units (waiting, then SKIP LOCKED), the stock row last.
+-- Locks  free units (waiting, then SKIP LOCKED), then the stock row.
 -- Index  units_free_by_position
 CREATE OR REPLACE FUNCTION withdraw_units(
     p_drop bigint, p_count integer,
@@ -50,6 +50,10 @@ BEGIN
         taken := taken + v_more;
     END IF;
 
+    IF taken = 0 THEN
+        SELECT stock.free, stock.held INTO free, held FROM stock WHERE stock.drop_id = p_drop;
+        RETURN;
+    END IF;
     UPDATE stock
        SET version = stock.version + 1,
            free = stock.free - taken,

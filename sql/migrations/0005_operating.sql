@@ -15,9 +15,6 @@ UPDATE drops SET most_per_buyer = max_per_buyer;
 -- When a hold was bought, given back or swept. Null while it is live.
 ALTER TABLE reservations ADD COLUMN ended_at timestamptz;
 
--- For operators' lists and exports of one drop, newest first.
-CREATE INDEX reservations_by_drop ON reservations (drop_id, id);
-
 -- The newest full recount of each drop's rows; no problems: it added up.
 CREATE TABLE proofs (
     drop_id    bigint PRIMARY KEY,

@@ -16,6 +16,12 @@ SELECT bump_epoch(@seen::bigint) AS epoch;
 -- Wait for no lock longer than this, until the end of the transaction.
 SELECT set_config('lock_timeout', @milliseconds::integer || 'ms', true) AS told;
 
+-- name: limit_transactions :one
+-- End a transaction whose client stopped in the middle of it, whatever it waits for: its locks must
+-- not stop a sale. Postgres 17 and newer can; on older ones a client that is cut off ends it.
+SELECT CASE WHEN current_setting('server_version_num')::integer >= 170000
+            THEN set_config('transaction_timeout', @milliseconds::integer || 'ms', false) END AS told;
+
 -- name: mark_direct :one
 -- From now on claims may be under way that left no intent in Redis; until when to reckon with them.
 UPDATE engine_state

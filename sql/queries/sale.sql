@@ -431,14 +431,29 @@ SELECT (SELECT count(*)
            AND r.state IN ('active', 'paying', 'purchased')
            AND u.reservation_id IS DISTINCT FROM r.id) AS strays;
 
+-- name: count_misfits :one
+-- Buyers of a drop who are counted as having another number of units than they own. Zero, always.
+-- Index  reservations_by_drop
+SELECT count(*) AS misfits
+  FROM (SELECT r.buyer, sum(r.quantity) AS units
+          FROM reservations AS r
+         WHERE r.drop_id = @drop_id
+           AND r.state IN ('active', 'paying', 'purchased')
+         GROUP BY r.buyer) AS owned
+  FULL JOIN (SELECT a.buyer, a.used FROM allowances AS a WHERE a.drop_id = @drop_id) AS counted
+    ON counted.buyer = owned.buyer
+ WHERE coalesce(owned.units, 0) <> coalesce(counted.used, 0);
+
 -- name: prune_tombstones :one
--- Forget tombstones older than the retention: no statement lives that long.
+-- Forget old tombstones: no statement lives for hours.
+-- Index  reservations_aborted_by_age
 WITH gone AS (
     DELETE FROM reservations
      WHERE id = ANY (ARRAY(SELECT r.id
                              FROM reservations AS r
                             WHERE r.state = 'aborted'
                               AND r.created_at < clock_timestamp() - make_interval(hours => @hours::integer)
+                            ORDER BY r.created_at
                             LIMIT @count::bigint))
     RETURNING id
 )
