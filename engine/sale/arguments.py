@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import UNSET
 
 from engine.identity.access import as_buyer, buyer_named
-from engine.identity.models import Caller
+from engine.identity.models import Caller, is_buyer
 from engine.infra.errors import NotFound
 from engine.infra.http import Call, Page, either, invalid
 from engine.infra.ids import Request, parse_id, request_identity, trace_id
@@ -151,8 +151,11 @@ def buyer_filter(call: Call) -> str | None:
 
 
 def buyer_in_path(call: Call) -> str:
-    """The buyer in the path."""
-    return must_be_named(as_buyer(call.params["id"]))
+    """The buyer in the path; what can be no buyer's id is a 404."""
+    buyer = call.params["id"]
+    if not is_buyer(buyer):
+        raise NotFound("There is no such buyer")
+    return buyer
 
 
 def wants_csv(call: Call) -> bool:

@@ -317,6 +317,7 @@ PATHS = [
     ("GET", "/drops/999999/reservations?format=csv"),
     ("GET", "/buyers/timeline"),
     ("GET", "/buyers//timeline"),
+    *(("GET", f"/buyers/{name}/timeline") for name in ("%00", "%1B", "a" * 129, "%E2%80%AE")),
     *(("POST", f"/reserve/{id}?x") for id in NO_NUMBERS),
     *(("GET", f"/reservations/{id}") for id in NO_UUIDS),
     *(("DELETE", f"/reservations/{id}") for id in NO_UUIDS),
@@ -411,7 +412,6 @@ QUERIES = [
             *("userId=a&user_id=a", "format=", "format=CSV", "format=xml", "format=csv%00"),
         )
     ),
-    *(f"/buyers/{name}/timeline" for name in ("%00", "%1B", "a" * 129, "%E2%80%AE")),
     *(f"/buyers/ann/timeline?{bad}" for bad in ("limit=0", "cursor=1", "page=1e1")),
     "/reservations/$hold?userId=",
     "/purchases/$bought?userId=%1B",

@@ -17,6 +17,7 @@ from engine.infra import lua
 from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.ops.migrate import migrate
+from engine.record import idempotency
 from engine.runtime import Ground
 from tests.support import ghosts
 from tests.support.locks import stock_locked
@@ -228,7 +229,10 @@ async def test_creating_a_drop_whose_commit_is_lost_is_unknown_and_the_same_key_
     ]
 
 
-async def test_a_zombie_commit_of_a_drop_makes_no_second_one(far: Shop, line: PgProxy) -> None:
+async def test_a_zombie_commit_of_a_drop_makes_no_second_one(
+    far: Shop, line: PgProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "COPY_WAIT_SECONDS", 0.5)  # the zombie is not ended before
     body, key = {"name": "Aurora", "price": "1", "totalStock": 5}, {"idempotency-key": "make-1"}
     zombie = line.arm("COMMIT;", "hold")
 

@@ -24,7 +24,7 @@ from starlette.types import Message
 from engine import app, runtime
 from engine.infra import sql
 from engine.infra.settings import Settings
-from engine.sale import store
+from engine.sale import operating, store
 from tests.conftest import TEMPLATE
 from tests.support.http import chunks
 from tests.support.pgproxy import PgProxy
@@ -185,10 +185,10 @@ async def test_an_export_ends_with_the_client_who_wanted_it(
 async def test_a_client_who_does_not_read_holds_no_connection_and_no_turn(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """More of them than a worker has turns: nobody else notices."""
+    """As many of them as there may be: nobody else notices."""
     async with Service.open(settings, tmp_path, workers=1, keepers=0) as service:
         path = f"/drops/{DROP}/reservations"
-        idle = [reading(service.port, f"{path}?format=csv") for _ in range(6)]
+        idle = [reading(service.port, f"{path}?format=csv") for _ in range(operating.EXPORTS_MAX)]
         for each in idle:
             await each.__aenter__()
 

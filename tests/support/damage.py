@@ -107,7 +107,7 @@ DAMAGES = [
         "a hold ended and its unit did not come back",
         f"UPDATE reservations SET state = 'released' WHERE id = {CATS}",
         f"UPDATE reservations SET state = 'active' WHERE id = {CATS}",
-        ("INV-5: 2 units are held, live holds name 1", UNITS.format(1)),
+        ("INV-5: 2 units are held, live holds name 1", BUYERS.format(1), UNITS.format(1)),
     ),
     Damage(
         "a purchase claims more than it got",
@@ -119,13 +119,17 @@ DAMAGES = [
         "a buyer's allowance is too high",
         "UPDATE allowances SET used = used + 1 WHERE drop_id = $1 AND buyer = 'cat'",
         "UPDATE allowances SET used = used - 1 WHERE drop_id = $1 AND buyer = 'cat'",
-        ("INV-8: buyers' allowances add up to 4, held and sold to 3", BUYERS.format(1)),
+        (
+            "INV-8: buyers' allowances add up to 4, held and sold to 3",
+            "INV-8: 1 buyers are counted",
+            "INV-8: 1 buyers own more",
+        ),
     ),
     Damage(
         "a buyer's allowance is gone",
         "DELETE FROM allowances WHERE drop_id = $1 AND buyer = 'cat'",
         "INSERT INTO allowances (drop_id, buyer, used) VALUES ($1, 'cat', 1)",
-        ("INV-8: buyers' allowances add up to 2, held and sold to 3",),
+        ("INV-8: buyers' allowances add up to 2, held and sold to 3", BUYERS.format(1)),
     ),
 ]
 
