@@ -26,13 +26,15 @@
     INV-4   a request has at most one open intent
 ]]
 local m = redis.call("HMGET", drop, "epoch", "version", "free", "held", "sold", "withdrawn", "total",
-  "open", "starts_ms", "ends_ms", "shut", "max_per_buyer", "max_per_order", "born_ms")
+  "open", "starts_ms", "ends_ms", "shut", "max_per_buyer", "max_per_order", "born_ms", "promised")
 if not m[1] or not m[11] then
   return { "unknown", 0, {}, {}, 0 }
 end
 local free, open = tonumber(m[3]), tonumber(m[8])
 local available = free - open
-local figures = { tonumber(m[1]), tonumber(m[2]), free, tonumber(m[4]), tonumber(m[5]), tonumber(m[6]), tonumber(m[7]) }
+-- More units may have been promised than are on the shelf: then "sold out" is not for ever.
+local total = math.max(tonumber(m[7]), tonumber(m[15]) or 0)
+local figures = { tonumber(m[1]), tonumber(m[2]), free, tonumber(m[4]), tonumber(m[5]), tonumber(m[6]), total }
 if tonumber(m[1]) ~= epoch then
   return { "fenced", available, figures, {}, 0 }
 end

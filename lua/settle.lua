@@ -14,7 +14,7 @@
   ARGV
     epoch : int       of the figures
     figures : packed  version, free, held, sold, withdrawn, total; empty: none to tell
-    terms : packed    version, starts_ms, ends_ms, shut, max_per_buyer, max_per_order; empty: none
+    terms : packed    version, starts_ms, ends_ms, shut, max_per_buyer, max_per_order, promised; empty: none
     closed : packed   request, attempt, kept (1: it has its units), ...
     uses : packed     buyer, units, exact (1: units are the truth, 0: add them), ...
     ring_ms : int     ring the bell after so long; 0: no bell
@@ -60,7 +60,7 @@ local new_terms = cmsgpack.unpack(terms)
 if #new_terms > 0 and epoch >= (their_epoch or 0) and new_terms[1] > (tonumber(known[3]) or 0) then
   redis.call("HSET", drop, "terms_version", new_terms[1], "starts_ms", string.format("%.0f", new_terms[2]),
     "ends_ms", new_terms[3] == 0 and "" or string.format("%.0f", new_terms[3]), "shut", new_terms[4],
-    "max_per_buyer", new_terms[5], "max_per_order", new_terms[6])
+    "max_per_buyer", new_terms[5], "max_per_order", new_terms[6], "promised", new_terms[7])
 end
 
 local ends = cmsgpack.unpack(closed)

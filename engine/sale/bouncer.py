@@ -124,7 +124,7 @@ class Bouncer:
         terms: list[Any] = []
         if offer is not None:
             terms = [offer.terms_version, offer.starts_ms, offer.ends_ms, offer.shut]
-            terms += [offer.max_per_buyer, offer.max_per_order]
+            terms += [offer.max_per_buyer, offer.max_per_order, offer.promised]
         told: list[int] = []
         if figures is not None:
             told = [

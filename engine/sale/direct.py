@@ -42,7 +42,8 @@ class Direct:
         offer, age_ms = await self._offer(drop_id)
         if offer is None:
             return Admission("absent", 0, None, [], young=True)
-        figures = offer.figures
+        total = max(offer.figures.total, offer.promised)
+        figures = msgspec.structs.replace(offer.figures, total=total)
         if shut := _shut(offer, offer.now_ms + age_ms):
             return Admission("shut", figures.free, figures, [shut], young=True)
         words, available = [], figures.free

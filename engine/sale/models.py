@@ -49,6 +49,7 @@ class Offer(msgspec.Struct, frozen=True):
     shut: str  # preparing, a reason of a pause, or nothing
     max_per_buyer: int  # 0: no limit
     max_per_order: int
+    promised: int = 0  # units, of which some may not be on the shelf yet
     now_ms: int = 0  # Postgres's clock when this was read
     changed_ms: int = 0  # and when the figures last changed
 

@@ -126,6 +126,7 @@ async def offers(caller: Caller, drop_ids: Sequence[int] | None = None) -> list[
             row["shut"],
             row["max_per_buyer"],
             row["max_per_order"],
+            row["promised"],
             row["now_ms"],
             row["changed_ms"],
         )

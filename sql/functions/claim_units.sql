@@ -116,6 +116,7 @@ BEGIN
     VALUES (p_drop, claim_units.epoch, claim_units.version, 'reserved', p_ids);
 
     available := greatest(available, 0);
+    total := greatest(total, v_drop.total_stock);  -- more may have been promised than is there yet
     price_cents := v_drop.price_cents;
     currency := v_drop.currency;
 EXCEPTION

@@ -177,6 +177,7 @@ BEGIN
         VALUES (p_drop, claim_units_singly.epoch, claim_units_singly.version, 'reserved', v_taken);
     END IF;
 
+    total := greatest(total, v_drop.total_stock);  -- more may have been promised than is there yet
     FOR i IN 1 .. cardinality(p_requests) LOOP
         IF words[i] = 'short' THEN
             words[i] := CASE WHEN free >= p_quantities[i] THEN 'contended' ELSE 'sold_out' END;

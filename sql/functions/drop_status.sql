@@ -10,6 +10,6 @@ AS $$
                 WHEN p_drop.ends_at <= greatest(clock_timestamp(), p_drop.starts_at) THEN 'ended'
                 WHEN p_drop.paused_reason IS NOT NULL THEN 'paused'
                 WHEN p_drop.starts_at > clock_timestamp() THEN 'upcoming'
-                WHEN p_stock.free = 0 AND p_stock.held = 0 THEN 'sold_out'
+                WHEN p_stock.free = 0 AND p_stock.held = 0 AND p_stock.total >= p_drop.total_stock THEN 'sold_out'
                 ELSE 'live' END
 $$;

@@ -355,7 +355,7 @@ SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.tot
        (extract(epoch FROM d.starts_at) * 1000)::bigint AS starts_ms,
        (extract(epoch FROM d.ends_at) * 1000)::bigint AS ends_ms,
        CASE WHEN d.prepared_at IS NULL THEN 'preparing' ELSE coalesce(d.paused_reason, '') END AS shut,
-       coalesce(d.max_per_buyer, 0) AS max_per_buyer, d.max_per_order,
+       coalesce(d.max_per_buyer, 0) AS max_per_buyer, d.max_per_order, d.total_stock AS promised,
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
        (extract(epoch FROM s.changed_at) * 1000)::bigint AS changed_ms
   FROM stock AS s

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from engine.infra.settings import Settings
@@ -381,3 +382,29 @@ async def test_adding_and_withdrawing_at_the_same_moment_both_happen(shop: Shop)
     stock = await shop.stock(drop_id)
     assert (stock["totalStock"], stock["withdrawnStock"]) == (118, 12)
     assert await shop.settled(drop_id)
+
+
+@pytest.mark.parametrize("redis", ["there", "away"])
+async def test_sold_out_is_not_for_ever_while_more_units_were_promised_than_are_there(
+    settings: Settings, redis: str
+) -> None:
+    if redis == "away":
+        settings = msgspec.structs.replace(settings, redis_url="redis://127.0.0.1:1/0")
+    async with Shop.open(settings) as shop:
+        drop_id = await shop.open_drop(1, maxPerBuyer=None, maxPerOrder=100)
+        held = await shop.reserve(drop_id, "ann")
+        assert (await shop.confirm(held.json["id"], "ann")).status == 201
+
+        async def is_final() -> bool:
+            return (await shop.reserve(drop_id, "bob")).json["retryable"] is False
+
+        await wait_until(is_final, "all is sold, for ever")
+        await shop.change(drop_id, addStock=20_000)  # 10,000 of them are there at once
+        while (await shop.stock(drop_id))["availableStock"]:
+            left = (await shop.stock(drop_id))["availableStock"]
+            await shop.change(drop_id, withdrawStock=left)
+
+        refused = await shop.reserve(drop_id, "bob")
+
+        assert (refused.error, refused.json["retryable"]) == ("SOLD_OUT", True)
+        assert (await shop.send("GET", f"/drops/{drop_id}")).json["status"] == "live"
