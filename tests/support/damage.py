@@ -25,7 +25,7 @@ MEND_CATS_UNIT = (
     " WHERE r.drop_id = $1 AND r.buyer = 'cat' AND units.drop_id = $1"
     " AND units.number = ANY (r.units)"
 )
-UNITS, HOLDS, BUYERS = "INV-1: {} units and holds", "INV-5: 2 units are held", "INV-8: {} buyers"
+UNITS, BUYERS = "INV-1: {} units and holds", "INV-8: {} buyers are counted as having other units"
 
 DAMAGES = [
     Damage(
@@ -107,7 +107,7 @@ DAMAGES = [
         "a hold ended and its unit did not come back",
         f"UPDATE reservations SET state = 'released' WHERE id = {CATS}",
         f"UPDATE reservations SET state = 'active' WHERE id = {CATS}",
-        ("INV-5: 2 units are held, live holds name 1", UNITS.format(1)),
+        ("INV-5: 2 units are held, live holds name 1", BUYERS.format(1), UNITS.format(1)),
     ),
     Damage(
         "a purchase claims more than it got",
@@ -119,13 +119,23 @@ DAMAGES = [
         "a buyer's allowance is too high",
         "UPDATE allowances SET used = used + 1 WHERE drop_id = $1 AND buyer = 'cat'",
         "UPDATE allowances SET used = used - 1 WHERE drop_id = $1 AND buyer = 'cat'",
-        ("INV-8: buyers' allowances add up to 4, held and sold to 3", BUYERS.format(1)),
+        (
+            "INV-8: buyers' allowances add up to 4, held and sold to 3",
+            BUYERS.format(1),
+            "INV-8: 1 buyers own more than the limit",
+        ),
+    ),
+    Damage(
+        "a buyer's allowance is another's",
+        "UPDATE allowances SET buyer = 'eve' WHERE drop_id = $1 AND buyer = 'cat'",
+        "UPDATE allowances SET buyer = 'cat' WHERE drop_id = $1 AND buyer = 'eve'",
+        (BUYERS.format(2),),  # the sum is right: only a look at each of them tells
     ),
     Damage(
         "a buyer's allowance is gone",
         "DELETE FROM allowances WHERE drop_id = $1 AND buyer = 'cat'",
         "INSERT INTO allowances (drop_id, buyer, used) VALUES ($1, 'cat', 1)",
-        ("INV-8: buyers' allowances add up to 2, held and sold to 3",),
+        ("INV-8: buyers' allowances add up to 2, held and sold to 3", BUYERS.format(1)),
     ),
 ]
 
