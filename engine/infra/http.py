@@ -31,6 +31,7 @@ PRICE_MAX_CENTS = 10_000_000_000
 _PRICE = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
 DIGITS_MAX = 9  # of a number in a header or a query: Python refuses to read thousands of them
 PAGE_MAX = 1_000_000
+SLOW_READER_SECONDS = 30.0  # for one piece of a long answer; then the connection is cut
 
 T = TypeVar("T")
 
@@ -268,6 +269,8 @@ async def serve(handler: Handler, scope: Scope, receive: Receive, send: Send) ->
         if scope["method"] not in ("GET", "HEAD"):
             await call.read(receive)
         answer = await handler(call)
+        if answer.pieces is not None:  # what fails here can still be told
+            answer.body = await anext(answer.pieces, b"")
     except Problem as problem:
         answer = problem_answer(problem, call.request_id)
     except ClientGone:
@@ -296,21 +299,21 @@ async def _stream(
             *answer.headers,
         ],
     }
-    await send(start)
-    if call.scope["method"] != "HEAD":
-        leaving = asyncio.create_task(_leaves(receive), name="client-leaves")
-        try:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    if leaving.done():
-                        return
+    leaving = asyncio.create_task(_leaves(receive), name="client-leaves")
+    piece = answer.body  # the first one, read before anything was promised
+    try:
+        async with aclosing(pieces):
+            await send(start)
+            while piece and not leaving.done():
+                async with asyncio.timeout(SLOW_READER_SECONDS):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-        except Problem as problem:
-            log.warning("http.cut", request_id=call.request_id, why=problem.code)
-            return
-        finally:
-            leaving.cancel()
-    await send({"type": "http.response.body", "body": b""})
+                piece = await anext(pieces, b"")
+            if not piece:
+                await send({"type": "http.response.body", "body": b""})
+    except (Problem, TimeoutError) as problem:
+        log.warning("http.cut", request_id=call.request_id, why=type(problem).__name__)
+    finally:
+        leaving.cancel()
 
 
 async def _leaves(receive: Receive) -> None:

@@ -20,6 +20,7 @@ from engine.ops import terminal
 from engine.runtime import KEEPER_STATEMENT_MS, Ground, ground
 from engine.sale import shelf
 from engine.sale.audit import Audit, Auditing
+from engine.sale.models import STOCK_MAX
 from engine.sale.reconcile import in_slices
 from engine.sale.repair import Repair, repair
 
@@ -49,7 +50,7 @@ SPARE = ("proven (UTC)", "#withdrawn", "#oldest", "#intents", BAR, "#total", "#o
 async def once(given: Settings, drops: Sequence[int], json: bool) -> bool:
     """Audit these drops, or all warm ones, and show it; whether all are clean."""
     async with ground(given, KEEPER_STATEMENT_MS) as base:
-        audits = await _audits(base, Auditing(base.postgres, base.bouncer, 0), drops)
+        audits = await _audits(base, Auditing(base.postgres, base.bouncer, 0, STOCK_MAX), drops)
     if json:
         terminal.show_json(audits)
     else:

@@ -48,7 +48,10 @@ async def migrate(settings: Settings, tell: Callable[[str], None] = _nobody) -> 
     Raises `Misconfigured`.
     """
     async with _connection(settings) as connection:
-        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        # Polled: who waits inside a statement holds a snapshot, for which the other's CREATE INDEX
+        # CONCURRENTLY would wait in turn.
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+            await asyncio.sleep(0.1)
         if settings.schema:
             await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(settings.schema)}")
         await connection.execute(_BOOK)

@@ -8,19 +8,17 @@ nobody can get.
 from __future__ import annotations
 
 import asyncio
-import time
 
 import msgspec
 
 from engine.infra.http import iso
 from engine.infra.postgres import Postgres
 from engine.infra.redis import Away
-from engine.sale import shelf
+from engine.sale import shelf, store
 from engine.sale.bouncer import Belief, Bouncer
 from engine.sale.models import Drop, Offer, Proof
 from engine.sale.prove import prove
 
-REMEMBERED_MAX = 1_000  # drops
 LARGE = 50_000  # units; above, only the auditor has the time to count
 
 
@@ -54,14 +52,16 @@ class Audit(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Auditing:
-    """The audits of one worker. Figures are live; the rows behind them are counted by one at a
-    time and at most every few seconds, since everybody may ask and counting is dear."""
+    """The audits of one process. Figures are live; the rows behind them are counted by one at a
+    time and at most every few seconds for all processes together, since everybody may ask and
+    counting is dear. A drop of more than `large` units (LARGE) is left to the auditor."""
 
-    def __init__(self, postgres: Postgres, bouncer: Bouncer, recount_seconds: float) -> None:
+    def __init__(
+        self, postgres: Postgres, bouncer: Bouncer, recount_seconds: float, large: int | None = None
+    ) -> None:
         self._postgres, self._bouncer = postgres, bouncer
-        self._recount_seconds = recount_seconds
+        self._recount_seconds, self._large = recount_seconds, LARGE if large is None else large
         self._counting = asyncio.Lock()
-        self._counted: dict[int, tuple[float, Proof]] = {}
 
     async def audit(self, drop_id: int) -> Audit | None:
         """Does one drop add up? None if there is none."""
@@ -69,37 +69,37 @@ class Auditing:
         if not found:
             return None
         proof = await self._proof(found[0])
+        _, overdue_seconds = await store.count_due(self._postgres, drop_id)
         try:
             belief = await self._bouncer.inspect(drop_id, deep=True)
         except Away:
             belief = None
         # Figures after the belief: then the belief can only be the older one.
         offer = (await shelf.offers(self._postgres, [drop_id]))[0]
-        return _audit(found[0], proof, belief, offer)
+        return _audit(found[0], proof, overdue_seconds, belief, offer)
 
     async def _proof(self, drop: Drop) -> Proof | None:
-        if drop.total_stock > LARGE:
-            return await shelf.find_proof(self._postgres, drop.id)
-        known = self._counted.get(drop.id)
-        if (
-            self._counting.locked()
-        ):  # whoever asks meanwhile hears of an older count, if there is one
-            older = known[1] if known else await shelf.find_proof(self._postgres, drop.id)
-            if older is not None:
-                return older
+        known = await shelf.find_proof(self._postgres, drop.id)
+        # Large: only the auditor has the time. Busy: an older count must do, if there is one.
+        if drop.total_stock > self._large or (known and self._counting.locked()):
+            return known
         async with self._counting:
-            known = self._counted.get(drop.id)
-            if known is not None and time.monotonic() < known[0]:
-                return known[1]
-            proof = await prove(self._postgres, drop.id)
-            if proof is not None:
-                if len(self._counted) >= REMEMBERED_MAX:
-                    self._counted.clear()
-                self._counted[drop.id] = time.monotonic() + self._recount_seconds, proof
-            return proof
+            known = await shelf.find_proof(self._postgres, drop.id)  # while we waited
+            if known is not None and known.age_seconds < self._recount_seconds:
+                return known
+            counted = await prove(self._postgres, drop.id)
+            if counted is not None:
+                await shelf.keep_proof(self._postgres, drop.id, counted)
+            return counted
 
 
-def _audit(drop: Drop, proof: Proof | None, belief: Belief | None, offer: Offer) -> Audit:
+def _audit(
+    drop: Drop,
+    proof: Proof | None,
+    overdue_seconds: float,
+    belief: Belief | None,
+    offer: Offer,
+) -> Audit:
     problems = [] if proof is None else proof.problems
     figures = offer.figures
     return Audit(
@@ -116,7 +116,7 @@ def _audit(drop: Drop, proof: Proof | None, belief: Belief | None, offer: Offer)
         figures.held,
         figures.sold,
         figures.withdrawn,
-        0.0 if proof is None else proof.overdue_seconds,
+        overdue_seconds,
         _believed(belief),
         None if belief is None else belief.available - (figures.free - belief.summed),
         _undersell(drop, belief, offer),

@@ -73,11 +73,13 @@ class LimitReached(Refusal):
 
     code = "LIMIT_REACHED"
     status = 409
-    retry_after_seconds = 5
+    retry_after_seconds: int | None = 5
 
     def __init__(self, *, overdue: bool = False, **details: Any) -> None:
         super().__init__(**details)
         self.retryable = overdue  # a hold of this buyer ran out, and is about to be swept
+        if not overdue:
+            self.retry_after_seconds = None  # nothing to wait for
 
 
 class NotYourReservation(Refusal):

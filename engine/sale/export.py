@@ -86,4 +86,4 @@ def _csv(rows: list[list[object]]) -> bytes:
 
 
 def _text(text: str) -> str:
-    return "'" + text if text.lstrip()[:1] in FORMULA or text[:1] in "\t\r" else text
+    return "'" + text if text.lstrip()[:1] in FORMULA or text[:1] in ("\t", "\r") else text

@@ -264,7 +264,7 @@ class Proof(msgspec.Struct, frozen=True):
     version: int
     proven_at: datetime
     problems: list[str]
-    overdue_seconds: float = 0.0  # how long the oldest live hold is past its deadline
+    age_seconds: float = 0.0
 
 
 class Stock(msgspec.Struct, frozen=True):

@@ -195,7 +195,7 @@ class OperatorRoutes:
             pieces = export.lines(
                 export.HOLD_COLUMNS, page_after, lambda life: life.hold.id, export.hold_cells
             )
-            return self._csv(pieces, f"drop-{drop_id}-reservations")
+            return self._csv(call, pieces, f"drop-{drop_id}-reservations")
         page = page_of(call)
         found = await read(arguments.before(page), page.limit + 1, page.skip)
         items = None
@@ -228,7 +228,7 @@ class OperatorRoutes:
             pieces = export.lines(
                 export.PURCHASE_COLUMNS, page_after, lambda each: each.id, export.purchase_cells
             )
-            return self._csv(pieces, f"drop-{drop_id}-purchases")
+            return self._csv(call, pieces, f"drop-{drop_id}-purchases")
         page = page_of(call)
         found = await read(arguments.before(page), page.limit + 1, page.skip)
         items = None
@@ -254,12 +254,15 @@ class OperatorRoutes:
             rows, page, found[page.limit - 1].hold.id if _more(found, page) else None, items
         )
 
-    def _csv(self, pieces: AsyncGenerator[bytes, None], name: str) -> Answer:
+    def _csv(self, call: Call, pieces: AsyncGenerator[bytes, None], name: str) -> Answer:
+        shown = (b"content-disposition", f'attachment; filename="{name}.csv"'.encode())
+        if call.scope["method"] == "HEAD":
+            return Answer(headers=[shown], content_type=CSV, pieces=_nothing())
         if self._exports >= EXPORTS_MAX:
             raise Retryable("As many exports as may run here are under way: try again later")
+        self._exports += 1
 
         async def counted() -> AsyncGenerator[bytes, None]:
-            self._exports += 1
             try:
                 async with aclosing(pieces):
                     async for piece in pieces:
@@ -267,7 +270,6 @@ class OperatorRoutes:
             finally:
                 self._exports -= 1
 
-        shown = (b"content-disposition", f'attachment; filename="{name}.csv"'.encode())
         return Answer(headers=[shown], content_type=CSV, pieces=counted())
 
     async def _drop_of_list(self, call: Call) -> int:
@@ -276,6 +278,11 @@ class OperatorRoutes:
         drop_id = arguments.drop_in_path(call)
         await drops.one(self._postgres, drop_id)
         return drop_id
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    for piece in list[bytes]():
+        yield piece
 
 
 def _more(found: list[Life] | list[Purchase], page: Page) -> bool:

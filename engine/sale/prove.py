@@ -15,8 +15,7 @@ async def prove(postgres: Postgres, drop_id: int) -> Proof | None:
         rows = await shelf.count_units(session, drop_id)
     if rows is None:
         return None
-    overdue = round(max(rows["overdue_seconds"], 0.0), 3)
-    return Proof(rows["version"], rows["counted_at"], _problems(rows), overdue)
+    return Proof(rows["version"], rows["counted_at"], _problems(rows))
 
 
 def _problems(rows: dict[str, Any]) -> list[str]:
@@ -44,12 +43,14 @@ def _problems(rows: dict[str, Any]) -> list[str]:
         ),
         (
             rows["misfits"] == 0,
-            f"INV-8: {rows['misfits']} buyers are counted as having other units than they own",
+            f"INV-8: {rows['misfits']} buyers are counted as having other units than they own:"
+            f" {rows['misfits_named']}",
         ),
         (rows["over_limit"] == 0, f"INV-8: {rows['over_limit']} buyers own more than the limit"),
         (
             rows["strays"] == 0,
-            f"INV-1: {rows['strays']} units and holds disagree about who owns whom",
+            f"INV-1: {rows['strays']} units and holds disagree about who owns whom:"
+            f" {rows['strays_named']}",
         ),
     ]
     return [words for holds, words in checks if not holds]

@@ -74,7 +74,7 @@ async def repair(
 async def _expire(
     postgres: Postgres, bouncer: Bouncer, drop_id: int, dry_run: bool
 ) -> Finding | None:
-    due = await store.count_due(postgres, drop_id)
+    due, _ = await store.count_due(postgres, drop_id)
     if due == 0:
         return None
     detail = "holds ran out and were not swept"

@@ -11,6 +11,8 @@ from engine.infra.postgres import Session
 from engine.sale.models import Drop, NewDrop, Offer, Proof, Stock, Terms
 from engine.sale.store import Caller, figures
 
+NAMED = 3  # offenders in the words of a problem
+
 _queries = sql.load("sale")
 
 
@@ -148,17 +150,23 @@ async def keep_proof(caller: Caller, drop_id: int, proof: Proof) -> None:
 async def find_proof(caller: Caller, drop_id: int) -> Proof | None:
     """The newest recount of a drop."""
     row = await caller.call(_queries["find_proof"], drop_id=drop_id)
-    return row and Proof(row["version"], row["proven_at"], row["problems"])
+    return row and Proof(row["version"], row["proven_at"], row["problems"], row["age_seconds"])
 
 
 async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
-    """Stock row and rows of one drop from one snapshot, and how many disagree with each other."""
+    """Stock row and rows of one drop from one snapshot, and which of them disagree."""
     row = await session.call(_queries["count_units"], drop_id=drop_id)
     if row is None:
         return None
     strays = await session.call(_queries["count_strays"], drop_id=drop_id)
     misfits = await session.call(_queries["count_misfits"], drop_id=drop_id)
-    return {**dict(row), "strays": strays["strays"], "misfits": misfits["misfits"]}
+    found = {**dict(row), **dict(strays), **dict(misfits)}
+    for name in ("strays", "misfits"):  # named only where there are any: to find them takes as long
+        words = []
+        if found[name]:
+            words = await session.call(_queries[f"find_{name}"], drop_id=drop_id, count=NAMED)
+        found[f"{name}_named"] = "; ".join(each["words"] for each in words[:NAMED])
+    return found
 
 
 async def drops_pictured(caller: Caller, images: Sequence[str]) -> list[tuple[int, str, bool]]:

@@ -320,9 +320,10 @@ async def expire_holds(caller: Caller, drop_id: int | None, count: int) -> list[
     return _returned(await caller.call(_queries["expire_holds"], drop_id=drop_id, count=count))
 
 
-async def count_due(caller: Caller, drop_id: int) -> int:
-    """Holds of a drop that ran out and wait for the sweeper."""
-    return int((await caller.call(_queries["count_due"], drop_id=drop_id))["due"])
+async def count_due(caller: Caller, drop_id: int) -> tuple[int, float]:
+    """Holds of a drop that ran out and wait for the sweeper, and seconds since the first did."""
+    row = await caller.call(_queries["count_due"], drop_id=drop_id)
+    return int(row["due"]), round(float(row["overdue_seconds"]), 3)
 
 
 async def due_drops(caller: Caller) -> list[int]:

@@ -212,15 +212,19 @@ SELECT * FROM release_holds(@reservations::uuid[], @buyers::text[]);
 SELECT * FROM expire_holds(@drop_id::bigint, @count::integer);
 
 -- name: count_due :one
--- Holds of a drop that ran out and were not swept yet. Few are due, so they are found first.
+-- Holds of a drop that ran out and were not swept yet, and for how long the oldest of them. Few are
+-- due, so they are found first.
 -- Index  reservations_by_deadline
 WITH due AS MATERIALIZED (
-    SELECT r.drop_id
+    SELECT r.drop_id, r.expires_at
       FROM reservations AS r
      WHERE r.state IN ('active', 'paying')
        AND r.expires_at <= clock_timestamp()
 )
-SELECT count(*) AS due FROM due WHERE due.drop_id = @drop_id;
+SELECT count(*) AS due,
+       coalesce(extract(epoch FROM clock_timestamp() - min(due.expires_at)), 0)::float8 AS overdue_seconds
+  FROM due
+ WHERE due.drop_id = @drop_id;
 
 -- name: due_drops :many
 -- Drops with holds that ran out.
@@ -377,15 +381,18 @@ VALUES (@drop_id, @version, @proven_at, @problems)
 RETURNING drop_id;
 
 -- name: find_proof :maybe
--- The newest recount of a drop.
-SELECT p.version, p.proven_at, p.problems FROM proofs AS p WHERE p.drop_id = @drop_id;
+-- The newest recount of a drop, and how old it is.
+SELECT p.version, p.proven_at, p.problems,
+       extract(epoch FROM clock_timestamp() - p.proven_at)::float8 AS age_seconds
+  FROM proofs AS p
+ WHERE p.drop_id = @drop_id;
 
 -- name: count_units :maybe
 -- Stock row and rows of one drop, from one snapshot: what must be equal.
 SELECT clock_timestamp() AS counted_at,
        s.version, s.free, s.held, s.sold, s.withdrawn, s.total, d.total_stock,
        u.free_rows, u.held_rows, u.sold_rows, u.withdrawn_rows,
-       r.live_units, r.overdue_seconds, p.bought_units, a.used_units, a.over_limit
+       r.live_units, p.bought_units, a.used_units, a.over_limit
   FROM stock AS s
   JOIN drops AS d ON d.id = s.drop_id
  CROSS JOIN LATERAL (
@@ -396,8 +403,7 @@ SELECT clock_timestamp() AS counted_at,
          FROM units
         WHERE units.drop_id = s.drop_id) AS u
  CROSS JOIN LATERAL (
-       SELECT coalesce(sum(live.quantity), 0) AS live_units,
-              coalesce(max(extract(epoch FROM clock_timestamp() - live.expires_at)), 0)::float8 AS overdue_seconds
+       SELECT coalesce(sum(live.quantity), 0) AS live_units
          FROM reservations AS live
         WHERE live.drop_id = s.drop_id
           AND live.state IN ('active', 'paying')) AS r
@@ -430,6 +436,48 @@ SELECT (SELECT count(*)
          WHERE r.drop_id = @drop_id
            AND r.state IN ('active', 'paying', 'purchased')
            AND u.reservation_id IS DISTINCT FROM r.id) AS strays;
+
+-- name: find_strays :many
+-- The first few of them, in words for whoever must mend them: each unit, and what is said of it.
+(SELECT format('unit %s is %s%s, hold %s is %s', u.number, u.state,
+               coalesce(' of hold ' || u.reservation_id, ''), coalesce(r.id::text, '?'),
+               coalesce(r.state::text || ' with units ' || r.units::text, 'not there')) AS words
+   FROM units AS u
+   LEFT JOIN reservations AS r ON r.id = u.reservation_id
+  WHERE u.drop_id = @drop_id
+    AND u.state IN ('held', 'sold')
+    AND (r.id IS NULL
+         OR NOT u.number = ANY (r.units)
+         OR (u.state = 'held') <> (r.state IN ('active', 'paying'))
+         OR (u.state = 'sold') <> (r.state = 'purchased'))
+  ORDER BY u.number
+  LIMIT @count::bigint)
+UNION ALL
+(SELECT format('unit %s is %s%s, hold %s of %s is %s', u.number, u.state,
+               coalesce(' of hold ' || u.reservation_id, ''), r.id, r.buyer, r.state)
+   FROM reservations AS r
+  CROSS JOIN LATERAL unnest(r.units) AS n (number)
+   JOIN units AS u ON u.drop_id = r.drop_id AND u.number = n.number
+  WHERE r.drop_id = @drop_id
+    AND r.state IN ('active', 'paying', 'purchased')
+    AND u.reservation_id IS DISTINCT FROM r.id
+  ORDER BY u.number
+  LIMIT @count::bigint);
+
+-- name: find_misfits :many
+-- The first few buyers who are counted as having another number of units than they own.
+SELECT format('%s owns %s, is counted with %s', coalesce(owned.buyer, counted.buyer), coalesce(owned.units, 0),
+              coalesce(counted.used, 0)) AS words
+  FROM (SELECT r.buyer, sum(r.quantity) AS units
+          FROM reservations AS r
+         WHERE r.drop_id = @drop_id
+           AND r.state IN ('active', 'paying', 'purchased')
+         GROUP BY r.buyer) AS owned
+  FULL JOIN (SELECT a.buyer, a.used FROM allowances AS a WHERE a.drop_id = @drop_id) AS counted
+    ON counted.buyer = owned.buyer
+ WHERE coalesce(owned.units, 0) <> coalesce(counted.used, 0)
+ ORDER BY 1
+ LIMIT @count::bigint;
 
 -- name: count_misfits :one
 -- Buyers of a drop who are counted as having another number of units than they own. Zero, always.

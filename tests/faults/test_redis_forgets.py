@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,10 +12,12 @@ import msgspec
 import pytest
 import redis.asyncio
 
+from engine.infra import redis as engine_redis
 from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.runtime import Ground
 from tests.support.ghosts import strand
+from tests.support.locks import stock_locked, waiting_claims
 from tests.support.rush import Rush
 from tests.support.service import Service
 from tests.support.shop import Shop
@@ -139,3 +142,42 @@ async def test_one_lost_key_is_made_good_within_5_s_and_misleads_nobody(
     print(f"{name}: bouncer exact {time.monotonic() - lost:.2f} s after the loss")
     replies = [await shop.reserve(drop_id, f"late-{n}") for n in range(19)]
     assert [reply.status for reply in replies] == [201] * 18 + [409]
+
+
+async def test_a_redis_that_was_set_back_refuses_no_winner_whose_claim_is_under_way(
+    shop: Shop, ground: Ground, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover to a replica that lagged, or a restart from an older file: the intent is gone, and
+    by its own account the drop was filled long ago. Whoever met it just now waits for the claim."""
+    monkeypatch.setattr(engine_redis, "PROBE_SECONDS", 0.02)
+    drop_id = await shop.open_drop(1)
+    zoes = await shop.reserve(drop_id, "zoe")
+    keys = [ground.bouncer._key(drop_id, name) for name in ("drop", "intents", "buyers")]
+    async with redis_of(settings.redis_url) as client, Shop.open(settings) as other:
+        await client.hset(keys[0], "born_ms", 1)
+        old = {key: await client.dump(key) for key in keys}  # zoe holds the only unit
+        assert (await shop.release(zoes.json["id"], "zoe")).status == 204
+        async with stock_locked(settings.database_url, drop_id) as lock:
+            first = asyncio.create_task(other.reserve(drop_id, "ann", "key"))
+
+            async def waits() -> bool:
+                return await waiting_claims(lock) == 1
+
+            await wait_until(waits, "the claim is in Postgres's hands")
+            await client.delete(*keys)
+            for key, dump in old.items():
+                if dump is not None:
+                    await client.restore(key, 0, dump)
+            await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+            async def is_back() -> bool:
+                return bool((await shop.send("GET", "/health")).json["redis"] == "ok")
+
+            await wait_until(is_back, "the worker has met it anew")
+            copy = asyncio.create_task(shop.reserve(drop_id, "ann", "key"))
+            await asyncio.wait([copy], timeout=0.25)
+            assert not copy.done(), (await copy).body
+        held, told = await first, await copy
+
+    assert held.status == 201
+    assert (told.status, told.json.get("id")) == (201, held.json["id"]), told.body

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from engine import runtime
 from engine.infra.errors import Misconfigured
 from engine.infra.settings import Settings
+from engine.keepers.rounds import sweeping
 from engine.runtime import Ground
 from engine.sale import expire
+from tests.support.damage import do
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -54,6 +58,31 @@ async def test_a_drop_that_cannot_be_freed_does_not_keep_the_others(
 
     await wait_until(sound_is_free, "the sound drop was freed")
     assert (await shop.stock(broken))["heldStock"] == 1
+
+
+async def test_a_drop_that_cannot_be_freed_is_complained_of_now_and_then(
+    shop: Shop, ground: Ground, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweeper comes back soon for what is overdue, but no faster, and not to say it again."""
+    monkeypatch.setattr(expire, "_said", {})
+    drop_id = await shop.open_drop(1, holdSeconds=1)
+    assert (await shop.reserve(drop_id, "ann")).status == 201
+    harm = "UPDATE stock SET held = 0, free = free + 1 WHERE drop_id = $1"
+    await do(settings.database_url, harm, drop_id)
+    sweep = sweeping(ground.postgres, ground.bouncer, polling=True)
+
+    async def complaints() -> list[Any]:
+        with capture_logs() as lines:
+            await expire.expire_due(ground.postgres, ground.bouncer)
+        return [line for line in lines if line["event"] == "expire.stuck"]
+
+    [said] = await wait_until(complaints, "its hold is overdue and cannot be freed")
+
+    assert (said["drop_id"], said["sqlstate"]) == (drop_id, "23514")
+    assert [await complaints() for _ in range(5)] == [[]] * 5
+    assert (await sweep() or 0) >= 0.05
+    monkeypatch.setattr(expire, "SAY_SECONDS", 0.0)
+    assert len(await complaints()) == 1
 
 
 async def test_a_backend_that_dies_in_a_transaction_is_a_503_and_never_a_500(

@@ -182,3 +182,49 @@ async def test_a_redis_that_hangs_costs_one_time_out_and_not_one_for_each_batch(
 async def _agrees(shop: Shop, drop_id: int) -> bool:
     assert (await shop.reserve(drop_id, f"late-{time.monotonic_ns()}")).status == 201
     return await shop.settled(drop_id)
+
+
+async def test_drops_that_are_stuck_do_not_stop_the_others(alone: Shop, settings: Settings) -> None:
+    """Few claims at once, of all drops together: two that wait must leave room."""
+    stuck = [await alone.open_drop(10) for _ in range(2)]
+    sound = await alone.open_drop(10)
+    async with (
+        stock_locked(settings.database_url, stuck[0]) as lock,
+        stock_locked(settings.database_url, stuck[1]),
+    ):
+        waiting = [
+            asyncio.create_task(alone.reserve(drop_id, f"x{n}")) for drop_id in stuck for n in "ab"
+        ]
+
+        async def are_stuck() -> bool:
+            return await waiting_claims(lock) == 2
+
+        await wait_until(are_stuck, "both have a claim in Postgres's hands")
+
+        replies = [await alone.reserve(sound, f"b{n}") for n in range(3)]
+
+        assert [reply.status for reply in replies] == [201] * 3
+        assert not any(each.done() for each in waiting)
+    await asyncio.gather(*waiting)
+
+
+async def test_a_copy_that_is_stuck_does_not_spoil_its_neighbours_refusals(
+    alone: Shop, settings: Settings
+) -> None:
+    """Those refused together are looked up together, and one of them waits for its other copy."""
+    drop_id = await alone.open_drop(50)
+    async with Shop.open(msgspec.structs.replace(settings, redis_url=NOBODY)) as second:
+        async with stock_locked(settings.database_url, drop_id) as lock:
+            first = asyncio.create_task(alone.reserve(drop_id, "ann", "key"))
+            await wait_until(lambda: _waits(lock), "the claim is in Postgres's hands")
+            assert (await second.send("POST", f"/drops/{drop_id}/pause")).status == 200
+
+            copy = asyncio.create_task(second.reserve(drop_id, "ann", "key"))
+            crowd = [
+                second.reserve(drop_id, f"b{n}", f"k{n}" if n % 2 else None) for n in range(20)
+            ]
+            words = Counter(reply.error for reply in await asyncio.gather(*crowd))
+
+            assert words == {"PAUSED": 20}
+            assert not first.done(), "the lock was let go before the neighbours had their answers"
+        await asyncio.gather(first, copy)

@@ -11,11 +11,13 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from engine.infra.postgres import Session
+from engine.infra.postgres import Postgres, Session
 from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
 from engine.runtime import Ground
 from engine.sale import audit as auditing
+from engine.sale.models import Proof
+from engine.sale.prove import prove
 from tests.support.damage import DAMAGES, do, stage
 from tests.support.ghosts import strand
 from tests.support.keeping import Keeping
@@ -105,6 +107,26 @@ async def test_a_bouncer_that_offers_more_than_there_is_undersells_nothing(
     assert (audit["undersell"], audit["drift"]) == (NOTHING, 4)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("shut", "admin"), ("starts_ms", 4_102_444_800_000), ("ends_ms", 1)]
+)
+async def test_a_bouncer_that_lets_nobody_in_while_the_drop_is_live_undersells_all_of_it(
+    shop: Shop, ground: Ground, client: redis.asyncio.Redis, field: str, value: str | int
+) -> None:
+    """It goes by terms that are no longer the drop's, and its figures are right."""
+    drop_id, _ = await stage(shop)
+    key = ground.bouncer._key(drop_id, "drop")
+    if field == "ends_ms":
+        await client.hset(key, "starts_ms", 1)
+    await client.hset(key, field, value)
+
+    await _rising(shop, drop_id, 7)
+
+    audit = await shop.audit(drop_id)
+    assert (audit["status"], audit["drift"], audit["clean"]) == ("live", 0, True)
+    assert (await shop.reserve(drop_id, "dan")).status == 409
+
+
 @pytest.mark.parametrize("change", ["pause", "close", "startsAt", "withdraw"])
 async def test_what_is_not_for_sale_is_not_undersold(
     shop: Shop, ground: Ground, client: redis.asyncio.Redis, change: str
@@ -174,6 +196,34 @@ async def test_however_many_ask_the_rows_are_counted_once_in_five_seconds(
     assert len(counted) == 1
     assert len({audit["provenAt"] for audit in (*audits, later)}) == 1
     assert (audits[0]["held"], later["held"]) == (2, 3), "the figures are live"
+
+
+async def test_strangers_who_ask_for_audits_do_not_keep_an_operator_from_pausing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may ask, one count runs at a time, and whoever waits for it has a turn in hand."""
+    counting, enough = asyncio.Event(), asyncio.Event()
+
+    async def slow(postgres: Postgres, drop_id: int) -> Proof | None:
+        async with postgres.session():
+            counting.set()
+            await enough.wait()
+        return await prove(postgres, drop_id)
+
+    monkeypatch.setattr(auditing, "prove", slow)
+    async with Shop.open(msgspec.structs.replace(settings, recount_seconds=5)) as shop:
+        ids = [await shop.open_drop(1) for _ in range(12)]
+        crowd = [asyncio.create_task(shop.audit(ids[n % 12])) for n in range(60)]
+        await counting.wait()
+
+        async with asyncio.timeout(2):
+            for verb, status in (("pause", "paused"), ("resume", "live"), ("close", "ended")):
+                reply = await shop.send("POST", f"/drops/{ids[0]}/{verb}")
+                assert (reply.status, reply.json["status"]) == (200, status)
+
+        assert not any(each.done() for each in crowd)
+        enough.set()
+        assert all(audit["clean"] for audit in await asyncio.gather(*crowd))
 
 
 async def test_a_large_drop_is_proven_by_the_auditor(

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from engine.infra.settings import Settings
+from engine.runtime import Ground
 from engine.sale import drops
 from tests.support.http import Reply
 from tests.support.keeping import Keeping
@@ -108,6 +109,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"withdrawStock": 0}, "withdrawStock"),
     ({"withdrawStock": 50_001}, "withdrawStock"),
     ({"withdrawStock": "some"}, "withdrawStock"),
+    ({"addStock": 1, "withdrawStock": 1}, "withdrawStock"),
+    ({"add_stock": 1, "withdraw_stock": "all"}, "withdrawStock"),
 ]
 
 
@@ -138,10 +141,10 @@ async def test_a_drop_that_is_not_there_is_a_404(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("told", "status"),
     [
-        ({"holdSeconds": 30, "withdrawStock": 6}, 409),
+        ({"withdrawStock": 6}, 409),
         ({"addStock": 3, "maxHoldSeconds": 1}, 400),
         ({"withdrawStock": 3, "endsAt": "2019-01-01"}, 400),
-        ({"withdrawStock": "all", "addStock": 999_999}, 400),
+        ({"withdrawStock": 3, "maxHoldSeconds": 1}, 400),
     ],
     ids=str,
 )
@@ -210,6 +213,26 @@ async def test_all_of_a_shelf_too_long_for_one_request_is_refused(
     assert (await shop.change(drop_id, withdrawStock="all")).json["withdrawnStock"] == 5
 
 
+async def test_all_of_a_shelf_that_is_still_being_filled_cannot_be_withdrawn(
+    shop: Shop, ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is put there afterwards would be on sale, though all of it was called off."""
+    monkeypatch.setattr(drops, "SLICE", 4)
+    drop_id = await shop.open_drop(10)
+    assert await drops.fill(ground.postgres) == 6
+    before = await shop.stock(drop_id)
+
+    refused = await shop.change(drop_id, "all of it", withdrawStock="all", name="Changed")
+
+    assert (refused.status, refused.error) == (409, "PREPARING")
+    assert refused.json["retryable"] is True
+    assert (await shop.stock(drop_id), (await shop.show(drop_id))["name"]) == (before, "Aurora")
+    while await drops.fill(ground.postgres):
+        pass
+    gone = await shop.change(drop_id, "all of it", withdrawStock="all")
+    assert (gone.json["availableStock"], gone.json["withdrawnStock"]) == (0, 10)
+
+
 async def test_stock_is_added_once_however_often_the_request_is_sent(shop: Shop) -> None:
     drop_id = await shop.open_drop(1)
 
@@ -257,11 +280,8 @@ async def test_a_large_addition_is_put_on_the_shelf_by_a_keeper_while_the_sale_g
 
     shown = (await shop.change(drop_id, addStock=25_000)).json
 
-    assert (shown["status"], shown["totalStock"], shown["availableStock"]) == (
-        "live",
-        25_003,
-        10_002,
-    )
+    figures = (shown["totalStock"], shown["availableStock"])
+    assert (shown["status"], figures) == ("live", (25_003, 10_002)), "one slice is there at once"
     assert (await shop.reserve(drop_id, "before")).status == 201  # nobody fills yet
     sold = 2
     async with Keeping(settings):

@@ -10,8 +10,9 @@ import asyncio
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from starlette.types import Message
 from engine import app, runtime
 from engine.infra import sql
 from engine.infra.settings import Settings
-from engine.sale import operating, store
+from engine.sale import drops, store
+from engine.sale.operating import EXPORTS_MAX
 from tests.conftest import TEMPLATE
 from tests.support.http import chunks
 from tests.support.pgproxy import PgProxy
 from tests.support.service import Service
+from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
 ROWS = int(os.environ.get("EXPORT_ROWS", "200000"))
@@ -182,25 +185,67 @@ async def test_an_export_ends_with_the_client_who_wanted_it(
     assert len(pieces) <= 5
 
 
-async def test_a_client_who_does_not_read_holds_no_connection_and_no_turn(
+async def test_clients_who_do_not_read_hold_no_connection_and_no_turn_and_no_more_may_come(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """As many of them as there may be: nobody else notices."""
+    """As many exports as a worker allows, each stuck in the middle: only exports notice."""
     async with Service.open(settings, tmp_path, workers=1, keepers=0) as service:
         path = f"/drops/{DROP}/reservations"
-        idle = [reading(service.port, f"{path}?format=csv") for _ in range(operating.EXPORTS_MAX)]
-        for each in idle:
-            await each.__aenter__()
+        async with AsyncExitStack() as idle:
+            for _ in range(EXPORTS_MAX):
+                pieces = await idle.enter_async_context(reading(service.port, f"{path}?format=csv"))
+                await anext(pieces)
 
-        async def answers() -> bool:
-            reply = await service.send("GET", path)
-            return reply.status == 200
+            refused = await service.send("GET", f"{path}?format=csv&userId=buyer-1")
+            began = time.monotonic()
+            lists = [await service.send("GET", path) for _ in range(20)]
+            hold = await service.reserve(await service.open_drop(1), "ann")
+            assert time.monotonic() - began < 3
 
-        await wait_until(answers, "the lists still answer")
-        for _ in range(20):
-            assert await answers()
-        for each in idle:
-            await each.__aexit__(None, None, None)
+        assert (refused.status, refused.error) == (503, "RETRYABLE")
+        assert refused.json["retryable"] is True
+        assert {reply.status for reply in lists} == {200}
+        assert hold.status == 201
+
+        async def exports_again() -> bool:
+            reply = await service.send("GET", f"{path}?format=csv&userId=buyer-1")
+            return reply.status == 200 and reply.body.count(b"\r\n") == 2
+
+        await wait_until(exports_again, "a place is free once they hung up")
+
+
+async def test_of_a_crowd_that_wants_exports_at_the_same_moment_as_many_as_may_get_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, enough = asyncio.Barrier(8), asyncio.Event()
+    reading_now = 0
+    one, list_holds = drops.one, store.list_holds
+
+    async def all_at_once(*words: Any) -> Any:
+        found = await one(*words)
+        await together.wait()
+        return found
+
+    async def slow(*words: Any, **named: Any) -> Any:
+        nonlocal reading_now
+        reading_now += 1
+        await enough.wait()
+        return await list_holds(*words, **named)
+
+    monkeypatch.setattr(drops, "one", all_at_once)
+    monkeypatch.setattr(store, "list_holds", slow)
+    path = f"/drops/{DROP}/reservations?format=csv&userId=buyer-1"
+    async with Shop.open(msgspec.structs.replace(settings, pool_size=16)) as shop:
+        crowd = [asyncio.create_task(shop.send("GET", path)) for _ in range(8)]
+
+        async def all_are_told() -> bool:
+            return reading_now + sum(each.done() for each in crowd) == 8
+
+        await wait_until(all_are_told, "each reads its first page or was refused")
+        enough.set()
+        replies = await asyncio.gather(*crowd)
+
+    assert Counter(reply.status for reply in replies) == {200: EXPORTS_MAX, 503: 8 - EXPORTS_MAX}
 
 
 @pytest.mark.parametrize("query", ["list_holds_of_drop", "list_holds_of_buyer"])

@@ -11,7 +11,9 @@ from urllib.parse import quote
 import pytest
 
 from engine.infra.postgres import Session
+from engine.infra.settings import Settings
 from engine.sale import export
+from tests.support.damage import do
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -127,6 +129,37 @@ async def test_a_timeline_tells_what_happened_to_each_hold_of_a_buyer_on_every_d
         assert moments == sorted(moments)
     assert overdue["events"][1] == {"at": overdue["expiresAt"], "event": "expired"}
     assert await _rows(shop, "/buyers/nobody/timeline") == []
+
+
+@pytest.mark.parametrize(
+    "buyer", ["a/b", "/", "bob/", "a b", "ünï", "a%2Fb", "100%", "..", "a/timeline", "?&=#"]
+)
+async def test_every_buyer_has_a_timeline_whatever_the_id(shop: Shop, buyer: str) -> None:
+    """Buyers choose their ids, and an address is written with them."""
+    drop_id = await shop.open_drop(2)
+    hold = (await shop.reserve(drop_id, buyer)).json
+    await shop.reserve(drop_id, "somebody else")
+
+    [chapter] = await _rows(shop, f"/buyers/{quote(buyer, safe='')}/timeline")
+
+    assert chapter["reservationId"] == hold["id"]
+
+
+async def test_a_purchase_made_before_holds_knew_their_end_is_shown_at_its_moment(
+    shop: Shop, settings: Settings
+) -> None:
+    """Of all that ended before the migration `ended_at` is null; the deadline is in the future."""
+    drop_id = await shop.open_drop(2, holdSeconds=600)
+    bought = (await shop.confirm((await shop.reserve(drop_id, "ann")).json["id"], "ann")).json
+    await do(
+        settings.database_url, "UPDATE reservations SET ended_at = NULL WHERE drop_id = $1", drop_id
+    )
+
+    [chapter] = await _rows(shop, "/buyers/ann/timeline")
+    [listed] = await _rows(shop, f"/drops/{drop_id}/reservations")
+
+    assert chapter["events"][1] == {"at": bought["purchasedAt"], "event": "purchased"}
+    assert listed["endedAt"] == bought["purchasedAt"] < chapter["expiresAt"]
 
 
 LISTS = ["reservations", "purchases", "timeline"]

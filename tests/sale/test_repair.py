@@ -12,6 +12,7 @@ import pytest
 import redis.asyncio
 
 from engine.infra.settings import Settings
+from engine.keepers.auditor import Auditor
 from engine.runtime import Ground
 from engine.sale import audit, repair
 from tests.support.damage import DAMAGES, do, stage
@@ -107,7 +108,7 @@ async def test_a_dry_run_says_all_that_would_be_done_and_does_nothing(
 
     assert await _everything(client, settings) == before
     assert told["clean"] is False
-    assert [problem[:5] for problem in told["problems"]] == ["INV-8", "INV-8"]
+    assert [problem[:5] for problem in told["problems"]] == ["INV-8"] * 2
     assert _found(told) == {"expire": 1, "reap": 2, "recount": 3, "tell": 1, "pause": 1}
     assert {each["done"] for each in told["found"]} == {False}
     assert (await shop.show(drop_id))["status"] == "live"
@@ -243,6 +244,54 @@ async def test_a_large_drop_goes_on_when_the_auditor_has_counted_it_again(
     )
 
     assert [finding.action for finding in found.found] == ["pause"]
+    assert (await shop.show(drop_id))["pausedReason"] == "audit"
+
+
+async def test_an_old_count_of_a_large_drop_pauses_and_resumes_nothing(
+    shop: Shop, ground: Ground, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person mended the rows, or harmed them, since they were counted last."""
+    monkeypatch.setattr(audit, "LARGE", 9)
+    monkeypatch.setattr(repair, "LARGE", 9)
+    drop_id, _ = await stage(shop)
+    keeper = Auditor(ground.postgres, ground.bouncer)
+    await do(settings.database_url, DAMAGES[0].harm, drop_id)
+    await keeper.work()
+    await do(settings.database_url, DAMAGES[0].mend, drop_id)
+    assert (await shop.send("POST", f"/drops/{drop_id}/resume")).json["status"] == "live"
+
+    broken = await _reconcile(shop, drop_id)
+
+    assert (broken["clean"], broken["found"]) == (False, []), "as of the last count"
+    assert (await shop.reserve(drop_id, "dan")).status == 201
+    await keeper.work()
+    await do(settings.database_url, DAMAGES[0].harm, drop_id)
+    await repair.repair(ground.postgres, ground.bouncer, drop_id, dry_run=False, thorough=True)
+
+    paused = await _reconcile(shop, drop_id)
+
+    found = [(each["action"], each["done"]) for each in paused["found"]]
+    assert (paused["clean"], found) == (True, [("resume", False)])
+    assert paused["found"][0]["detail"].endswith(f"velvetrope reconcile {drop_id}")
+    assert (await shop.show(drop_id))["pausedReason"] == "audit"
+
+
+async def test_a_damaged_drop_whose_holds_cannot_be_swept_is_reported_and_paused(
+    shop: Shop, settings: Settings
+) -> None:
+    """The very drop that an operator asks about: Postgres lets no figure sink below zero."""
+    drop_id = await shop.open_drop(3)
+    await _overdue(shop, drop_id, "otto")
+    harm = "UPDATE stock SET held = 0, free = free + 1 WHERE drop_id = $1"
+    await do(settings.database_url, harm, drop_id)
+
+    for query in ("?dryRun=true", ""):
+        told = await _reconcile(shop, drop_id, query)
+
+        found = {each["action"]: each["done"] for each in told["found"]}
+        assert (found["expire"], found["pause"]) == (False, not query)
+        assert told["problems"][0] == "INV-2: the stock row says 3 free, 2 units are"
+    assert "Postgres refuses (23514)" in told["found"][0]["detail"]
     assert (await shop.show(drop_id))["pausedReason"] == "audit"
 
 

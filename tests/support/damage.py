@@ -25,7 +25,7 @@ MEND_CATS_UNIT = (
     " WHERE r.drop_id = $1 AND r.buyer = 'cat' AND units.drop_id = $1"
     " AND units.number = ANY (r.units)"
 )
-UNITS, HOLDS, BUYERS = "INV-1: {} units and holds", "INV-5: 2 units are held", "INV-8: {} buyers"
+UNITS, BUYERS = "INV-1: {} units and holds", "INV-8: {} buyers are counted as having other units"
 
 DAMAGES = [
     Damage(
@@ -121,9 +121,15 @@ DAMAGES = [
         "UPDATE allowances SET used = used - 1 WHERE drop_id = $1 AND buyer = 'cat'",
         (
             "INV-8: buyers' allowances add up to 4, held and sold to 3",
-            "INV-8: 1 buyers are counted",
-            "INV-8: 1 buyers own more",
+            BUYERS.format(1),
+            "INV-8: 1 buyers own more than the limit",
         ),
+    ),
+    Damage(
+        "a buyer's allowance is another's",
+        "UPDATE allowances SET buyer = 'eve' WHERE drop_id = $1 AND buyer = 'cat'",
+        "UPDATE allowances SET buyer = 'cat' WHERE drop_id = $1 AND buyer = 'eve'",
+        (BUYERS.format(2),),  # the sum is right: only a look at each of them tells
     ),
     Damage(
         "a buyer's allowance is gone",
