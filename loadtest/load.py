@@ -8,6 +8,8 @@ does not know it hands to Locust: `python -m loadtest.load --users 50 --purchase
 from __future__ import annotations
 
 import argparse
+import html
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ import msgspec
 
 from engine.ops.launch import free_port
 from loadtest.fleet import ROOT, Untrustworthy, ask, await_true, fleet
-from loadtest.sale import PREFIX, check_allowed
+from loadtest.sale import KEY_WANTED, PREFIX, check_allowed
 from loadtest.shapes import SHAPES, START_RATE_MAX
 
 USUAL = "http://127.0.0.1:8000"
@@ -109,6 +111,26 @@ def run(words: list[str]) -> int:
         raise
 
 
+def put_verdict(report: Path) -> None:
+    """Open Locust's report with our verdict: whoever is handed the page must see it first."""
+    verdict = report.with_suffix(".verdict")
+    said = verdict.read_text() if verdict.exists() else "verdict: none was reached"
+    shown = f'<body><pre style="padding:1em;font-size:1.1em">{html.escape(said)}</pre>'
+    report.write_text(report.read_text().replace("<body>", shown, 1))
+    verdict.unlink(missing_ok=True)
+
+
+def check_welcome(target: str, others: list[str]) -> None:
+    """Raise unless the service lets us open a drop: with AUTH=required that takes a key."""
+    key = os.environ.get("API_KEY", "")
+    if "--api-key" in others[:-1]:
+        key = others[others.index("--api-key") + 1]
+    headers = {"X-API-Key": key} if key else {}
+    status, told = ask(target, f"{PREFIX}/buyers/loadtest/timeline", None, headers)
+    if status in (401, 403):
+        raise Untrustworthy(f"{target} says {told.get('error')}: {KEY_WANTED}")
+
+
 def main() -> None:
     """`python -m loadtest.load`"""
     options, others = _options()
@@ -118,6 +140,7 @@ def main() -> None:
     try:
         with ExitStack() as stack:
             target = find(options, stack)
+            check_welcome(target, others)
             if options.ui:
                 print(f"open http://127.0.0.1:{options.ui_port} - Ctrl-C ends it", flush=True)
             sys.stdout.flush()
@@ -128,6 +151,7 @@ def main() -> None:
         pass
     report = options.report.with_suffix(".html")
     if report.exists():
+        put_verdict(report)
         print(f"report: {report.relative_to(ROOT) if report.is_relative_to(ROOT) else report}")
     sys.exit(code)
 

@@ -14,6 +14,7 @@ import random
 import time
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -242,6 +243,7 @@ class Course:
             starts_in_seconds=lead_seconds(options.num_users or 1),
         )
         self.sale = Buyer.sale = Sale(target, headers, terms)
+        self._html: str | None = options.html_file
         self._began = time.monotonic()
         self._line = board.Line(options.run_time) if options.headless else None
         self._watching = gevent.spawn(self._watch)
@@ -266,7 +268,10 @@ class Course:
         failures += [each["msg"] for each in self._runner.exceptions.values()]
         evidence, is_clean = self.sale.judge(failures, gevent.sleep)
         print(board.table(self._stats, seconds))
-        print(verdict.told(evidence, verdict.judge(evidence)), flush=True)
+        said = verdict.told(evidence, verdict.judge(evidence))
+        print(said, flush=True)
+        if self._html:
+            Path(self._html).with_suffix(".verdict").write_text(said)
         return is_clean
 
 

@@ -19,6 +19,7 @@ from loadtest.promises import Promises
 from loadtest.verdict import Evidence
 
 PREFIX = "/api/v1"
+KEY_WANTED = "set API_KEY=vr_… with the scopes sale:read, sale:write and admin"
 REST_SECONDS = 20.0  # for everything under way to end, beyond the life of the last hold
 HOLD_SECONDS_MAX = 60  # longer holds are not waited for
 
@@ -88,7 +89,7 @@ class Sale:
         except (OSError, msgspec.DecodeError) as wrong:
             raise Untrustworthy(f"{self._target}{PREFIX}{path}: {wrong}") from None
         if status >= 400:
-            hint = ": say --api-key (scope admin)" if status in (401, 403) else ""
+            hint = f": {KEY_WANTED}" if status in (401, 403) else ""
             raise Untrustworthy(f"{path} was answered {status} {told.get('error')}{hint}")
         return dict(told)
 

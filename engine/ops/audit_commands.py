@@ -26,9 +26,10 @@ def audit(
 ) -> None:
     """Count everything again and say whether it adds up.
 
-    Rows are counted in Postgres in one snapshot, beside the stock row and what the bouncer
-    believes. `clean` means that no invariant is broken. Drift of the bouncer, open intents and
-    undersell are shown too: while requests are under way they are no fault, and keepers mend them.
+    Rows are counted in Postgres in one snapshot, also of the largest drops, beside the stock row
+    and what the bouncer believes. `clean` means that no invariant is broken. Drift of the bouncer,
+    open intents and undersell are shown too: while requests are under way they are no fault, and
+    keepers mend them.
     A drop is warm while it sells, or did so lately.
 
     **Exit codes**: 0 all are clean · 1 at least one is not

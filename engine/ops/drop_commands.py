@@ -228,7 +228,8 @@ def withdraw(
     """Take free units off sale.
 
     Held and sold ones are never touched. If fewer than that are free, nothing happens and the exit
-    code is 1; `all` takes what is free at that moment. Holds that end later are free again.
+    code is 1; `all` takes what is free at that moment. Holds that end later are free again. At most
+    50,000 units at a time: for more, run it again, or close the drop.
 
     **Examples**
 

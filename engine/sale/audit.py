@@ -60,7 +60,7 @@ class Auditing:
         self, postgres: Postgres, bouncer: Bouncer, recount_seconds: float, large: int | None = None
     ) -> None:
         self._postgres, self._bouncer = postgres, bouncer
-        self._recount_seconds, self._large = recount_seconds, LARGE if large is None else large
+        self._recount_seconds, self._large = recount_seconds, large
         self._counting = asyncio.Lock()
 
     async def audit(self, drop_id: int) -> Audit | None:
@@ -81,7 +81,8 @@ class Auditing:
     async def _proof(self, drop: Drop) -> Proof | None:
         known = await shelf.find_proof(self._postgres, drop.id)
         # Large: only the auditor has the time. Busy: an older count must do, if there is one.
-        if drop.total_stock > self._large or (known and self._counting.locked()):
+        large = LARGE if self._large is None else self._large
+        if drop.total_stock > large or (known and self._counting.locked()):
             return known
         async with self._counting:
             known = await shelf.find_proof(self._postgres, drop.id)  # while we waited
