@@ -77,7 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5_000
     auditor_ms: Annotated[
         Length, why("rest between two recounts of all warm drops; 0: never", "ms")
-    ] = 10_000
+    ] = 5_000
     retention_hours: Annotated[
         int, why("how long finished requests are remembered; never under 24", "hours")
     ] = 72

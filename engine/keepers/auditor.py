@@ -2,7 +2,8 @@
 
 A snapshot cannot be half of a transaction, so a mismatch is never a race: something wrote past the
 engine, or the engine is wrong. Either way nobody may reserve until a person has looked; who holds
-a unit can still buy it. Counting is dear, so it rests after each drop in proportion.
+a unit can still buy it. Counting is dear and a sale wants the same processors: it goes round as
+slowly as finding a damage within a minute allows, and rests after each drop in proportion.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from engine.sale.prove import prove
 
 log = structlog.get_logger()
 
-REST_RATIO = 3.0  # a quarter of one connection's time is spent counting, at most
+REST_LEAST, REST_MOST = 3.0, 30.0  # times as long as it counted
+REST_SECONDS = 10.0  # shorter than the lease
+PACE_SECONDS = 40.0  # for a round over many drops, or over large ones
 ROUND_SECONDS = 60.0  # in which a damage must be found; a longer round is complained of
 
 
@@ -31,10 +34,12 @@ class Auditor:
     def __init__(self, postgres: Postgres, bouncer: Bouncer) -> None:
         self._postgres, self._bouncer = postgres, bouncer
         self._leader = Leader(postgres, "auditor")
+        self._counted_seconds = 0.0  # in the last round
 
     async def work(self) -> None:
         """One round over all warm drops."""
-        began = time.monotonic()
+        began, counted = time.monotonic(), 0.0
+        rest = min(max(PACE_SECONDS / (self._counted_seconds or 1.0), REST_LEAST), REST_MOST)
         for offer in await shelf.offers(self._postgres):
             if not await self._leader.leads():
                 return
@@ -43,7 +48,10 @@ class Auditor:
                 await self._prove(offer.drop_id)
             except Fault as fault:  # one drop that cannot be counted must not keep the others
                 log.warning("auditor.skipped", drop_id=offer.drop_id, why=type(fault).__name__)
-            await asyncio.sleep((time.monotonic() - counting) * REST_RATIO)
+            took = time.monotonic() - counting
+            counted += took
+            await asyncio.sleep(min(took * rest, REST_SECONDS))
+        self._counted_seconds = counted
         if (took := time.monotonic() - began) > ROUND_SECONDS:
             log.warning("auditor.slow", seconds=round(took))
 
