@@ -42,7 +42,9 @@ HOLDS_PER_S_MAX = 20_000  # drops are made to last at this rate
 DROP_SECONDS = 50.0  # then the load moves to another: a drop has a million units at most
 FALSE_MAX_SECONDS = 1.0
 RATIO_MIN = 0.3
-BACK_SHARE = 0.8  # of the normal rate counts as back to normal
+BACK_SHARE = 0.8  # of the usual rate counts as back to normal
+SETTLED_SECONDS = 5.0
+SETTLED_MIN = 0.5  # of the normal rate: less is not settled but broken
 BACK_MAX_SECONDS = 5.0
 
 
@@ -76,13 +78,22 @@ class Facts(msgspec.Struct, kw_only=True, rename="camel"):
         return self.rate(self.killed_at, self.returned_at)
 
     @property
+    def settled(self) -> float:
+        """Holds a second when Redis has long been back. Less than normal as well without any drill:
+        rates fall by a third while a database grows by a million holds."""
+        end = max((each.began + each.seconds for each in self.slices), default=0.0)
+        return self.rate(max(end - SETTLED_SECONDS, self.returned_at), end)
+
+    @property
     def back_seconds(self) -> float | None:
-        """From Redis's return until the rate is near normal, health is ok and the figures agree."""
+        """From Redis's return until the rate is near what it settles at (near normal if that is
+        less), health is ok and the figures agree."""
+        usual = min(self.normal, self.settled)
         rates = (
             each.began
             for each in self.slices
             if each.began >= self.returned_at
-            and self.rate(each.began, each.began + 1.0) >= BACK_SHARE * self.normal
+            and self.rate(each.began, each.began + 1.0) >= BACK_SHARE * usual
         )
         well = (
             sight.at
@@ -142,6 +153,12 @@ def judge(facts: Facts, *, only_zeros: bool = False) -> list[Row]:
             "never" if back is None else f"{back:.1f}",
             f"<= {BACK_MAX_SECONDS:.0f}",
             None if only_zeros else in_time,
+        ),
+        Row(
+            "  then settled at, holds/s",
+            f"{facts.settled:,.0f}",
+            f">= {SETTLED_MIN * facts.normal:,.0f}",
+            None if only_zeros else facts.settled >= SETTLED_MIN * facts.normal,
         ),
         Row("workers that ended", f"{facts.workers_ended}", "0", facts.workers_ended == 0),
         Row(

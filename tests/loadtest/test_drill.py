@@ -76,6 +76,23 @@ def test_a_sale_that_goes_on_passes() -> None:
         ({"returns": []}, "units given back"),
         ({"sights": [Sight(26.0, "ok", True)]}, "back to normal after, s"),
         ({"sights": [Sight(21.0, "ok", False)]}, "back to normal after, s"),
+        (
+            {
+                "slices": [
+                    Slice(float(at), 1.0, 100 if at < 20 else 49, {}, 0, 1.0) for at in range(30)
+                ]
+            },
+            "then settled at, holds/s",
+        ),
+        (
+            {
+                "slices": [
+                    Slice(float(at), 1.0, 1 if 20 <= at < 26 else 100, {}, 0, 1.0)
+                    for at in range(40)
+                ]
+            },
+            "back to normal after, s",
+        ),
         ({"workers_ended": 1}, "workers that ended"),
         ({"held": 2_999}, "holds in the stock - 201s"),
         ({"held": 3_001}, "holds in the stock - 201s"),
