@@ -104,7 +104,7 @@ async def test_a_sale_in_full_swing_is_never_taken_for_damaged(
     shop: Shop, ground: Ground, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted without a rest while buyers reserve, give back and buy."""
-    monkeypatch.setattr(auditor, "REST_RATIO", 0.0)
+    monkeypatch.setattr(auditor, "REST_SECONDS", 0.0)
     drop_id = await shop.open_drop(2_000, maxPerBuyer=None)
     keeper = Auditor(ground.postgres, ground.bouncer)
     rounds = ended = 0
