@@ -63,5 +63,7 @@ class Auditor:
             return
         await shelf.keep_proof(self._postgres, drop_id, proof)
         if proof.problems and await shelf.begin_pause(self._postgres, drop_id, "audit"):
-            log.error("auditor.paused", drop_id=drop_id, problems=proof.problems)
+            log.error(
+                "auditor.paused", drop_id=drop_id, problems=proof.problems, who=proof.offenders
+            )
             await reconcile.tell(self._postgres, self._bouncer, [drop_id])

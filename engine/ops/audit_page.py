@@ -102,7 +102,7 @@ async def mend(given: Settings, drops: Sequence[int], dry_run: bool, json: bool)
         needy, broken = sum(bool(one.found) for one in done), sum(not one.clean for one in done)
         terminal.say(f"{len(done)} looked at: {needy} needed something, {broken} do not add up")
         for one in done:
-            for problem in one.problems:
+            for problem in (*one.problems, *one.offenders):
                 terminal.say(Text(f"drop {one.drop_id}: {problem}", style="bold red"))
     return all(one.clean and all(step.done for step in one.found) for one in done)
 
@@ -194,7 +194,7 @@ def _problems(audits: Sequence[Audit]) -> list[Text]:
     return [
         Text(f"drop {audit.drop_id}: {problem}", style="bold red")
         for audit in audits
-        for problem in audit.problems
+        for problem in (*audit.problems, *audit.offenders)
     ]
 
 

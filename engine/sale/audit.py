@@ -37,6 +37,7 @@ class Audit(msgspec.Struct, frozen=True, rename="camel"):
     paused_reason: str | None
     clean: bool
     problems: list[str]
+    offenders: list[str]  # units, holds and buyers by name: operators only, of a count made now
     proven_at: str | None  # when every row was last counted; None: not yet
     epoch: int
     version: int
@@ -109,6 +110,7 @@ def _audit(
         drop.paused_reason,
         not problems,
         problems,
+        [] if proof is None else proof.offenders,
         None if proof is None else iso(proof.proven_at),
         figures.epoch,
         figures.version,

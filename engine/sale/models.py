@@ -263,7 +263,8 @@ class Proof(msgspec.Struct, frozen=True):
 
     version: int
     proven_at: datetime
-    problems: list[str]
+    problems: list[str]  # for everybody, so they name no buyer and no hold
+    offenders: list[str] = []  # the first few of each kind, by name, for operators; not kept
     age_seconds: float = 0.0
 
 

@@ -15,7 +15,8 @@ async def prove(postgres: Postgres, drop_id: int) -> Proof | None:
         rows = await shelf.count_units(session, drop_id)
     if rows is None:
         return None
-    return Proof(rows["version"], rows["counted_at"], _problems(rows))
+    offenders = rows["strays_named"] + rows["misfits_named"]
+    return Proof(rows["version"], rows["counted_at"], _problems(rows), offenders)
 
 
 def _problems(rows: dict[str, Any]) -> list[str]:
@@ -43,14 +44,12 @@ def _problems(rows: dict[str, Any]) -> list[str]:
         ),
         (
             rows["misfits"] == 0,
-            f"INV-8: {rows['misfits']} buyers are counted as having other units than they own:"
-            f" {rows['misfits_named']}",
+            f"INV-8: {rows['misfits']} buyers are counted as having other units than they own",
         ),
         (rows["over_limit"] == 0, f"INV-8: {rows['over_limit']} buyers own more than the limit"),
         (
             rows["strays"] == 0,
-            f"INV-1: {rows['strays']} units and holds disagree about who owns whom:"
-            f" {rows['strays_named']}",
+            f"INV-1: {rows['strays']} units and holds disagree about who owns whom",
         ),
     ]
     return [words for holds, words in checks if not holds]

@@ -38,6 +38,7 @@ class Repair(msgspec.Struct, frozen=True, rename="camel"):
     dry_run: bool
     clean: bool
     problems: list[str]
+    offenders: list[str]
     found: list[Finding]
 
 
@@ -68,7 +69,9 @@ async def repair(
         if offers[0].shut == "audit":
             found.append(Finding("resume", 0, f"to count it: {RECONCILE} {drop_id}", done=False))
     problems = [] if proof is None else proof.problems
-    return Repair(drop_id, dry_run, not problems, problems, [f for f in found if f is not None])
+    offenders = [] if proof is None else proof.offenders
+    steps = [f for f in found if f is not None]
+    return Repair(drop_id, dry_run, not problems, problems, offenders, steps)
 
 
 async def _expire(

@@ -11,7 +11,7 @@ from engine.infra.postgres import Session
 from engine.sale.models import Drop, NewDrop, Offer, Proof, Stock, Terms
 from engine.sale.store import Caller, figures
 
-NAMED = 3  # offenders in the words of a problem
+NAMED = 3  # offenders of each kind
 
 _queries = sql.load("sale")
 
@@ -150,7 +150,9 @@ async def keep_proof(caller: Caller, drop_id: int, proof: Proof) -> None:
 async def find_proof(caller: Caller, drop_id: int) -> Proof | None:
     """The newest recount of a drop."""
     row = await caller.call(_queries["find_proof"], drop_id=drop_id)
-    return row and Proof(row["version"], row["proven_at"], row["problems"], row["age_seconds"])
+    return row and Proof(
+        row["version"], row["proven_at"], row["problems"], age_seconds=row["age_seconds"]
+    )
 
 
 async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
@@ -158,14 +160,11 @@ async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
     row = await session.call(_queries["count_units"], drop_id=drop_id)
     if row is None:
         return None
-    strays = await session.call(_queries["count_strays"], drop_id=drop_id)
-    misfits = await session.call(_queries["count_misfits"], drop_id=drop_id)
-    found = {**dict(row), **dict(strays), **dict(misfits)}
-    for name in ("strays", "misfits"):  # named only where there are any: to find them takes as long
-        words = []
-        if found[name]:
-            words = await session.call(_queries[f"find_{name}"], drop_id=drop_id, count=NAMED)
-        found[f"{name}_named"] = "; ".join(each["words"] for each in words[:NAMED])
+    found = dict(row)
+    for name in ("strays", "misfits"):
+        rows = await session.call(_queries[f"find_{name}"], drop_id=drop_id, count=NAMED)
+        found[name] = rows[0]["total"] if rows else 0
+        found[f"{name}_named"] = [each["words"] for each in rows]
     return found
 
 

@@ -28,10 +28,6 @@ UPDATE engine_state
    SET direct_until = greatest(direct_until, clock_timestamp() + make_interval(secs => @seconds::float8))
 RETURNING direct_until;
 
--- name: is_direct :one
--- Whether claims may be under way that left no intent in Redis.
-SELECT direct_until > clock_timestamp() AS direct FROM engine_state;
-
 -- name: beat :one
 -- A keeper lives. Rows of those long gone are forgotten on the way.
 WITH gone AS (

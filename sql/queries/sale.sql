@@ -418,9 +418,14 @@ SELECT clock_timestamp() AS counted_at,
         WHERE allowances.drop_id = s.drop_id) AS a
  WHERE s.drop_id = @drop_id;
 
--- name: count_strays :one
--- Units and holds of a drop that disagree about who owns whom. Zero, always.
-SELECT (SELECT count(*)
+-- name: find_strays :many
+-- Units and holds of a drop that disagree about who owns whom: none, always. The first few, in words
+-- for whoever must mend them, each with how many there are.
+SELECT found.words, count(*) OVER () AS total
+  FROM (SELECT u.number,
+               format('unit %s is %s%s, and that hold is %s', u.number, u.state,
+                      coalesce(' of hold ' || u.reservation_id, ''),
+                      coalesce(r.state::text || ' with units ' || r.units::text, 'not there')) AS words
           FROM units AS u
           LEFT JOIN reservations AS r ON r.id = u.reservation_id
          WHERE u.drop_id = @drop_id
@@ -428,46 +433,26 @@ SELECT (SELECT count(*)
            AND (r.id IS NULL
                 OR NOT u.number = ANY (r.units)
                 OR (u.state = 'held') <> (r.state IN ('active', 'paying'))
-                OR (u.state = 'sold') <> (r.state = 'purchased')))
-     + (SELECT count(*)
+                OR (u.state = 'sold') <> (r.state = 'purchased'))
+         UNION ALL
+        SELECT u.number,
+               format('unit %s is %s%s, but hold %s of %s is %s', u.number, u.state,
+                      coalesce(' of hold ' || u.reservation_id, ''), r.id, r.buyer, r.state)
           FROM reservations AS r
          CROSS JOIN LATERAL unnest(r.units) AS n (number)
           JOIN units AS u ON u.drop_id = r.drop_id AND u.number = n.number
          WHERE r.drop_id = @drop_id
            AND r.state IN ('active', 'paying', 'purchased')
-           AND u.reservation_id IS DISTINCT FROM r.id) AS strays;
-
--- name: find_strays :many
--- The first few of them, in words for whoever must mend them: each unit, and what is said of it.
-(SELECT format('unit %s is %s%s, hold %s is %s', u.number, u.state,
-               coalesce(' of hold ' || u.reservation_id, ''), coalesce(r.id::text, '?'),
-               coalesce(r.state::text || ' with units ' || r.units::text, 'not there')) AS words
-   FROM units AS u
-   LEFT JOIN reservations AS r ON r.id = u.reservation_id
-  WHERE u.drop_id = @drop_id
-    AND u.state IN ('held', 'sold')
-    AND (r.id IS NULL
-         OR NOT u.number = ANY (r.units)
-         OR (u.state = 'held') <> (r.state IN ('active', 'paying'))
-         OR (u.state = 'sold') <> (r.state = 'purchased'))
-  ORDER BY u.number
-  LIMIT @count::bigint)
-UNION ALL
-(SELECT format('unit %s is %s%s, hold %s of %s is %s', u.number, u.state,
-               coalesce(' of hold ' || u.reservation_id, ''), r.id, r.buyer, r.state)
-   FROM reservations AS r
-  CROSS JOIN LATERAL unnest(r.units) AS n (number)
-   JOIN units AS u ON u.drop_id = r.drop_id AND u.number = n.number
-  WHERE r.drop_id = @drop_id
-    AND r.state IN ('active', 'paying', 'purchased')
-    AND u.reservation_id IS DISTINCT FROM r.id
-  ORDER BY u.number
-  LIMIT @count::bigint);
+           AND u.reservation_id IS DISTINCT FROM r.id) AS found
+ ORDER BY found.number
+ LIMIT @count::bigint;
 
 -- name: find_misfits :many
--- The first few buyers who are counted as having another number of units than they own.
+-- Buyers of a drop who are counted as having another number of units than they own: none, always. The
+-- first few, each with how many there are.
 SELECT format('%s owns %s, is counted with %s', coalesce(owned.buyer, counted.buyer), coalesce(owned.units, 0),
-              coalesce(counted.used, 0)) AS words
+              coalesce(counted.used, 0)) AS words,
+       count(*) OVER () AS total
   FROM (SELECT r.buyer, sum(r.quantity) AS units
           FROM reservations AS r
          WHERE r.drop_id = @drop_id
@@ -478,19 +463,6 @@ SELECT format('%s owns %s, is counted with %s', coalesce(owned.buyer, counted.bu
  WHERE coalesce(owned.units, 0) <> coalesce(counted.used, 0)
  ORDER BY 1
  LIMIT @count::bigint;
-
--- name: count_misfits :one
--- Buyers of a drop who are counted as having another number of units than they own. Zero, always.
--- Index  reservations_by_drop
-SELECT count(*) AS misfits
-  FROM (SELECT r.buyer, sum(r.quantity) AS units
-          FROM reservations AS r
-         WHERE r.drop_id = @drop_id
-           AND r.state IN ('active', 'paying', 'purchased')
-         GROUP BY r.buyer) AS owned
-  FULL JOIN (SELECT a.buyer, a.used FROM allowances AS a WHERE a.drop_id = @drop_id) AS counted
-    ON counted.buyer = owned.buyer
- WHERE coalesce(owned.units, 0) <> coalesce(counted.used, 0);
 
 -- name: prune_tombstones :one
 -- Forget old tombstones: no statement lives for hours.

@@ -18,6 +18,7 @@ from engine.infra.postgres import Session
 from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.runtime import Ground
+from engine.sale import store
 from tests.faults.test_redis_forgets import redis_of
 from tests.support.ghosts import strand
 from tests.support.locks import stock_locked, waiting_claims
@@ -148,7 +149,7 @@ async def test_postgres_remembers_only_for_a_while_that_somebody_sold_without_in
     queries = sql.load("engine")
 
     async def is_direct() -> bool:
-        return bool((await ground.postgres.call(queries["is_direct"]))["direct"])
+        return (await store.look_up_requests(ground.postgres, []))[1]
 
     assert not await is_direct()
     await ground.postgres.call(queries["mark_direct"], seconds=0.3)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import redis.asyncio
 
+from engine.identity.tokens import create
 from engine.infra.postgres import Postgres, Session
 from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
@@ -256,3 +257,31 @@ async def test_a_hold_that_nobody_sweeps_shows_for_how_long(shop: Shop) -> None:
 
     await wait_until(overdue, "it is overdue")
     assert (await shop.audit(drop_id))["clean"] is True
+
+
+async def test_everybody_hears_what_is_wrong_and_only_operators_whose_it_is(
+    settings: Settings,
+) -> None:
+    secret = "0123456789abcdef" * 2
+    closed = msgspec.structs.replace(
+        settings, auth="required", jwt_secret=secret, hmac_secret=secret[::-1]
+    )
+    async with Shop.open(settings) as opened:
+        drop_id, _ = await stage(opened)
+    await do(
+        settings.database_url,
+        "UPDATE allowances SET buyer = 'eve' WHERE drop_id = $1 AND buyer = 'cat'",
+        drop_id,
+    )
+    async with Shop.open(closed) as shop:
+        admin = {"authorization": f"Bearer {create(secret, 'boss', 60, 'admin')}"}
+        public = await shop.send("GET", f"/drops/{drop_id}/audit")
+        told = await shop.send("GET", f"/drops/{drop_id}/audit", headers=admin)
+
+    assert public.json["clean"] is told.json["clean"] is False
+    assert public.json["offenders"] == []
+    assert not any(name in public.body for name in (b"cat", b"eve"))
+    assert told.json["offenders"] == [
+        "cat owns 1, is counted with 0",
+        "eve owns 0, is counted with 1",
+    ]
