@@ -19,6 +19,7 @@ import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from engine.infra.log import Seldom
 from engine.infra.lua import Script
 
 log = structlog.get_logger()
@@ -26,7 +27,6 @@ log = structlog.get_logger()
 ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError)
 PROBE_KEY = "vr1:probe"
 PROBE_SECONDS = 0.2
-SAY_SECONDS = 30.0  # between two complaints
 
 
 class Away(Exception):
@@ -51,7 +51,7 @@ class Redis:
         self._execute: Callable[..., Awaitable[Any]] = self.client.execute_command
         self._probing: asyncio.Task[None] | None = None
         self._met_at = float("-inf")
-        self._said = float("-inf")
+        self._complaints = Seldom()
 
     @property
     def away(self) -> bool:
@@ -84,12 +84,12 @@ class Redis:
     def _lose(self, error: BaseException) -> None:
         if self.away:
             return
-        if time.monotonic() > self._said + SAY_SECONDS:
-            self._said = time.monotonic()
+        told = self._complaints.due()
+        if told:
             log.warning("redis.away", why=f"{type(error).__name__}: {error}")
-        self._probing = asyncio.create_task(self._probe(), name="redis-probe")
+        self._probing = asyncio.create_task(self._probe(told), name="redis-probe")
 
-    async def _probe(self) -> None:
+    async def _probe(self, told: bool) -> None:
         lost = time.monotonic()
         while True:
             await asyncio.sleep(PROBE_SECONDS)
@@ -99,7 +99,7 @@ class Redis:
             if await self._answers():
                 break
         self._probing = None
-        if self._said >= lost - 1:
+        if told:
             log.info("redis.back", seconds=round(time.monotonic() - lost, 1))
 
     async def touch(self, keys: list[bytes]) -> None:

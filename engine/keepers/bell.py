@@ -6,13 +6,13 @@ Events are lost while nobody listens, so every (re)subscription is followed by a
 from __future__ import annotations
 
 import asyncio
-import time
 
 import redis.asyncio
 import structlog
 
+from engine.infra.log import Seldom
 from engine.infra.redis import ERRORS
-from engine.keepers.keeper import SAY_SECONDS, Keeper
+from engine.keepers.keeper import Keeper
 from engine.sale.bouncer import ABI
 
 log = structlog.get_logger()
@@ -27,7 +27,7 @@ class Bell:
         self._url = url
         self._sweeper = sweeper
         self.rung = 0
-        self._said = float("-inf")
+        self._complaints = Seldom()
 
     async def listen(self) -> None:
         """Listen for ever; reconnect after any error."""
@@ -35,8 +35,7 @@ class Bell:
             try:
                 await self._listen_once()
             except ERRORS as error:
-                if time.monotonic() > self._said + SAY_SECONDS:
-                    self._said = time.monotonic()
+                if self._complaints.due():
                     log.warning("bell.lost", why=type(error).__name__)
                 await asyncio.sleep(0.5)
 

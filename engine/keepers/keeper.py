@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from engine.infra.errors import Fault
+from engine.infra.log import Seldom
 from engine.infra.redis import Away
 
 log = structlog.get_logger()
-
-SAY_SECONDS = 30.0  # between two complaints of the same keeper
 
 Work = Callable[[], Awaitable[float | None]]
 
@@ -32,7 +30,7 @@ class Keeper:
         self._every_seconds = every_seconds
         self._nudged = asyncio.Event()
         self._leaving = False
-        self._said = float("-inf")  # when a failure was logged last
+        self._complaints = Seldom()
 
     def nudge(self) -> None:
         """Work soon. A hint: it may be lost, doubled or late, and nothing breaks."""
@@ -53,8 +51,7 @@ class Keeper:
         try:
             return await self._work()
         except (Away, Fault) as fault:
-            if time.monotonic() > self._said + SAY_SECONDS:  # an outage is told, not every round
-                self._said = time.monotonic()
+            if self._complaints.due():
                 log.warning("keeper.waits", keeper=self.name, why=type(fault).__name__)
         except Exception:
             log.exception("keeper.failed", keeper=self.name)

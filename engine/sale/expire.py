@@ -6,10 +6,9 @@ puts its units back on sale.
 
 from __future__ import annotations
 
-import time
-
 import structlog
 
+from engine.infra.log import Seldom
 from engine.infra.postgres import Postgres, Undone
 from engine.sale import store
 from engine.sale.bouncer import Bouncer
@@ -18,9 +17,7 @@ from engine.sale.release import publish_returned
 log = structlog.get_logger()
 
 BATCH = 1_000
-SAY_SECONDS = 30.0  # between two complaints of the same drop
-SAID_MAX = 1_000  # drops
-_said: dict[int, float] = {}
+_complaints = Seldom()
 
 
 async def expire_due(postgres: Postgres, bouncer: Bouncer) -> int:
@@ -37,18 +34,10 @@ async def expire_due(postgres: Postgres, bouncer: Bouncer) -> int:
             try:
                 ended += await expire_drop(postgres, bouncer, drop_id)
             except Undone as undone:
-                _complain(drop_id, undone)
+                # The sweeper comes by every quarter of a second.
+                if _complaints.due(drop_id):
+                    log.warning("expire.stuck", drop_id=drop_id, sqlstate=undone.sqlstate)
         return ended
-
-
-def _complain(drop_id: int, undone: Undone) -> None:
-    """The sweeper comes by every quarter of a second; it says so now and then."""
-    now = time.monotonic()
-    if now > _said.get(drop_id, float("-inf")) + SAY_SECONDS:
-        if len(_said) >= SAID_MAX:
-            _said.clear()
-        _said[drop_id] = now
-        log.warning("expire.stuck", drop_id=drop_id, sqlstate=undone.sqlstate)
 
 
 async def expire_drop(postgres: Postgres, bouncer: Bouncer, drop_id: int) -> int:

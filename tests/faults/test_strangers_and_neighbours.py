@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from engine import runtime
 from engine.infra.errors import Misconfigured
+from engine.infra.log import Seldom
 from engine.infra.settings import Settings
 from engine.keepers.rounds import sweeping
 from engine.runtime import Ground
@@ -64,7 +65,7 @@ async def test_a_drop_that_cannot_be_freed_is_complained_of_now_and_then(
     shop: Shop, ground: Ground, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweeper comes back soon for what is overdue, but no faster, and not to say it again."""
-    monkeypatch.setattr(expire, "_said", {})
+    monkeypatch.setattr(expire, "_complaints", Seldom())
     drop_id = await shop.open_drop(1, holdSeconds=1)
     assert (await shop.reserve(drop_id, "ann")).status == 201
     harm = "UPDATE stock SET held = 0, free = free + 1 WHERE drop_id = $1"
@@ -81,7 +82,7 @@ async def test_a_drop_that_cannot_be_freed_is_complained_of_now_and_then(
     assert (said["drop_id"], said["sqlstate"]) == (drop_id, "23514")
     assert [await complaints() for _ in range(5)] == [[]] * 5
     assert (await sweep() or 0) >= 0.05
-    monkeypatch.setattr(expire, "SAY_SECONDS", 0.0)
+    monkeypatch.setattr(expire, "_complaints", Seldom(0.0))
     assert len(await complaints()) == 1
 
 
