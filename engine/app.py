@@ -17,7 +17,7 @@ COMPATIBLE = ("/api", "")
 
 class _NotFound:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await serve(not_found, scope, receive, send)
+        await serve(not_found, "not_found", scope, receive, send)
 
 
 def build(routes: Sequence[Route], compat_mounts: bool = True) -> ASGIApp:

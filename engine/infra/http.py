@@ -43,10 +43,11 @@ class ClientGone(Exception):
 class Call:
     """One request: where to, by whom, with what."""
 
-    __slots__ = ("body", "headers", "key", "params", "request_id", "scope")
+    __slots__ = ("body", "headers", "key", "operation", "params", "request_id", "scope")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, operation: str = "") -> None:
         self.scope = scope
+        self.operation = operation  # its name for limits, metrics and logs; never the path
         self.params: dict[str, str] = scope.get("path_params") or {}
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.body = b""
@@ -262,9 +263,11 @@ def problem_answer(problem: Problem, request_id: str) -> Answer:
     return Answer(body, problem.status, headers)
 
 
-async def serve(handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer one HTTP request with a handler, whatever happens in it."""
-    call = Call(scope)
+async def serve(
+    handler: Handler, operation: str, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer one HTTP request with the handler of an operation, whatever happens in it."""
+    call = Call(scope, operation)
     try:
         if scope["method"] not in ("GET", "HEAD"):
             await call.read(receive)

@@ -34,17 +34,20 @@ async def not_found(call: Call) -> Answer:
 class _Methods:
     """The handlers of one path, by method; 405 with `Allow` for any other."""
 
-    def __init__(self, handlers: dict[str, Handler]) -> None:
-        self._handlers = handlers
+    def __init__(self, routes: dict[str, Route]) -> None:
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._handlers.get(scope["method"])
-        if handler is None and scope["method"] == "HEAD":
-            handler = self._handlers.get("GET")
-        await serve(handler or self._refuse, scope, receive, send)
+        route = self._routes.get(scope["method"])
+        if route is None and scope["method"] == "HEAD":
+            route = self._routes.get("GET")
+        if route is None:
+            await serve(self._refuse, "method_not_allowed", scope, receive, send)
+        else:
+            await serve(route.handler, route.operation, scope, receive, send)
 
     async def _refuse(self, call: Call) -> Answer:
-        allow = ", ".join(sorted(self._handlers))
+        allow = ", ".join(sorted(self._routes))
         raise MethodNotAllowed(
             f"{call.scope['method']} is not possible here: {allow} is", allow=allow
         )
@@ -52,9 +55,9 @@ class _Methods:
 
 def starlette_routes(routes: Iterable[Route], mounts: Iterable[str]) -> list[StarletteRoute]:
     """Starlette's routes for each mount; a literal segment comes before `{id}`."""
-    paths: dict[str, dict[str, Handler]] = {}
+    paths: dict[str, dict[str, Route]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method] = route.handler
+        paths.setdefault(route.path, {})[route.method] = route
     ordered = sorted(paths, key=lambda path: [segment == "{id}" for segment in path.split("/")])
     return [
         StarletteRoute(mount + path, _Methods(paths[path]), methods=None)
@@ -70,14 +73,14 @@ class Lanes:
         self._app = app
         hot = [route for route in routes if route.hot]
         self._literal = {
-            (r.method, mount + r.path): r.handler
+            (r.method, mount + r.path): r
             for r in hot
             if "{" not in r.path
             for mount in mounts
         }
         # By what stands before and after the one {id} of a path.
         self._shaped = {
-            (r.method, *(mount + r.path).split("{id}")): r.handler
+            (r.method, *(mount + r.path).split("{id}")): r
             for r in hot
             if "{" in r.path
             for mount in mounts
@@ -91,20 +94,20 @@ class Lanes:
         path = scope["path"]
         if len(path) > 1 and path[-1] == "/":
             path = scope["path"] = path.rstrip("/") or "/"
-        handler = self._literal.get((scope["method"], path)) or self._by_shape(scope, path)
-        if handler is not None:
-            await serve(handler, scope, receive, send)
+        route = self._literal.get((scope["method"], path)) or self._by_shape(scope, path)
+        if route is not None:
+            await serve(route.handler, route.operation, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _by_shape(self, scope: Scope, path: str) -> Handler | None:
+    def _by_shape(self, scope: Scope, path: str) -> Route | None:
         head, _, last = path.rpartition("/")
-        handler = self._shaped.get((scope["method"], head + "/", ""))
-        if handler is not None:
+        route = self._shaped.get((scope["method"], head + "/", ""))
+        if route is not None:
             scope["path_params"] = {"id": last}
-            return handler
+            return route
         head, _, middle = head.rpartition("/")
-        handler = self._shaped.get((scope["method"], head + "/", "/" + last))
-        if handler is not None:
+        route = self._shaped.get((scope["method"], head + "/", "/" + last))
+        if route is not None:
             scope["path_params"] = {"id": middle}
-        return handler
+        return route
