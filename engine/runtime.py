@@ -23,6 +23,7 @@ from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
 from engine.sale.bouncer import Bouncer
 from engine.sale.operating import OperatorRoutes
+from engine.sale.paying import PaymentRoutes
 from engine.sale.routes import SaleRoutes
 
 DRAIN_SECONDS = 6.0  # with the server's own grace less than a supervisor waits
@@ -84,9 +85,10 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
         turns = Turns(settings, crew)
         sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt)
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
+        paying = PaymentRoutes(settings, base.postgres, base.bouncer, crew, door, turns)
         health = Health(base.postgres, base.redis)
         try:
-            yield [*sale.routes(), *operating.routes(), *health.routes()]
+            yield [*sale.routes(), *paying.routes(), *operating.routes(), *health.routes()]
         finally:
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()

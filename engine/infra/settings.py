@@ -50,6 +50,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_secret: Annotated[str, why("signs and checks tokens (HS256)", "32 bytes or more")] = ""
     jwt_expires_in: Annotated[str, why("life of a token: a number and s, m, h or d")] = "7d"
     hmac_secret: Annotated[str, why("salts names shown in public", "32 bytes or more")] = ""
+    payment_secret: Annotated[
+        str,
+        why(
+            "checks the provider's signature; two, one space between: rotation", "32 bytes or more"
+        ),
+    ] = ""
+    payment_url: Annotated[
+        str, why("where buyers pay; told as `payUrl`, with the hold in its query")
+    ] = ""
+    buyers_confirm: Annotated[
+        bool, why("0: only a shop's server or a verified payment makes a purchase")
+    ] = True
     compat_mounts: Annotated[bool, why("also answer under /api and /, not only /api/v1")] = True
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], why("what is worth a line")
@@ -150,7 +162,9 @@ def _wanted(field: str) -> str:
 
 
 def require_secrets(settings: Settings) -> None:
-    """Refuse to serve `AUTH=required` with secrets anybody could guess."""
+    """Refuse to serve with secrets anybody could guess."""
+    if any(len(each.encode()) < SECRET_BYTES_MIN for each in settings.payment_secret.split()):
+        raise Misconfigured(too_short("payment_secret"))
     if settings.auth == "open":
         return
     for name in ("jwt_secret", "hmac_secret"):

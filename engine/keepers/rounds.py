@@ -4,6 +4,7 @@ sweeper     frees what ran out; reads the due index, wakes at the next deadline
 ringer      touches bells that should have rung, so that they are heard now
 reaper      closes the intents of dead workers
 reconciler  tells the bouncer what Postgres says
+settler     decides what became of money that workers left undecided
 filler      puts the units of large drops on the shelf
 auditor     recounts the rows of warm drops; pauses what does not add up (one process does)
 beater      writes down that this process lives
@@ -19,7 +20,7 @@ from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
 from engine.keepers.keeper import Keeper, Work
 from engine.record import store as record
-from engine.sale import drops, expire, reconcile, shelf, store
+from engine.sale import drops, expire, payment, reconcile, shelf, store
 from engine.sale.bouncer import Bouncer
 
 NEVER_SECONDS = 3_600.0
@@ -37,6 +38,7 @@ def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Kee
             sweeping(postgres, bouncer, polling),
             settings.sweeper_poll_ms / 1000 if polling else NEVER_SECONDS,
         ),
+        Keeper("settler", settling(postgres, bouncer), 0.5),
         Keeper("filler", filling(postgres, bouncer), 0.5),
         Keeper("pruner", pruning(settings, postgres), 60.0),
         Keeper("beater", beating(postgres), BEAT_SECONDS),
@@ -66,6 +68,15 @@ def sweeping(postgres: Postgres, bouncer: Bouncer, polling: bool) -> Work:
         # A deadline that has passed and is still there is in somebody's hands, or stuck: look again
         # soon, but not as fast as we can.
         return None if due_ms is None else max(due_ms / 1000 + 0.001, 0.01 if ended else 0.05)
+
+    return work
+
+
+def settling(postgres: Postgres, bouncer: Bouncer) -> Work:
+    """Decide undecided payments; soon again while there are some."""
+
+    async def work() -> float | None:
+        return 0.1 if await payment.settle_undecided(postgres, bouncer) else None
 
     return work
 

@@ -30,6 +30,7 @@ Moment = Annotated[str | None, Parameter(help="ISO 8601: 2030-01-31T12:00:00Z (U
 End = Annotated[str | None, Parameter(help="the same, or none")]
 HoldSeconds = Annotated[int | None, Parameter(help="how long a buyer may think (60)")]
 LifeSeconds = Annotated[int | None, Parameter(help="how long a hold may be extended to")]
+PaySeconds = Annotated[int | None, Parameter(help="to pay in, once payment has begun (600)")]
 EachBuyer = Annotated[str | None, Parameter(help="units a buyer: a number or none (1)")]
 EachOrder = Annotated[int | None, Parameter(help="units a reservation (up to 10)")]
 Picture = Annotated[str | None, Parameter(help="a path or an http(s) address, or none")]
@@ -102,6 +103,7 @@ def create(
     ends_at: Moment = None,
     hold_seconds: HoldSeconds = None,
     max_hold_seconds: LifeSeconds = None,
+    pay_seconds: PaySeconds = None,
     max_per_buyer: EachBuyer = None,
     max_per_order: EachOrder = None,
     image_url: Picture = None,
@@ -134,6 +136,7 @@ def create(
             ends_at=optional(ends_at),
             hold_seconds=said(hold_seconds),
             max_hold_seconds=said(max_hold_seconds),
+            pay_seconds=said(pay_seconds),
             max_per_buyer=drop_acts.limit(max_per_buyer),
             max_per_order=said(max_per_order),
             image_url=optional(image_url),
@@ -156,6 +159,7 @@ def change(
     ends_at: End = None,
     hold_seconds: HoldSeconds = None,
     max_hold_seconds: LifeSeconds = None,
+    pay_seconds: PaySeconds = None,
     max_per_buyer: EachBuyer = None,
     max_per_order: EachOrder = None,
     image_url: Picture = None,
@@ -184,6 +188,7 @@ def change(
             ends_at=optional(ends_at),
             hold_seconds=said(hold_seconds),
             max_hold_seconds=said(max_hold_seconds),
+            pay_seconds=said(pay_seconds),
             max_per_buyer=limit(max_per_buyer),
             max_per_order=said(max_per_order),
             image_url=optional(image_url),

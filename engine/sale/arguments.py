@@ -14,7 +14,8 @@ from engine.infra.ids import Request, parse_id, request_identity, trace_id
 from engine.sale import bodies
 from engine.sale.errors import NotYourReservation
 
-HOLD_STATUSES = ("active", "paying", "purchased", "expired", "released")
+HOLD_STATUSES = ("active", "paying", "purchased", "expired", "released", "refunded")
+REFUND_STATUSES = ("due", "done")
 PURCHASE_STATUSES = ("purchased", "refunded")
 STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
 
@@ -120,6 +121,14 @@ def before(page: Page) -> str | None:
     return str(found)
 
 
+def number_before(page: Page) -> int | None:
+    """The cursor of a list by number; 400 for one that is none."""
+    before = drop_number(page.cursor) if page.cursor is not None else None
+    if page.cursor is not None and before is None:
+        raise invalid("cursor", "not a cursor of this list")
+    return before
+
+
 def statuses(call: Call) -> list[str] | None:
     """The statuses a list of drops is filtered by; 400 for one that is none."""
     return _some_of(call, STATUSES)
@@ -143,6 +152,12 @@ def _some_of(call: Call, possible: Sequence[str]) -> list[str] | None:
     if unknown := [status for status in statuses if status not in possible]:
         raise invalid("status", f"{unknown[0]!r} is none of {', '.join(possible)}")
     return statuses
+
+
+def refund_status(call: Call) -> bool | None:
+    """Whether refunds that are done (True), due (False) or either are asked for."""
+    given = _some_of(call, REFUND_STATUSES)
+    return None if given is None or len(set(given)) > 1 else given[0] == "done"
 
 
 def buyer_filter(call: Call) -> str | None:

@@ -10,8 +10,10 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from engine.infra.http import cents, decoder, either, invalid, parse_time
+from engine.infra.ids import parse_id
 from engine.sale.drops import WITHDRAWN_MAX
-from engine.sale.models import STOCK_MAX, Change, NewDrop
+from engine.sale.models import STOCK_MAX, Change, NewDrop, Notice, PaymentStatus
+from engine.sale.payment import request_of
 
 Text = str | UnsetType
 Whole = int | UnsetType
@@ -21,6 +23,7 @@ DROP_ID_MAX = (1 << 43) - 1  # so that a unit's id fits 63 bits
 ORDER_MAX = 100
 HOLD_MAX_SECONDS = 86_400
 BUYER_MAX = 10_000
+PAY_SECONDS = 600  # to pay in, once payment has begun
 
 
 class ReserveBody(msgspec.Struct):
@@ -95,6 +98,8 @@ class TermsBody(msgspec.Struct):
     hold_seconds_snake: Whole = field(name="hold_seconds", default=UNSET)
     max_hold_seconds: Whole = field(name="maxHoldSeconds", default=UNSET)
     max_hold_seconds_snake: Whole = field(name="max_hold_seconds", default=UNSET)
+    pay_seconds: Whole = field(name="paySeconds", default=UNSET)
+    pay_seconds_snake: Whole = field(name="pay_seconds", default=UNSET)
     max_per_buyer: int | None | UnsetType = field(name="maxPerBuyer", default=UNSET)
     max_per_buyer_snake: int | None | UnsetType = field(name="max_per_buyer", default=UNSET)
     max_per_order: Whole = field(name="maxPerOrder", default=UNSET)
@@ -115,6 +120,7 @@ class TermsBody(msgspec.Struct):
         ends = _one("endsAt", self.ends_at, self.ends_at_snake)
         hold = _one("holdSeconds", self.hold_seconds, self.hold_seconds_snake)
         life = _one("maxHoldSeconds", self.max_hold_seconds, self.max_hold_seconds_snake)
+        pay = _one("paySeconds", self.pay_seconds, self.pay_seconds_snake)
         each = _one("maxPerBuyer", self.max_per_buyer, self.max_per_buyer_snake)
         order = _one("maxPerOrder", self.max_per_order, self.max_per_order_snake)
         total = _one("totalStock", self.total_stock, self.total_stock_snake)
@@ -128,6 +134,7 @@ class TermsBody(msgspec.Struct):
             "max_hold_seconds": _told(
                 life, lambda: _whole("maxHoldSeconds", life, HOLD_MAX_SECONDS * 2)
             ),
+            "pay_seconds": _told(pay, lambda: _whole("paySeconds", pay, HOLD_MAX_SECONDS)),
             "max_per_buyer": _told(
                 each, lambda: each if each is None else _whole("maxPerBuyer", each, BUYER_MAX)
             ),
@@ -155,7 +162,67 @@ class ChangeBody(TermsBody):
     )
 
 
+class PayBody(msgspec.Struct):
+    """POST /reservations/{id}/pay and /extend."""
+
+    user_id: Name = field(name="userId", default=UNSET)
+    user_id_snake: Name = field(name="user_id", default=UNSET)
+
+    @property
+    def buyer(self) -> str | int | None:
+        """The buyer it names, under either name."""
+        named: str | int | None = either("userId", self.user_id, self.user_id_snake)
+        return named
+
+
+class RefundBody(msgspec.Struct):
+    """POST /purchases/{id}/refund."""
+
+    restock: bool | UnsetType = UNSET
+    reason: str | None | UnsetType = UNSET
+
+    @property
+    def wish(self) -> tuple[bool, str | None]:
+        """Whether its units go on sale again, which must be said, and why it is refunded."""
+        if self.restock is UNSET:
+            raise invalid("restock", "required: true puts its units on sale again, false withdraws")
+        reason = None if self.reason is UNSET or self.reason is None else self.reason
+        return self.restock, None if reason is None else _line("reason", reason, 200)
+
+
+class NoticeBody(msgspec.Struct):
+    """POST /payments/callback: what a provider says of a payment."""
+
+    reference: Text = UNSET
+    reservation_id: Text = field(name="reservationId", default=UNSET)
+    reservation_id_snake: Text = field(name="reservation_id", default=UNSET)
+    status: PaymentStatus | UnsetType = UNSET
+    amount: str | int | float | UnsetType = UNSET
+    currency: Text = UNSET
+
+    @property
+    def notice(self) -> Notice:
+        """The checked notice. An id that can be no reservation's is none: its money came."""
+        for name in ("reference", "status", "amount", "currency"):
+            if getattr(self, name) is UNSET:
+                raise invalid(name, "required")
+        reservation = either("reservationId", self.reservation_id, self.reservation_id_snake)
+        if reservation is None:
+            raise invalid("reservationId", "required: what was paid for?")
+        found = parse_id(reservation)
+        reference = _line("reference", str(self.reference), 200)
+        return Notice(
+            reference,
+            None if found is None else str(found),
+            self.status,  # type: ignore[arg-type]
+            cents("amount", str(self.amount)),
+            _currency(str(self.currency)),
+            request_of(reference),
+        )
+
+
 reserve_body, confirm_body = decoder(ReserveBody), decoder(ConfirmBody)
+pay_body, refund_body, notice_body = decoder(PayBody), decoder(RefundBody), decoder(NoticeBody)
 drop_body, change_body = decoder(DropBody), decoder(ChangeBody)
 
 
@@ -187,6 +254,7 @@ def new_drop(body: DropBody) -> NewDrop:
         ends,
         hold,
         life,
+        told.get("pay_seconds", PAY_SECONDS),
         each,
         told.get("max_per_order", min(each or 10, 10)),
         told["total_stock"],

@@ -7,6 +7,7 @@ Refusal
 ├── LimitReached           this buyer has all that one buyer may have
 ├── NotYourReservation     the hold is another buyer's
 ├── HoldExpired            past its deadline, swept or not
+├── ExtensionUsed          it was extended before, or can live no longer
 └── AlreadyResolved        the hold ended another way
 """
 
@@ -94,6 +95,13 @@ class HoldExpired(Refusal):
 
     code = "HOLD_EXPIRED"
     status = 410
+
+
+class ExtensionUsed(Refusal):
+    """This hold cannot be extended any more."""
+
+    code = "EXTENSION_USED"
+    status = 409
 
 
 class AlreadyResolved(Refusal):

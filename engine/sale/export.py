@@ -61,7 +61,7 @@ def purchase_cells(purchase: Purchase) -> list[object]:
         purchase.currency,
         iso(purchase.purchased_at),
         _text(purchase.reference or ""),
-        "purchased",
+        purchase.status,
     ]
 
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 Status = Literal["active", "paying", "purchased", "expired", "released", "refunded"]
+PaymentStatus = Literal["pending", "failed", "succeeded", "refunded"]  # in the order they follow
 DropStatus = Literal["preparing", "upcoming", "live", "sold_out", "ended", "paused"]
 
 STOCK_MAX = 1_000_000  # units of a drop
@@ -113,6 +114,55 @@ class Purchase(msgspec.Struct, frozen=True):
     currency: str
     purchased_at: datetime
     reference: str | None
+    refunded_at: datetime | None = None
+    restocked: bool | None = None  # None: not refunded
+    refund_reason: str | None = None
+
+    @property
+    def status(self) -> Literal["purchased", "refunded"]:
+        """What it is now."""
+        return "purchased" if self.refunded_at is None else "refunded"
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """What a provider says of a payment. Of two about one payment the later status counts."""
+
+    reference: str  # the payment's name at the provider
+    reservation_id: str | None  # None: it names nothing that could be one
+    status: PaymentStatus
+    amount_cents: int
+    currency: str
+    request_id: str  # of the purchase that may come of it
+
+
+class Payment(msgspec.Struct, frozen=True):
+    """A payment as it stands: what was said of it, and what it came to."""
+
+    reference: str
+    reservation_id: str | None
+    status: PaymentStatus
+    amount_cents: int
+    currency: str
+    received_at: datetime
+    outcome: Literal["purchased", "refund_due"] | None  # None: nothing, or nothing yet
+    reason: str | None  # of a refund_due
+    purchase_id: str | None
+
+
+class Refund(msgspec.Struct, frozen=True):
+    """Money that must be given back, or was."""
+
+    id: int
+    reference: str | None  # None: the purchase named no payment
+    reservation_id: str | None
+    drop_id: int | None
+    buyer: str | None
+    amount_cents: int
+    currency: str
+    reason: str
+    verified: bool  # False: only a client spoke of this payment
+    due_at: datetime
+    done_at: datetime | None
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -124,6 +174,9 @@ class Life(msgspec.Struct, frozen=True):
     ended_at: datetime | None  # None: live, past its deadline and not swept, or very old
     purchase_id: str | None
     reference: str | None
+    extended_at: datetime | None = None
+    paying_at: datetime | None = None
+    refunded_at: datetime | None = None
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -143,6 +196,24 @@ class Returned(msgspec.Struct, frozen=True):
     quantities: list[int]
 
 
+class Taken(msgspec.Struct, frozen=True):
+    """What payments did to one drop: holds that were bought, and buyers who got units anew."""
+
+    drop_id: int
+    figures: Figures
+    bought: list[str]
+    buyers: list[str]
+    quantities: list[int]
+
+
+class Longer(msgspec.Struct, frozen=True):
+    """A hold's new deadline."""
+
+    drop_id: int
+    expires_at: datetime
+    lives_ms: int  # until then, by Postgres's clock
+
+
 class Drop(msgspec.Struct, frozen=True):
     """A drop with its stock, as it stands now."""
 
@@ -157,6 +228,7 @@ class Drop(msgspec.Struct, frozen=True):
     paused_reason: str | None
     hold_seconds: int
     max_hold_seconds: int
+    pay_seconds: int
     max_per_buyer: int | None
     max_per_order: int
     total_stock: int
@@ -180,6 +252,7 @@ class NewDrop(msgspec.Struct, frozen=True):
     ends_at: datetime | None
     hold_seconds: int
     max_hold_seconds: int
+    pay_seconds: int
     max_per_buyer: int | None
     max_per_order: int
     total_stock: int
@@ -195,6 +268,7 @@ class Terms(msgspec.Struct, frozen=True):
     ends_at: datetime | None
     hold_seconds: int
     max_hold_seconds: int
+    pay_seconds: int
     max_per_buyer: int | None
     max_per_order: int
     total_stock: int
@@ -211,6 +285,7 @@ class Change(msgspec.Struct, frozen=True):
     ends_at: datetime | None | UnsetType = UNSET
     hold_seconds: int | UnsetType = UNSET
     max_hold_seconds: int | UnsetType = UNSET
+    pay_seconds: int | UnsetType = UNSET
     max_per_buyer: int | None | UnsetType = UNSET
     max_per_order: int | UnsetType = UNSET
     add_stock: int = 0

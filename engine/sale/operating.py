@@ -214,13 +214,11 @@ class OperatorRoutes:
         """GET /drops/{id}/purchases: every purchase, newest first; ?format=csv for all."""
         drop_id = await self._drop_of_list(call)
         buyer, statuses = arguments.buyer_filter(call), arguments.purchase_statuses(call)
-        wanted = statuses is None or "purchased" in statuses  # nothing is ever refunded yet
+        refunded = None if statuses is None or len(set(statuses)) > 1 else statuses[0] == "refunded"
 
         async def read(before: str | None, count: int, skip: int) -> list[Purchase]:
-            if not wanted:
-                return []
             return await store.list_drop_purchases(
-                self._postgres, drop_id, buyer, before, count, skip
+                self._postgres, drop_id, buyer, refunded, before, count, skip
             )
 
         if arguments.wants_csv(call):
@@ -237,7 +235,7 @@ class OperatorRoutes:
         found = await read(arguments.before(page), page.limit + 1, page.skip)
         items = None
         if page.page:
-            items = await store.count_drop_purchases(self._postgres, drop_id, buyer) * wanted
+            items = await store.count_drop_purchases(self._postgres, drop_id, buyer, refunded)
         rows = [views.purchase_view(each) for each in found[: page.limit]]
         return _listed(rows, page, found[page.limit - 1].id if _more(found, page) else None, items)
 

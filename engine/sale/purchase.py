@@ -15,7 +15,7 @@ from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.errors import IdempotencyMismatch, NotFound, Problem, Retryable
 from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres, Session, Undone
-from engine.sale import store
+from engine.sale import store, till
 from engine.sale.bouncer import Bouncer
 from engine.sale.errors import AlreadyResolved, HoldExpired, NotYourReservation
 from engine.sale.insist import insist
@@ -85,6 +85,15 @@ class Purchasing:
             holds = await store.find_reservations(
                 session, [seat.wish.reservation_id for seat in others]
             )
+            twice = [
+                (wish.reservation_id, wish.reference)
+                for wish in (seat.wish for seat in others)
+                if wish.reference is not None
+                and wish.request_id not in made
+                and _is_paid_twice(wish, purchases.get(wish.reservation_id))
+            ]
+            if twice:  # who paid again is owed it, whatever becomes of our answer
+                await till.owe_refunds(session, twice)
         for seat in seats:
             wish = seat.wish
             purchase = purchases.get(wish.reservation_id)
@@ -104,6 +113,15 @@ def _is_not_mine(purchase: Purchase | None, seat: Chair) -> bool:
     return purchase is None or purchase.request_id != seat.wish.request_id
 
 
+def _is_paid_twice(wish: Confirm, purchase: Purchase | None) -> bool:
+    """Whether a buyer names another payment for what is bought already."""
+    return (
+        purchase is not None
+        and wish.reference != purchase.reference
+        and wish.buyer in (None, purchase.buyer)
+    )
+
+
 def _tell_mine(seat: Chair, purchase: Purchase, new: bool) -> None:
     wish = seat.wish
     if purchase.reference != wish.reference or (wish.buyer or purchase.buyer) != purchase.buyer:
@@ -119,6 +137,8 @@ def _tell_other(seat: Chair, purchase: Purchase | None, hold: Hold | None) -> No
         seat.fail(NotFound(f"There is no reservation {wish.reservation_id}"))
     elif wish.buyer is not None and wish.buyer != hold.buyer:
         seat.fail(NotYourReservation())
+    elif purchase is not None and purchase.status == "refunded":
+        seat.fail(AlreadyResolved(status="refunded"))
     elif purchase is not None and wish.reference in (None, purchase.reference):
         seat.answer(Bought(purchase, "repeated"))
     else:

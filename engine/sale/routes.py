@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from engine.identity.access import Door, buyer_named, require
 from engine.infra.combiner import Crew
-from engine.infra.errors import NotFound
-from engine.infra.http import Answer, Call, invalid, iso, listing, page_of
+from engine.infra.errors import Forbidden, NotFound
+from engine.infra.http import Answer, Call, iso, listing, page_of
 from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
 from engine.infra.turns import Turns
 from engine.record import idempotency
 from engine.record.idempotency import REPLAYED
-from engine.sale import arguments, bodies, drops, shelf, store, views
+from engine.sale import arguments, bodies, drops, shelf, store, till, views
 from engine.sale.bouncer import Bouncer
 from engine.sale.models import Confirm, Drop, Release, Reserve, Returned
 from engine.sale.purchase import Purchasing
@@ -35,6 +35,7 @@ class SaleRoutes:
     ) -> None:
         self._postgres, self._door = postgres, door
         self._salt, self._turns = salt, turns
+        self._buyers_confirm = settings.buyers_confirm
         deadline_seconds = settings.request_deadline_ms / 1000
         self._reserving = Reserving(postgres, bouncer, crew, deadline_seconds)
         self._purchasing = Purchasing(postgres, bouncer, crew, deadline_seconds)
@@ -103,7 +104,8 @@ class SaleRoutes:
         if hold is None:
             raise NotFound(f"There is no reservation {id}")
         arguments.check_owner(caller, call, hold.buyer)
-        return Answer(views.hold_view(hold))
+        payments = await till.find_payments_of_hold(self._postgres, id)
+        return Answer(views.hold_view(hold, payments=payments))
 
     async def release(self, call: Call) -> Answer:
         """DELETE /reservations/{id}: 204, on sale again at once; repeating it is 204."""
@@ -138,6 +140,8 @@ class SaleRoutes:
         body = bodies.confirm_body(call)
         id = arguments.reservation_id(call, body)
         buyer = buyer_named(caller, body.buyer)
+        if caller.kind == "buyer" and not self._buyers_confirm:
+            raise Forbidden("A buyer cannot confirm here: paying does")
         request = arguments.request(call, caller, buyer or "owner", "purchase")
         bought = await self._purchasing.purchase(
             Confirm(id, buyer, body.reference, request.id, request.keyed)
@@ -181,9 +185,7 @@ class SaleRoutes:
         """GET /drops: newest first, with stock and the three newest buyers."""
         await self._door.caller(call)
         page, statuses = page_of(call), arguments.statuses(call)
-        before = arguments.drop_number(page.cursor) if page.cursor is not None else None
-        if page.cursor is not None and before is None:
-            raise invalid("cursor", "not a cursor of this list")
+        before = arguments.number_before(page)
         found = await shelf.list_drops(
             self._postgres, None, statuses, before, page.limit + 1, page.skip
         )

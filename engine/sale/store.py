@@ -195,6 +195,9 @@ def _purchase(row: Any) -> Purchase:
         row["currency"],
         row["purchased_at"],
         row["payment_reference"],
+        row["refunded_at"],
+        row["restocked"],
+        row["refund_reason"],
     )
 
 
@@ -240,6 +243,9 @@ def _life(row: Any) -> Life:
         row["ended_at"] or row["purchased_at"],
         row["purchase_id"] and str(row["purchase_id"]),
         row["payment_reference"],
+        row["extended_at"],
+        row["paying_at"],
+        row["refunded_at"],
     )
 
 
@@ -278,21 +284,30 @@ async def count_holds(
 
 
 async def list_drop_purchases(
-    caller: Caller, drop_id: int, buyer: str | None, before: str | None, count: int, skip: int = 0
+    caller: Caller,
+    drop_id: int,
+    buyer: str | None,
+    refunded: bool | None,
+    before: str | None,
+    count: int,
+    skip: int = 0,
 ) -> list[Purchase]:
-    """What was bought of a drop, newest first."""
+    """What was bought of a drop, refunded or not or (None) either, newest first."""
     query = _queries["list_purchases_of_drop"]
-    words = {"drop_id": drop_id, "buyer": buyer, "before": before}
+    words = {"drop_id": drop_id, "buyer": buyer, "refunded": refunded, "before": before}
     return [_purchase(row) for row in await caller.call(query, **words, count=count, skip=skip)]
 
 
-async def count_drop_purchases(caller: Caller, drop_id: int, buyer: str | None) -> int:
-    """How many purchases there were of a drop."""
-    query = _queries["count_purchases_of_drop"]
-    return int((await caller.call(query, drop_id=drop_id, buyer=buyer))["items"])
+async def count_drop_purchases(
+    caller: Caller, drop_id: int, buyer: str | None, refunded: bool | None
+) -> int:
+    """How many such purchases there were of a drop."""
+    words = {"drop_id": drop_id, "buyer": buyer, "refunded": refunded}
+    return int((await caller.call(_queries["count_purchases_of_drop"], **words))["items"])
 
 
-def _returned(rows: Any) -> list[Returned]:
+def returned_rows(rows: Any) -> list[Returned]:
+    """What came back, drop by drop."""
     return [
         Returned(
             row["drop_id"],
@@ -312,12 +327,12 @@ async def release_holds(caller: Caller, releases: Sequence[Release]) -> list[Ret
         reservations=[release.reservation_id for release in releases],
         buyers=[release.buyer for release in releases],
     )
-    return _returned(rows)
+    return returned_rows(rows)
 
 
 async def expire_holds(caller: Caller, drop_id: int | None, count: int) -> list[Returned]:
     """Free what ran out, of one drop or of all, at most `count` holds."""
-    return _returned(await caller.call(_queries["expire_holds"], drop_id=drop_id, count=count))
+    return returned_rows(await caller.call(_queries["expire_holds"], drop_id=drop_id, count=count))
 
 
 async def count_due(caller: Caller, drop_id: int) -> tuple[int, float]:

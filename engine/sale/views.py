@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from engine.infra.http import iso, money
-from engine.sale.models import Drop, Hold, Life, Purchase, Stock, unit_id
+from engine.sale.models import Drop, Hold, Life, Payment, Purchase, Refund, Stock, unit_id
 
 
 class UnitView(msgspec.Struct):
@@ -34,6 +35,39 @@ class HoldView(msgspec.Struct, rename="camel"):
     expires_at: str
     server_time: str
     available_stock: int | UnsetType = UNSET
+    pay_url: str | UnsetType = UNSET
+    payments: list[PaymentView] | UnsetType = UNSET
+
+
+class PaymentView(msgspec.Struct, rename="camel"):
+    """A payment: what the provider says of it, and what it came to."""
+
+    reference: str
+    reservation_id: str | None
+    status: str
+    amount: str
+    currency: str
+    received_at: str
+    outcome: str | None
+    reason: str | None
+    purchase_id: str | None
+
+
+class RefundView(msgspec.Struct, rename="camel"):
+    """Money that must be given back, or was."""
+
+    id: int
+    status: str
+    reference: str | None
+    reservation_id: str | None
+    drop_id: int | None
+    user_id: str | None
+    amount: str
+    currency: str
+    reason: str
+    verified: bool
+    due_at: str
+    done_at: str | None
 
 
 class PurchaseView(msgspec.Struct, rename="camel"):
@@ -49,6 +83,10 @@ class PurchaseView(msgspec.Struct, rename="camel"):
     currency: str
     purchased_at: str
     payment_reference: str | None
+    status: str
+    refunded_at: str | UnsetType = UNSET
+    restocked: bool | UnsetType = UNSET
+    refund_reason: str | None | UnsetType = UNSET
     drop: Any = UNSET
 
 
@@ -72,6 +110,7 @@ class DropView(msgspec.Struct, rename="camel"):
     version: int
     hold_seconds: int
     max_hold_seconds: int
+    pay_seconds: int
     max_per_buyer: int | None
     max_per_order: int
     created_at: str
@@ -83,8 +122,10 @@ def _units(drop_id: int, numbers: list[int]) -> list[UnitView]:
     return [UnitView(unit_id(drop_id, number), number) for number in numbers]
 
 
-def hold_view(hold: Hold) -> HoldView:
-    """A hold for its owner."""
+def hold_view(
+    hold: Hold, pay_url: str | None = None, payments: list[Payment] | None = None
+) -> HoldView:
+    """A hold for its owner, with what is known of its payments where there is any."""
     return HoldView(
         hold.id,
         hold.drop_id,
@@ -97,6 +138,41 @@ def hold_view(hold: Hold) -> HoldView:
         iso(hold.expires_at),
         iso(hold.server_time),
         UNSET if hold.available is None else hold.available,
+        pay_url or UNSET,
+        [payment_view(each) for each in payments] if payments else UNSET,
+    )
+
+
+def payment_view(payment: Payment) -> PaymentView:
+    """A payment for the hold's owner, and for the provider."""
+    return PaymentView(
+        payment.reference,
+        payment.reservation_id,
+        payment.status,
+        money(payment.amount_cents),
+        payment.currency,
+        iso(payment.received_at),
+        payment.outcome,
+        payment.reason,
+        payment.purchase_id,
+    )
+
+
+def refund_view(refund: Refund) -> RefundView:
+    """A refund for operators."""
+    return RefundView(
+        refund.id,
+        "due" if refund.done_at is None else "done",
+        refund.reference,
+        refund.reservation_id,
+        refund.drop_id,
+        refund.buyer,
+        money(refund.amount_cents),
+        refund.currency,
+        refund.reason,
+        refund.verified,
+        iso(refund.due_at),
+        None if refund.done_at is None else iso(refund.done_at),
     )
 
 
@@ -113,6 +189,10 @@ def purchase_view(purchase: Purchase, drop: DropView | UnsetType = UNSET) -> Pur
         purchase.currency,
         iso(purchase.purchased_at),
         purchase.reference,
+        purchase.status,
+        UNSET if purchase.refunded_at is None else iso(purchase.refunded_at),
+        UNSET if purchase.restocked is None else purchase.restocked,
+        UNSET if purchase.refunded_at is None else purchase.refund_reason,
         drop,
     )
 
@@ -160,14 +240,25 @@ class Chapter(msgspec.Struct, rename="camel"):
     events: list[Event]
 
 
+def _ended(life: Life) -> datetime | None:
+    """When a hold ended; one that ran out did so at its deadline, whenever it was swept."""
+    hold = life.hold
+    if hold.status in ("active", "paying"):
+        return None
+    return hold.expires_at if hold.status == "expired" else life.ended_at or hold.expires_at
+
+
 def chapter(life: Life) -> Chapter:
     """A hold in a buyer's timeline."""
     hold = life.hold
-    events = [Event(iso(life.created_at), "reserved")]
-    if hold.status not in ("active", "paying"):
-        # It ran out at its deadline, whenever it was swept.
-        ended = hold.expires_at if hold.status == "expired" else life.ended_at
-        events.append(Event(iso(ended or hold.expires_at), hold.status))
+    moments = [
+        (life.created_at, "reserved"),
+        (life.extended_at, "extended"),
+        (life.paying_at, "paying"),
+        (_ended(life), "purchased" if hold.status == "refunded" else hold.status),
+        (life.refunded_at, "refunded"),
+    ]
+    events = [Event(iso(moment), event) for moment, event in moments if moment is not None]
     return Chapter(
         hold.id,
         hold.drop_id,
@@ -204,6 +295,7 @@ def drop_view(drop: Drop, recent: list[dict[str, str]] | UnsetType = UNSET) -> D
         drop.version,
         drop.hold_seconds,
         drop.max_hold_seconds,
+        drop.pay_seconds,
         drop.max_per_buyer,
         drop.max_per_order,
         iso(drop.created_at),

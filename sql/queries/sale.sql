@@ -99,7 +99,7 @@ SELECT count(*) AS items
 -- Every hold there was of a drop, newest first, before a cursor, of any of these statuses.
 -- Index  reservations_by_drop
 SELECT r.*, d.currency, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
-       clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.payment_reference
+       clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.refunded_at, p.payment_reference
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
   LEFT JOIN purchases AS p ON p.reservation_id = r.id
@@ -115,7 +115,7 @@ OFFSET @skip::bigint;
 -- Every hold a buyer had, of one drop or (null) of all, newest first, before a cursor.
 -- Index  reservations_by_buyer
 SELECT r.*, d.currency, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
-       clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.payment_reference
+       clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.refunded_at, p.payment_reference
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
   LEFT JOIN purchases AS p ON p.reservation_id = r.id
@@ -182,13 +182,15 @@ OFFSET @skip::bigint;
 SELECT count(*) AS items FROM purchases AS p WHERE p.buyer = @buyer;
 
 -- name: list_purchases_of_drop :many
--- What was bought of a drop, by one buyer or (null) by all, newest first, before a cursor.
+-- What was bought of a drop, by one buyer or (null) by all, newest first, before a cursor, refunded or
+-- not or (null) either.
 -- Index  purchases_by_drop
 SELECT p.*, d.currency
   FROM purchases AS p
   JOIN drops AS d ON d.id = p.drop_id
  WHERE p.drop_id = @drop_id
    AND (@buyer::text IS NULL OR p.buyer = @buyer)
+   AND (@refunded::boolean IS NULL OR (p.refunded_at IS NOT NULL) = @refunded::boolean)
    AND (@before::uuid IS NULL
         OR (p.purchased_at, p.id) < (SELECT c.purchased_at, c.id FROM purchases AS c WHERE c.id = @before))
  ORDER BY p.purchased_at DESC, p.id DESC
@@ -196,12 +198,13 @@ SELECT p.*, d.currency
 OFFSET @skip::bigint;
 
 -- name: count_purchases_of_drop :one
--- How many purchases there were of a drop, by one buyer or (null) by all.
+-- How many purchases there were of a drop, by one buyer or (null) by all, refunded or not.
 -- Index  purchases_by_drop
 SELECT count(*) AS items
   FROM purchases AS p
  WHERE p.drop_id = @drop_id
-   AND (@buyer::text IS NULL OR p.buyer = @buyer);
+   AND (@buyer::text IS NULL OR p.buyer = @buyer)
+   AND (@refunded::boolean IS NULL OR (p.refunded_at IS NOT NULL) = @refunded::boolean);
 
 -- name: release_holds :many
 -- Give holds back; see functions/release_holds.sql.
@@ -245,9 +248,9 @@ SELECT (extract(epoch FROM min(r.expires_at) - clock_timestamp()) * 1000)::float
 -- A new drop and its empty stock row.
 WITH born AS (
     INSERT INTO drops (name, price_cents, currency, image_url, starts_at, ends_at, hold_seconds,
-                       max_hold_seconds, max_per_buyer, max_per_order, total_stock, most_per_buyer)
+                       max_hold_seconds, pay_seconds, max_per_buyer, max_per_order, total_stock, most_per_buyer)
     VALUES (@name, @price_cents, @currency, @image_url, coalesce(@starts_at, clock_timestamp()), @ends_at,
-            @hold_seconds, @max_hold_seconds, @max_per_buyer, @max_per_order, @total_stock, @max_per_buyer)
+            @hold_seconds, @max_hold_seconds, @pay_seconds, @max_per_buyer, @max_per_order, @total_stock, @max_per_buyer)
     RETURNING id
 )
 INSERT INTO stock (drop_id)
@@ -296,6 +299,7 @@ SELECT p.drop_id, p.buyer, p.purchased_at
        SELECT purchases.drop_id, purchases.buyer, purchases.purchased_at
          FROM purchases
         WHERE purchases.drop_id = d.id
+          AND purchases.refunded_at IS NULL
         ORDER BY purchases.purchased_at DESC
         LIMIT 3) AS p;
 
@@ -315,7 +319,7 @@ SELECT d.*, clock_timestamp() AS server_time FROM drops AS d WHERE d.id = @drop_
 -- New terms for a drop that lock_drop has locked. Holds keep what they were promised.
 UPDATE drops
    SET name = @name, price_cents = @price_cents, image_url = @image_url, starts_at = @starts_at, ends_at = @ends_at,
-       hold_seconds = @hold_seconds, max_hold_seconds = @max_hold_seconds, max_per_buyer = @max_per_buyer::integer,
+       hold_seconds = @hold_seconds, max_hold_seconds = @max_hold_seconds, pay_seconds = @pay_seconds, max_per_buyer = @max_per_buyer::integer,
        max_per_order = @max_per_order, total_stock = @total_stock, terms_version = terms_version + 1,
        most_per_buyer = CASE WHEN @max_per_buyer::integer IS NOT NULL AND most_per_buyer IS NOT NULL
                              THEN greatest(most_per_buyer, @max_per_buyer::integer) END
@@ -410,7 +414,8 @@ SELECT clock_timestamp() AS counted_at,
  CROSS JOIN LATERAL (
        SELECT coalesce(sum(purchases.quantity), 0) AS bought_units
          FROM purchases
-        WHERE purchases.drop_id = s.drop_id) AS p
+        WHERE purchases.drop_id = s.drop_id
+          AND purchases.refunded_at IS NULL) AS p
  CROSS JOIN LATERAL (
        SELECT coalesce(sum(allowances.used), 0) AS used_units,
               count(*) FILTER (WHERE allowances.used > d.most_per_buyer) AS over_limit

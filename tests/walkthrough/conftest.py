@@ -16,6 +16,7 @@ from engine import runtime
 from engine.identity import tokens
 from engine.infra.settings import Settings
 from tests.support.http import Reply
+from tests.support.provider import SECRET, Provider
 from tests.support.shop import Shop
 
 JWT_SECRET = "a secret of the walkthrough, for tokens"
@@ -117,6 +118,7 @@ def settings(request: pytest.FixtureRequest, database: str, redis_url: str) -> S
         auth=request.param,
         jwt_secret=JWT_SECRET,
         hmac_secret=HMAC_SECRET,
+        payment_secret=SECRET,
         log_level="warning",
     )
 
@@ -133,6 +135,12 @@ def introduce(shop: Shop, settings: Settings, name: str) -> Buyer:
         return Buyer(shop, name, {}, {"userId": name})
     token = tokens.create(JWT_SECRET, name, HOUR_SECONDS)
     return Buyer(shop, name, {"authorization": f"Bearer {token}"}, {})
+
+
+@pytest.fixture
+def provider(shop: Shop) -> Provider:
+    """Who takes the money."""
+    return Provider(shop)
 
 
 @pytest.fixture

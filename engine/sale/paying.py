@@ -1,0 +1,131 @@
+"""HTTP in, verb, HTTP out: a hold that lives longer, payments, refunds."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlencode
+
+from engine.identity.access import Door, buyer_named, require, require_admin
+from engine.identity.signatures import Signatures
+from engine.infra.combiner import Crew
+from engine.infra.errors import Forbidden
+from engine.infra.http import Answer, Call, listing, money, page_of
+from engine.infra.postgres import Postgres, Session
+from engine.infra.routing import Route
+from engine.infra.settings import Settings
+from engine.infra.turns import Turns
+from engine.record import idempotency
+from engine.sale import arguments, bodies, till, views
+from engine.sale.bouncer import Bouncer
+from engine.sale.extend import extend, pay, ring_later
+from engine.sale.models import Hold, Longer, Returned
+from engine.sale.payment import Paying
+from engine.sale.refund import refund
+from engine.sale.release import publish_returned
+
+Prolong = Callable[[Session, str, str | None], Awaitable[tuple[Hold, Longer | None]]]
+
+
+class PaymentRoutes:
+    """The handlers, and what they need."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        postgres: Postgres,
+        bouncer: Bouncer,
+        crew: Crew,
+        door: Door,
+        turns: Turns,
+    ) -> None:
+        self._postgres, self._bouncer = postgres, bouncer
+        self._door, self._turns = door, turns
+        self._pay_url = settings.payment_url
+        self._signatures = Signatures(settings)
+        self._paying = Paying(postgres, bouncer, crew, settings.request_deadline_ms / 1000)
+
+    def routes(self) -> list[Route]:
+        """The table. The callback's seat sees to its deadline itself."""
+        calm = [
+            Route("extend", "POST", "/reservations/{id}/extend", self.extend),
+            Route("pay", "POST", "/reservations/{id}/pay", self.pay),
+            Route("refund", "POST", "/purchases/{id}/refund", self.refund),
+            Route("list_refunds", "GET", "/refunds", self.list_refunds),
+        ]
+        callback = Route("payment_callback", "POST", "/payments/callback", self.callback, hot=True)
+        return [*(self._turns.calm(route) for route in calm), callback]
+
+    async def extend(self, call: Call) -> Answer:
+        """POST /reservations/{id}/extend: the deadline moves by the hold's own time, once."""
+        return await self._prolong(call, "extend", extend)
+
+    async def pay(self, call: Call) -> Answer:
+        """POST /reservations/{id}/pay: payment begins, and the hold waits for it."""
+        return await self._prolong(call, "pay", pay)
+
+    async def _prolong(self, call: Call, operation: str, verb: Prolong) -> Answer:
+        caller = await self._door.caller(call)
+        require(caller, "sale:write")
+        id = arguments.id_in_path(call, "reservation")
+        named = bodies.pay_body(call).buyer
+        buyer = None if caller.kind == "admin" and named is None else buyer_named(caller, named)
+        request = arguments.request(call, caller, buyer or "owner", operation)
+        begun: list[Longer] = []
+
+        async def effect(session: Session) -> Answer:
+            hold, longer = await verb(session, id, buyer)
+            begun[:] = [longer] if longer is not None else []
+            return Answer(views.hold_view(hold, self._pay_link(hold)))
+
+        async def publish() -> None:
+            for longer in begun:
+                await ring_later(self._bouncer, longer)
+
+        meaning = f"{operation} {id} {buyer}"
+        return await idempotency.once(self._postgres, request, meaning, effect, publish)
+
+    def _pay_link(self, hold: Hold) -> str | None:
+        """Where the buyer pays a hold whose payment has begun."""
+        if not self._pay_url or hold.status != "paying":
+            return None
+        words = {"reservationId": hold.id, "amount": money(hold.amount_cents)}
+        separator = "&" if "?" in self._pay_url else "?"
+        return self._pay_url + separator + urlencode(words | {"currency": hold.currency})
+
+    async def callback(self, call: Call) -> Answer:
+        """POST /payments/callback: what became of a payment, signed by the provider."""
+        self._signatures.check(call)
+        payment = await self._paying.settle(bodies.notice_body(call).notice)
+        return Answer(views.payment_view(payment))
+
+    async def refund(self, call: Call) -> Answer:
+        """POST /purchases/{id}/refund: its units back on sale or withdrawn, its money owed back."""
+        caller = await self._door.caller(call)
+        if caller.kind == "buyer":
+            raise Forbidden("A shop or an operator refunds: ask them")
+        require(caller, "sale:write")
+        id = arguments.id_in_path(call, "purchase")
+        restock, reason = bodies.refund_body(call).wish
+        request = arguments.request(call, caller, "operator", "refund")
+        returned: list[Returned] = []
+
+        async def effect(session: Session) -> Answer:
+            purchase, returned[:] = await refund(session, id, restock, reason)
+            return Answer(views.purchase_view(purchase))
+
+        async def publish() -> None:
+            await publish_returned(self._bouncer, returned)
+
+        meaning = f"refund {id} {restock} {reason}"
+        return await idempotency.once(self._postgres, request, meaning, effect, publish)
+
+    async def list_refunds(self, call: Call) -> Answer:
+        """GET /refunds: money that is owed, or was given back, newest first."""
+        require_admin(await self._door.caller(call))
+        page, done = page_of(call), arguments.refund_status(call)
+        before = arguments.number_before(page)
+        found = await till.list_refunds(self._postgres, done, before, page.limit + 1, page.skip)
+        items = await till.count_refunds(self._postgres, done) if page.page else None
+        cursor = str(found[page.limit - 1].id) if len(found) > page.limit else None
+        rows = [views.refund_view(each) for each in found[: page.limit]]
+        return Answer(listing(rows, page, cursor, items))

@@ -1,0 +1,73 @@
+-- refund_purchase: undo a purchase. Its units go back on sale at the queue's end, or off sale; its
+-- buyer may buy again; and the money is owed back. Once: no row if it was refunded before.
+--
+-- Locks  the reservation, its buyer's allowance, its units, the stock row.
+-- Index  purchases_pkey, units_pkey, allowances_pkey
+CREATE OR REPLACE FUNCTION refund_purchase(p_purchase uuid, p_restock boolean, p_reason text)
+    RETURNS TABLE (
+        drop_id bigint, epoch bigint, version bigint,
+        free integer, held integer, sold integer, withdrawn integer, total integer,
+        returned uuid[], buyers text[], quantities integer[]
+    )
+    LANGUAGE plpgsql
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_bought  purchases%ROWTYPE;
+    v_epoch   bigint;
+    v_version bigint;
+BEGIN
+    PERFORM FROM reservations AS r
+       JOIN purchases AS b ON b.reservation_id = r.id
+      WHERE b.id = p_purchase
+        FOR UPDATE OF r;
+    UPDATE purchases AS b
+       SET refunded_at = clock_timestamp(), refund_reason = p_reason, restocked = p_restock
+     WHERE b.id = p_purchase AND b.refunded_at IS NULL
+ RETURNING b.* INTO v_bought;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    UPDATE reservations AS r SET state = 'refunded' WHERE r.id = v_bought.reservation_id;
+    UPDATE allowances AS a
+       SET used = a.used - v_bought.quantity
+     WHERE a.drop_id = v_bought.drop_id AND a.buyer = v_bought.buyer;
+    UPDATE units
+       SET state = CASE WHEN p_restock THEN 'free' ELSE 'withdrawn' END::unit_state,
+           reservation_id = NULL, position = nextval('unit_positions')
+     WHERE units.drop_id = v_bought.drop_id
+       AND units.number = ANY (v_bought.units)
+       AND units.state = 'sold'
+       AND units.reservation_id = v_bought.reservation_id;
+
+    RETURN QUERY
+      WITH counted AS (
+          UPDATE stock
+             SET version = stock.version + 1,
+                 free = stock.free + CASE WHEN p_restock THEN v_bought.quantity ELSE 0 END,
+                 withdrawn = stock.withdrawn + CASE WHEN p_restock THEN 0 ELSE v_bought.quantity END,
+                 sold = stock.sold - v_bought.quantity,
+                 changed_at = clock_timestamp()
+           WHERE stock.drop_id = v_bought.drop_id
+       RETURNING stock.*
+      ), owed AS (
+          INSERT INTO refunds (reference, reservation_id, drop_id, buyer, amount_cents, currency, reason, verified)
+          SELECT v_bought.payment_reference, v_bought.reservation_id, v_bought.drop_id, v_bought.buyer,
+                 v_bought.amount_cents, d.currency, 'refunded', true
+            FROM drops AS d
+           WHERE d.id = v_bought.drop_id AND v_bought.amount_cents > 0
+              ON CONFLICT (reference, reservation_id) DO NOTHING
+       RETURNING refunds.id
+      ), told AS (
+          INSERT INTO outbox (drop_id, epoch, version, kind, subjects)
+          SELECT c.drop_id, e.epoch, c.version, kinds.kind, ARRAY[v_bought.reservation_id]
+            FROM counted AS c
+           CROSS JOIN engine_state AS e
+           CROSS JOIN (SELECT 'refunded' AS kind UNION ALL SELECT 'refund_due' FROM owed) AS kinds
+      )
+      SELECT c.drop_id, e.epoch, c.version, c.free, c.held, c.sold, c.withdrawn, c.total,
+             ARRAY[v_bought.reservation_id], ARRAY[v_bought.buyer], ARRAY[v_bought.quantity]
+        FROM counted AS c CROSS JOIN engine_state AS e;
+END
+$$;

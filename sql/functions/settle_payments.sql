@@ -1,0 +1,218 @@
+-- settle_payments: write down what the provider says of payments, and make of money that came what
+-- can be made of it: a purchase, or a refund that is due. Never neither.
+--
+-- A later word of one payment (pending, failed, succeeded, refunded) counts, an earlier one changes
+-- nothing, so all may come twice, late and out of order. A hold that is still there is sold, past its
+-- deadline too: nobody else has its units. One that is gone gets free units of its drop, if its buyer
+-- may have them and the drop is not paused. What cannot be decided now, because others have the free
+-- units in their hands, stays undecided: the caller comes back.
+--
+-- One row a drop whose stock changed; `buyers` and `quantities` are those who got units anew.
+--
+-- Locks  payments by reference, reservations by id, allowances by (drop, buyer), units (SKIP LOCKED),
+--        stock rows by drop.
+-- Index  payments_pkey, reservations_pkey, units_free_by_position
+CREATE OR REPLACE FUNCTION settle_payments(
+    p_references text[], p_statuses text[], p_reservations uuid[], p_amounts bigint[], p_currencies text[],
+    p_ids uuid[], p_requests uuid[]
+)
+    RETURNS TABLE (
+        drop_id bigint, epoch bigint, version bigint,
+        free integer, held integer, sold integer, withdrawn integer, total integer,
+        bought uuid[], buyers text[], quantities integer[]
+    )
+    LANGUAGE plpgsql
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_now      timestamptz;
+    v_late     record;
+    v_mine     integer[];
+    v_short    text[] := '{}';
+    v_revived  uuid[] := '{}';
+    v_sold     uuid[];
+    v_ids      uuid[];
+    v_requests uuid[];
+    v_refs     text[];
+BEGIN
+    INSERT INTO payments AS p (reference, reservation_id, status, amount_cents, currency)
+    SELECT w.reference, w.reservation_id, w.status::payment_state, w.amount_cents, w.currency
+      FROM unnest(p_references, p_reservations, p_statuses, p_amounts, p_currencies)
+           AS w (reference, reservation_id, status, amount_cents, currency)
+     ORDER BY w.reference
+        ON CONFLICT (reference) DO UPDATE
+       SET status = excluded.status, amount_cents = excluded.amount_cents, currency = excluded.currency,
+           changed_at = clock_timestamp()
+     WHERE p.status < excluded.status;
+
+    -- The provider gave it back: no longer owed.
+    UPDATE refunds AS f
+       SET done_at = clock_timestamp(), verified = true
+      FROM payments AS p
+     WHERE p.reference = ANY (p_references) AND p.status = 'refunded'
+       AND f.reference = p.reference AND f.done_at IS NULL;
+
+    PERFORM FROM reservations AS r
+      WHERE r.id IN (SELECT p.reservation_id FROM payments AS p
+                      WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL)
+      ORDER BY r.id FOR UPDATE;
+    v_now := clock_timestamp();
+
+    -- What needs no unit: money for nothing we know, for another price, for what is bought already.
+    UPDATE payments AS p
+       SET outcome = CASE WHEN v.reason = 'adopted' THEN 'purchased' ELSE 'refund_due' END,
+           reason = nullif(v.reason, 'adopted'), changed_at = v_now
+      FROM (SELECT q.reference,
+                   CASE WHEN r.id IS NULL OR r.state = 'aborted' THEN 'unknown_reservation'
+                        WHEN q.amount_cents <> r.amount_cents OR q.currency <> d.currency THEN 'wrong_amount'
+                        WHEN r.state = 'refunded' THEN 'refunded'
+                        WHEN b.payment_reference = q.reference THEN 'adopted'
+                        -- Bought without naming a payment: the first that comes was it.
+                        WHEN r.state = 'purchased' AND b.payment_reference IS NULL
+                             AND q.reference = min(q.reference)
+                                 FILTER (WHERE q.amount_cents = r.amount_cents AND q.currency = d.currency)
+                                 OVER (PARTITION BY q.reservation_id) THEN 'adopted'
+                        WHEN r.state = 'purchased' THEN 'already_paid'
+                   END AS reason
+              FROM payments AS q
+              LEFT JOIN reservations AS r ON r.id = q.reservation_id
+              LEFT JOIN drops AS d ON d.id = r.drop_id
+              LEFT JOIN purchases AS b ON b.reservation_id = r.id
+             WHERE q.reference = ANY (p_references) AND q.status = 'succeeded' AND q.outcome IS NULL) AS v
+     WHERE p.reference = v.reference AND v.reason IS NOT NULL;
+    UPDATE purchases AS b
+       SET payment_reference = p.reference
+      FROM payments AS p
+     WHERE p.reference = ANY (p_references) AND p.outcome = 'purchased'
+       AND b.reservation_id = p.reservation_id AND b.payment_reference IS NULL;
+
+    -- Two payments for one hold in one batch: one buys, the other is owed back.
+    UPDATE payments AS p
+       SET outcome = 'refund_due', reason = 'already_paid', changed_at = v_now
+     WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
+       AND EXISTS (SELECT FROM payments AS q
+                    WHERE q.reference = ANY (p_references) AND q.reservation_id = p.reservation_id
+                      AND q.status = 'succeeded' AND q.outcome IS NULL AND q.reference < p.reference);
+
+    -- The late ones: free units for holds that are gone. Their buyers' rows first and in order.
+    INSERT INTO allowances AS a (drop_id, buyer, used)
+    SELECT DISTINCT r.drop_id, r.buyer, 0
+      FROM payments AS p
+      JOIN reservations AS r ON r.id = p.reservation_id
+     WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
+       AND r.state IN ('expired', 'released')
+     ORDER BY r.drop_id, r.buyer
+        ON CONFLICT (drop_id, buyer) DO UPDATE
+       SET used = a.used;
+    FOR v_late IN
+        SELECT p.reference, r.id, r.drop_id, r.buyer, r.quantity, d.max_per_buyer, d.paused_reason
+          FROM payments AS p
+          JOIN reservations AS r ON r.id = p.reservation_id
+          JOIN drops AS d ON d.id = r.drop_id
+         WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
+           AND r.state IN ('expired', 'released')
+         ORDER BY r.drop_id, r.buyer, p.reference
+    LOOP
+        UPDATE allowances AS a
+           SET used = a.used + v_late.quantity
+         WHERE a.drop_id = v_late.drop_id AND a.buyer = v_late.buyer AND v_late.paused_reason IS NULL
+           AND (v_late.max_per_buyer IS NULL OR a.used + v_late.quantity <= v_late.max_per_buyer);
+        IF NOT FOUND THEN
+            UPDATE payments AS p
+               SET outcome = 'refund_due', changed_at = v_now,
+                   reason = CASE WHEN v_late.paused_reason IS NULL THEN 'limit' ELSE 'paused' END
+             WHERE p.reference = v_late.reference;
+            CONTINUE;
+        END IF;
+        SELECT array_agg(next.number ORDER BY next.position)
+          INTO v_mine
+          FROM (SELECT units.number, units.position
+                  FROM units
+                 WHERE units.drop_id = v_late.drop_id AND units.state = 'free'
+                 ORDER BY units.position
+                 LIMIT v_late.quantity
+                   FOR UPDATE SKIP LOCKED) AS next;
+        IF coalesce(cardinality(v_mine), 0) < v_late.quantity THEN
+            v_short := v_short || v_late.reference;
+            UPDATE allowances AS a
+               SET used = a.used - v_late.quantity
+             WHERE a.drop_id = v_late.drop_id AND a.buyer = v_late.buyer;
+            CONTINUE;
+        END IF;
+        UPDATE units
+           SET state = 'held', reservation_id = v_late.id
+         WHERE units.drop_id = v_late.drop_id AND units.number = ANY (v_mine);
+        UPDATE reservations AS r
+           SET state = 'paying', units = v_mine, ended_at = NULL
+         WHERE r.id = v_late.id;
+        v_revived := v_revived || v_late.id;
+    END LOOP;
+    DELETE FROM allowances AS a
+     USING reservations AS r
+     WHERE r.id IN (SELECT p.reservation_id FROM payments AS p WHERE p.reference = ANY (p_references))
+       AND a.drop_id = r.drop_id AND a.buyer = r.buyer AND a.used = 0;
+
+    -- All stock rows, in order: from here on the figures are the truth.
+    PERFORM FROM stock
+      WHERE stock.drop_id IN (SELECT r.drop_id FROM reservations AS r
+                               WHERE r.id IN (SELECT p.reservation_id FROM payments AS p
+                                               WHERE p.reference = ANY (p_references) AND p.status = 'succeeded'
+                                                 AND p.outcome IS NULL))
+      ORDER BY stock.drop_id FOR UPDATE;
+    UPDATE stock
+       SET free = stock.free - sums.units, held = stock.held + sums.units
+      FROM (SELECT r.drop_id, sum(r.quantity)::integer AS units
+              FROM reservations AS r
+             WHERE r.id = ANY (v_revived)
+             GROUP BY r.drop_id) AS sums
+     WHERE stock.drop_id = sums.drop_id;
+    -- Nothing was found free, and nothing is: not merely in somebody's hands.
+    UPDATE payments AS p
+       SET outcome = 'refund_due', reason = 'sold_out', changed_at = v_now
+      FROM reservations AS r
+      JOIN stock AS s ON s.drop_id = r.drop_id
+     WHERE p.reference = ANY (v_short) AND r.id = p.reservation_id AND s.free < r.quantity;
+
+    SELECT array_agg(w.reservation_id), array_agg(w.id), array_agg(w.request_id), array_agg(w.reference)
+      INTO v_sold, v_ids, v_requests, v_refs
+      FROM (SELECT p.reservation_id, u.id, u.request_id, p.reference
+              FROM unnest(p_references, p_ids, p_requests) AS u (reference, id, request_id)
+              JOIN payments AS p ON p.reference = u.reference
+              JOIN reservations AS r ON r.id = p.reservation_id
+             WHERE p.status = 'succeeded' AND p.outcome IS NULL
+               AND r.state IN ('active', 'paying')) AS w;
+    IF v_sold IS NOT NULL THEN
+        UPDATE payments AS p SET outcome = 'purchased', changed_at = v_now WHERE p.reference = ANY (v_refs);
+        RETURN QUERY
+          SELECT s.*,
+                 (SELECT array_agg(r.buyer ORDER BY r.id) FROM reservations AS r
+                   WHERE r.id = ANY (v_revived) AND r.drop_id = s.drop_id),
+                 (SELECT array_agg(r.quantity ORDER BY r.id) FROM reservations AS r
+                   WHERE r.id = ANY (v_revived) AND r.drop_id = s.drop_id)
+            FROM sell_holds(v_sold, v_ids, v_requests, v_refs, v_now) AS s;
+    END IF;
+
+    -- What a client's word had made us owe was this purchase's own payment after all.
+    DELETE FROM refunds AS f
+     USING payments AS p
+     WHERE p.reference = ANY (p_references) AND p.outcome = 'purchased'
+       AND f.reference = p.reference AND f.reservation_id = p.reservation_id AND NOT f.verified;
+    WITH owed AS (
+        INSERT INTO refunds AS f (reference, reservation_id, drop_id, buyer, amount_cents, currency, reason, verified)
+        SELECT p.reference, p.reservation_id, r.drop_id, r.buyer, p.amount_cents, p.currency, p.reason, true
+          FROM payments AS p
+          LEFT JOIN reservations AS r ON r.id = p.reservation_id
+         WHERE p.reference = ANY (p_references) AND p.outcome = 'refund_due' AND p.status = 'succeeded'
+            ON CONFLICT (reference, reservation_id) DO UPDATE
+           SET verified = true
+         WHERE NOT f.verified
+     RETURNING f.reservation_id, coalesce(f.drop_id, 0) AS drop_id
+    )
+    INSERT INTO outbox (drop_id, epoch, version, kind, subjects)
+    SELECT o.drop_id, e.epoch, coalesce(s.version, 0), 'refund_due', ARRAY[o.reservation_id]
+      FROM owed AS o
+      LEFT JOIN stock AS s ON s.drop_id = o.drop_id
+     CROSS JOIN engine_state AS e;
+END
+$$;

@@ -1,0 +1,86 @@
+-- name: extend_hold :maybe
+-- Let a hold live longer, once; see functions/extend_hold.sql.
+SELECT * FROM extend_hold(@reservation::uuid, @buyer::text);
+
+-- name: pay_hold :maybe
+-- Payment begins; see functions/pay_hold.sql.
+SELECT * FROM pay_hold(@reservation::uuid, @buyer::text);
+
+-- name: refund_purchase :many
+-- Undo a purchase, once; see functions/refund_purchase.sql.
+SELECT * FROM refund_purchase(@purchase::uuid, @restock::boolean, @reason::text);
+
+-- name: settle_payments :many
+-- Make of payments what can be made of them; see functions/settle_payments.sql.
+SELECT *
+  FROM settle_payments(@references::text[], @statuses::text[], @reservations::uuid[], @amounts::bigint[],
+                       @currencies::text[], @ids::uuid[], @requests::uuid[]);
+
+-- name: find_payments :many
+-- Payments as they stand, with the purchase that was made of one.
+SELECT p.*, b.id AS purchase_id
+  FROM payments AS p
+  LEFT JOIN purchases AS b ON b.reservation_id = p.reservation_id AND b.payment_reference = p.reference
+ WHERE p.reference = ANY (@references::text[]);
+
+-- name: find_payments_of_hold :many
+-- What the provider said of the payments for a hold, in the order we heard of them: the first few.
+-- Index  payments_by_reservation
+SELECT p.*, b.id AS purchase_id
+  FROM payments AS p
+  LEFT JOIN purchases AS b ON b.reservation_id = p.reservation_id AND b.payment_reference = p.reference
+ WHERE p.reservation_id = @reservation
+ ORDER BY p.received_at, p.reference
+ LIMIT 20;
+
+-- name: undecided_payments :many
+-- Money that came at least so many seconds ago, of which nothing was made yet.
+-- Index  payments_undecided
+SELECT p.* , NULL::uuid AS purchase_id
+  FROM payments AS p
+ WHERE p.status = 'succeeded'
+   AND p.outcome IS NULL
+   AND p.changed_at < clock_timestamp() - make_interval(secs => @seconds::float8)
+ ORDER BY p.changed_at
+ LIMIT @count::bigint;
+
+-- name: owe_refunds :many
+-- A client says that a hold which is bought was paid once more. Believed as far as a provider's word
+-- will bear it out: not verified, and at most ten a hold.
+WITH owed AS (
+    INSERT INTO refunds (reference, reservation_id, drop_id, buyer, amount_cents, currency, reason, verified)
+    SELECT w.reference, r.id, r.drop_id, r.buyer, r.amount_cents, d.currency, 'already_paid', false
+      FROM (SELECT DISTINCT * FROM unnest(@reservations::uuid[], @references::text[])) AS w (reservation_id, reference)
+      JOIN reservations AS r ON r.id = w.reservation_id
+      JOIN drops AS d ON d.id = r.drop_id
+     WHERE (SELECT count(*) FROM (SELECT FROM refunds AS f
+                                   WHERE f.reservation_id = r.id AND NOT f.verified LIMIT 10) AS few) < 10
+     ORDER BY w.reference
+        ON CONFLICT (reference, reservation_id) DO NOTHING
+    RETURNING reservation_id, drop_id, reference
+), told AS (
+    INSERT INTO outbox (drop_id, epoch, version, kind, subjects)
+    SELECT o.drop_id, e.epoch, s.version, 'refund_due', ARRAY[o.reservation_id]
+      FROM owed AS o
+      JOIN stock AS s ON s.drop_id = o.drop_id
+     CROSS JOIN engine_state AS e
+)
+SELECT owed.reference FROM owed;
+
+-- name: list_refunds :many
+-- Money that is owed (done false), was given back (true), or (null) either, newest first, before a
+-- cursor.
+SELECT f.*
+  FROM refunds AS f
+ WHERE (@done::boolean IS NULL OR (f.done_at IS NOT NULL) = @done::boolean)
+   AND (@before::bigint IS NULL OR f.id < @before)
+ ORDER BY f.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: count_refunds :one
+-- How many such rows there are.
+SELECT count(*) AS items
+  FROM refunds AS f
+ WHERE @done::boolean IS NULL
+    OR (f.done_at IS NOT NULL) = @done::boolean;
