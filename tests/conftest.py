@@ -25,6 +25,7 @@ from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.ops.migrate import migrate
 from engine.runtime import Ground
+from tests.support.provider import SECRET, Provider
 from tests.support.service import Service
 from tests.support.shop import Shop
 
@@ -89,6 +90,7 @@ def settings(database: str, redis_url: str) -> Settings:
         database_url=database,
         redis_url=redis_url,
         auth="open",
+        payment_secret=SECRET,
         log_level="warning",
         recount_seconds=0,  # a test wants every audit counted anew
     )
@@ -106,6 +108,12 @@ async def shop(settings: Settings) -> AsyncIterator[Shop]:
     """One worker in this process."""
     async with Shop.open(settings) as opened:
         yield opened
+
+
+@pytest.fixture
+def provider(shop: Shop) -> Provider:
+    """Who takes the money."""
+    return Provider(shop)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ async def prove(postgres: Postgres, drop_id: int) -> Proof | None:
         rows = await shelf.count_units(session, drop_id)
     if rows is None:
         return None
-    offenders = rows["strays_named"] + rows["misfits_named"]
+    offenders = rows["strays_named"] + rows["misfits_named"] + rows["unmet_named"]
     return Proof(rows["version"], rows["counted_at"], _problems(rows), offenders)
 
 
@@ -50,6 +50,10 @@ def _problems(rows: dict[str, Any]) -> list[str]:
         (
             rows["strays"] == 0,
             f"INV-1: {rows['strays']} units and holds disagree about who owns whom",
+        ),
+        (
+            rows["unmet"] == 0,
+            f"INV-13: {rows['unmet']} payments came to neither a purchase nor a refund",
         ),
     ]
     return [words for holds, words in checks if not holds]

@@ -161,8 +161,9 @@ async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
     if row is None:
         return None
     found = dict(row)
-    for name in ("strays", "misfits"):
-        rows = await session.call(_queries[f"find_{name}"], drop_id=drop_id, count=NAMED)
+    queries = {"strays": _queries, "misfits": _queries, "unmet": sql.load("payments")}
+    for name, slice_queries in queries.items():
+        rows = await session.call(slice_queries[f"find_{name}"], drop_id=drop_id, count=NAMED)
         found[name] = rows[0]["total"] if rows else 0
         found[f"{name}_named"] = [each["words"] for each in rows]
     return found

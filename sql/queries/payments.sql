@@ -84,3 +84,20 @@ SELECT count(*) AS items
   FROM refunds AS f
  WHERE @done::boolean IS NULL
     OR (f.done_at IS NOT NULL) = @done::boolean;
+
+-- name: find_unmet :many
+-- Payments for holds of a drop of which nothing was made after all: neither the purchase nor the refund
+-- they are said to have come to is there. None, always. The first few, each with how many there are.
+SELECT format('payment %s of hold %s came to %s, which is not there', p.reference, p.reservation_id, p.outcome) AS words,
+       count(*) OVER () AS total
+  FROM reservations AS r
+  JOIN payments AS p ON p.reservation_id = r.id
+ WHERE r.drop_id = @drop_id
+   AND p.outcome IS NOT NULL
+   AND NOT EXISTS (SELECT FROM purchases AS b
+                    WHERE p.outcome = 'purchased' AND b.reservation_id = r.id
+                      AND b.payment_reference = p.reference)
+   AND NOT EXISTS (SELECT FROM refunds AS f
+                    WHERE p.outcome = 'refund_due' AND f.reservation_id = r.id AND f.reference = p.reference)
+ ORDER BY p.reference
+ LIMIT @count::bigint;

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -13,19 +12,12 @@ import pytest
 
 from engine.infra.settings import Settings
 from tests.support.http import Reply
-from tests.support.provider import SECRET, Provider
+from tests.support.provider import Provider
 from tests.support.service import Service
 from tests.support.wait import wait_until
 
 ROUNDS, AT_ONCE, KILL_EVERY = 200, 25, 10
 COPIES = 3  # of each of the provider's callbacks, sent at the same moment
-
-
-@pytest.fixture
-async def service(settings: Settings, tmp_path: Path) -> AsyncIterator[Service]:
-    """Workers that know the provider."""
-    async with Service.open(settings, tmp_path, PAYMENT_SECRET=SECRET) as opened:
-        yield opened
 
 
 async def _insist(send: Callable[[], Awaitable[Reply]], *wanted: int) -> Reply:

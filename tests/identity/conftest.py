@@ -11,6 +11,7 @@ from engine.identity import apikeys, tokens
 from engine.infra.settings import Settings
 from engine.runtime import Ground
 from tests.support.http import Reply
+from tests.support.provider import SECRET
 from tests.support.shop import Shop
 
 JWT_SECRET = "a secret of the guarded, for the tokens"
@@ -43,6 +44,7 @@ def settings(database: str, redis_url: str) -> Settings:
         redis_url=redis_url,
         jwt_secret=JWT_SECRET,
         hmac_secret=HMAC_SECRET,
+        payment_secret=SECRET,
         log_level="warning",
     )
 

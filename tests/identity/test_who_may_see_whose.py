@@ -35,6 +35,10 @@ FOREIGN = [
     ("POST", "/purchase/$hold", None),
     ("POST", "/purchase/$sold", None),
     ("GET", "/purchases/$bought", None),
+    ("POST", "/reservations/$hold/extend", None),
+    ("POST", "/reservations/$sold/extend", None),
+    ("POST", "/reservations/$hold/pay", None),
+    ("POST", "/reservations/$sold/pay", None),
 ]
 
 
@@ -144,7 +148,7 @@ async def test_without_a_credential_one_may_look_at_what_is_public_and_at_nothin
 
 ADMINS = {
     *("create_drop", "change_drop", "pause", "resume", "close", "reconcile"),
-    *("list_holds", "list_sales", "timeline"),
+    *("list_holds", "list_sales", "timeline", "list_refunds"),
 }
 
 

@@ -116,6 +116,20 @@ DAMAGES = [
         ("INV-1: 1 units are sold, purchases name 2",),
     ),
     Damage(
+        "a payment bought nothing",
+        "INSERT INTO payments (reference, reservation_id, amount_cents, currency, status, outcome)"
+        f" SELECT 'lost', {CATS}, 12000, 'USD', 'succeeded', 'purchased'",
+        "DELETE FROM payments WHERE reference = 'lost' AND $1 > 0",
+        ("INV-13: 1 payments came to neither",),
+    ),
+    Damage(
+        "a refund that is due is owed by nobody",
+        "INSERT INTO payments (reference, reservation_id, amount_cents, currency, status, outcome,"
+        f" reason) SELECT 'lost', {CATS}, 12000, 'USD', 'succeeded', 'refund_due', 'limit'",
+        "DELETE FROM payments WHERE reference = 'lost' AND $1 > 0",
+        ("INV-13: 1 payments came to neither",),
+    ),
+    Damage(
         "a buyer's allowance is too high",
         "UPDATE allowances SET used = used + 1 WHERE drop_id = $1 AND buyer = 'cat'",
         "UPDATE allowances SET used = used - 1 WHERE drop_id = $1 AND buyer = 'cat'",

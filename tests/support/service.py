@@ -33,6 +33,7 @@ class Service(Shop):
             "REDIS_URL": settings.redis_url,
             "PORT": str(port),
             "AUTH": settings.auth,
+            "PAYMENT_SECRET": settings.payment_secret,
             "LOG_FORMAT": "json",
             "RECOUNT_SECONDS": "0",
         }

@@ -16,7 +16,7 @@ from engine import runtime
 from engine.identity import tokens
 from engine.infra.settings import Settings
 from tests.support.http import Reply
-from tests.support.provider import SECRET, Provider
+from tests.support.provider import SECRET
 from tests.support.shop import Shop
 
 JWT_SECRET = "a secret of the walkthrough, for tokens"
@@ -135,12 +135,6 @@ def introduce(shop: Shop, settings: Settings, name: str) -> Buyer:
         return Buyer(shop, name, {}, {"userId": name})
     token = tokens.create(JWT_SECRET, name, HOUR_SECONDS)
     return Buyer(shop, name, {"authorization": f"Bearer {token}"}, {})
-
-
-@pytest.fixture
-def provider(shop: Shop) -> Provider:
-    """Who takes the money."""
-    return Provider(shop)
 
 
 @pytest.fixture
