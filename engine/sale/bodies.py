@@ -4,34 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType, field
 
-from engine.infra.http import cents, decoder, either, invalid, parse_time
+from engine.infra.describe import HIDDEN, shown
+from engine.infra.http import PRICE_MAX_CENTS, cents, decoder, either, invalid, parse_time
 from engine.sale.drops import WITHDRAWN_MAX
 from engine.sale.models import STOCK_MAX, Change, NewDrop
-
-Text = str | UnsetType
-Whole = int | UnsetType
-Name = str | int | UnsetType | None
 
 DROP_ID_MAX = (1 << 43) - 1  # so that a unit's id fits 63 bits
 ORDER_MAX = 100
 HOLD_MAX_SECONDS = 86_400
 BUYER_MAX = 10_000
 
+Text = str | UnsetType
+Whole = int | UnsetType
+Name = Annotated[
+    str | int | UnsetType | None,
+    shown(
+        "An integer is read as its decimal text.", minLength=1, maxLength=128, format="printable"
+    ),
+]
+DropNumber = Annotated[str, shown(pattern="^[1-9][0-9]{0,11}$")]
+DropId = Annotated[int, shown(minimum=1, maximum=DROP_ID_MAX, examples=[20])]
+Year = r"^(20|21)[0-9]{2}-"
+When = Annotated[str | None | UnsetType, shown(format="date-time", pattern=Year)]
+
 
 class ReserveBody(msgspec.Struct):
-    """POST /reservations and POST /reserve/{dropId}."""
+    """What to hold, and for whom."""
 
-    drop_id: int | str | UnsetType = field(name="dropId", default=UNSET)
+    drop_id: Annotated[
+        int | str | UnsetType,
+        shown(minimum=1, maximum=DROP_ID_MAX, examples=[20], pattern="^[1-9][0-9]{0,11}$"),
+    ] = field(name="dropId", default=UNSET)
     drop_id_snake: int | str | UnsetType = field(name="drop_id", default=UNSET)
     user_id: Name = field(name="userId", default=UNSET)
     user_id_snake: Name = field(name="user_id", default=UNSET)
-    quantity: Whole = UNSET
-    units: Any = UNSET
+    quantity: Annotated[Whole, shown(minimum=1, maximum=ORDER_MAX, default=1, examples=[1])] = UNSET
+    units: Annotated[Any, HIDDEN] = UNSET
 
     @property
     def buyer(self) -> str | int | None:
@@ -51,13 +64,24 @@ class ReserveBody(msgspec.Struct):
 
 
 class ConfirmBody(msgspec.Struct):
-    """POST /purchases and POST /purchase/{reservationId}."""
+    """What to buy, and what was paid for it."""
 
-    reservation_id: Text = field(name="reservationId", default=UNSET)
+    reservation_id: Annotated[Text, shown(format="uuid")] = field(
+        name="reservationId", default=UNSET
+    )
     reservation_id_snake: Text = field(name="reservation_id", default=UNSET)
     user_id: Name = field(name="userId", default=UNSET)
     user_id_snake: Name = field(name="user_id", default=UNSET)
-    payment_reference: str | None | UnsetType = field(name="paymentReference", default=UNSET)
+    payment_reference: Annotated[
+        str | None | UnsetType,
+        shown(
+            "The payment's name at its provider.",
+            minLength=1,
+            maxLength=200,
+            format="printable",
+            examples=["pay_1042"],
+        ),
+    ] = field(name="paymentReference", default=UNSET)
     payment_reference_snake: str | None | UnsetType = field(name="payment_reference", default=UNSET)
 
     @property
@@ -80,26 +104,62 @@ class ConfirmBody(msgspec.Struct):
 class TermsBody(msgspec.Struct):
     """What POST and PATCH of a drop have in common."""
 
-    name: Text = UNSET
-    price: str | int | float | UnsetType = UNSET
-    currency: Text = UNSET
-    image_url: str | None | UnsetType = field(name="imageUrl", default=UNSET)
+    name: Annotated[
+        Text, shown(minLength=1, maxLength=200, format="printable", examples=["Daybreak"])
+    ] = UNSET
+    price: Annotated[
+        str | int | float | UnsetType,
+        shown(
+            "At most two decimals.",
+            pattern=r"^[0-9]{1,8}(\.[0-9]{1,2})?$",
+            minimum=0,
+            maximum=PRICE_MAX_CENTS // 100,
+            multipleOf=0.01,
+            examples=["139.00"],
+        ),
+    ] = UNSET
+    currency: Annotated[Text, shown(pattern="^[A-Za-z]{3}$", default="USD")] = UNSET
+    image_url: Annotated[
+        str | None | UnsetType,
+        shown("A path or an address.", pattern="^(/|https?://)", maxLength=2_000),
+    ] = field(name="imageUrl", default=UNSET)
     image_url_snake: str | None | UnsetType = field(name="image_url", default=UNSET)
-    starts_at: str | None | UnsetType = field(name="startsAt", default=UNSET)
+    starts_at: Annotated[When, shown("Now, if not said.")] = field(name="startsAt", default=UNSET)
     starts_at_snake: str | None | UnsetType = field(name="starts_at", default=UNSET)
-    drop_starts_at: str | None | UnsetType = field(name="dropStartsAt", default=UNSET)
-    drop_start_time: str | None | UnsetType = field(name="dropStartTime", default=UNSET)
-    ends_at: str | None | UnsetType = field(name="endsAt", default=UNSET)
+    drop_starts_at: Annotated[str | None | UnsetType, HIDDEN] = field(
+        name="dropStartsAt", default=UNSET
+    )
+    drop_start_time: Annotated[str | None | UnsetType, HIDDEN] = field(
+        name="dropStartTime", default=UNSET
+    )
+    ends_at: Annotated[When, shown("Null: it does not end.")] = field(name="endsAt", default=UNSET)
     ends_at_snake: str | None | UnsetType = field(name="ends_at", default=UNSET)
-    hold_seconds: Whole = field(name="holdSeconds", default=UNSET)
+    hold_seconds: Annotated[
+        Whole, shown("Life of a hold.", minimum=1, maximum=HOLD_MAX_SECONDS, default=60)
+    ] = field(name="holdSeconds", default=UNSET)
     hold_seconds_snake: Whole = field(name="hold_seconds", default=UNSET)
-    max_hold_seconds: Whole = field(name="maxHoldSeconds", default=UNSET)
+    max_hold_seconds: Annotated[
+        Whole,
+        shown(
+            "Its longest life: not less than `holdSeconds`, twice that if not said.",
+            minimum=1,
+            maximum=HOLD_MAX_SECONDS * 2,
+        ),
+    ] = field(name="maxHoldSeconds", default=UNSET)
     max_hold_seconds_snake: Whole = field(name="max_hold_seconds", default=UNSET)
-    max_per_buyer: int | None | UnsetType = field(name="maxPerBuyer", default=UNSET)
+    max_per_buyer: Annotated[
+        int | None | UnsetType,
+        shown("Null: no limit.", minimum=1, maximum=BUYER_MAX, default=1),
+    ] = field(name="maxPerBuyer", default=UNSET)
     max_per_buyer_snake: int | None | UnsetType = field(name="max_per_buyer", default=UNSET)
-    max_per_order: Whole = field(name="maxPerOrder", default=UNSET)
+    max_per_order: Annotated[
+        Whole,
+        shown("The smaller of `maxPerBuyer` and 10, if not said.", minimum=1, maximum=ORDER_MAX),
+    ] = field(name="maxPerOrder", default=UNSET)
     max_per_order_snake: Whole = field(name="max_per_order", default=UNSET)
-    total_stock: Whole = field(name="totalStock", default=UNSET)
+    total_stock: Annotated[Whole, shown(minimum=1, maximum=STOCK_MAX, examples=[120])] = field(
+        name="totalStock", default=UNSET
+    )
     total_stock_snake: Whole = field(name="total_stock", default=UNSET)
 
     def told(self) -> dict[str, Any]:
@@ -138,18 +198,23 @@ class TermsBody(msgspec.Struct):
 
 
 class DropBody(TermsBody):
-    """POST /drops."""
+    """A drop to be."""
 
-    pick: Text = UNSET
-    units: list[str] | UnsetType = UNSET
+    pick: Annotated[Text, shown(enum=["any"])] = UNSET
+    units: Annotated[list[str] | UnsetType, HIDDEN] = UNSET
 
 
 class ChangeBody(TermsBody):
-    """PATCH /drops/{id}: what is not named stays."""
+    """What changes of a drop; what is not named stays."""
 
-    add_stock: Whole = field(name="addStock", default=UNSET)
+    add_stock: Annotated[
+        Whole, shown("Units to add, with the next free numbers.", minimum=1, maximum=STOCK_MAX)
+    ] = field(name="addStock", default=UNSET)
     add_stock_snake: Whole = field(name="add_stock", default=UNSET)
-    withdraw_stock: int | Literal["all"] | UnsetType = field(name="withdrawStock", default=UNSET)
+    withdraw_stock: Annotated[
+        int | Literal["all"] | UnsetType,
+        shown("Free units to take off sale.", minimum=1, maximum=WITHDRAWN_MAX),
+    ] = field(name="withdrawStock", default=UNSET)
     withdraw_stock_snake: int | Literal["all"] | UnsetType = field(
         name="withdraw_stock", default=UNSET
     )

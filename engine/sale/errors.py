@@ -12,7 +12,7 @@ Refusal
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.infra.errors import Refusal
 
@@ -22,6 +22,8 @@ class SoldOut(Refusal):
 
     code = "SOLD_OUT"
     status = 409
+    example: ClassVar[dict[str, Any]] = {"availableStock": 0, "heldStock": 3}
+    retryable = True
     retry_after_seconds: int | None = 1
 
     def __init__(self, message: str = "", *, final: bool, **details: Any) -> None:
@@ -56,6 +58,7 @@ class Paused(NotOpen):
     """This drop is paused."""
 
     code = "PAUSED"
+    example: ClassVar[dict[str, Any]] = {"pausedReason": "admin"}
     retryable = True
     retry_after_seconds = 5
 
@@ -73,6 +76,7 @@ class LimitReached(Refusal):
 
     code = "LIMIT_REACHED"
     status = 409
+    example: ClassVar[dict[str, Any]] = {"limit": 1, "remaining": 0}
     retry_after_seconds: int | None = 5
 
     def __init__(self, *, overdue: bool = False, **details: Any) -> None:
@@ -94,6 +98,7 @@ class HoldExpired(Refusal):
 
     code = "HOLD_EXPIRED"
     status = 410
+    example: ClassVar[dict[str, Any]] = {"status": "expired"}
 
 
 class AlreadyResolved(Refusal):
@@ -101,3 +106,4 @@ class AlreadyResolved(Refusal):
 
     code = "ALREADY_RESOLVED"
     status = 409
+    example: ClassVar[dict[str, Any]] = {"status": "released"}

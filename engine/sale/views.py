@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any
+from typing import Annotated, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from engine.infra.describe import BuyerId, Currency, Id, Moment, Money, shown
 from engine.infra.http import iso, money
-from engine.sale.models import Drop, Hold, Life, Purchase, Stock, unit_id
+from engine.sale.models import (
+    Drop,
+    DropStatus,
+    Hold,
+    Life,
+    PauseReason,
+    Purchase,
+    Status,
+    Stock,
+    unit_id,
+)
+
+# Rows hold text; which words it may be is what Postgres's types allow.
+HoldStatus = Annotated[str, shown(enum=list(get_args(Status)))]
+ShownStatus = Annotated[str, shown(enum=list(get_args(DropStatus)))]
+ShownReason = Annotated[str, shown(enum=list(get_args(PauseReason)))]
+Name = Annotated[str, shown(examples=["Daybreak"])]
+ShownEvent = Annotated[str, shown(enum=["reserved", *get_args(Status)])]
 
 
 class UnitView(msgspec.Struct):
@@ -23,47 +41,54 @@ class UnitView(msgspec.Struct):
 class HoldView(msgspec.Struct, rename="camel"):
     """A reservation as its owner sees it."""
 
-    id: str
+    id: Id
     drop_id: int
-    user_id: str
+    user_id: BuyerId
     quantity: int
     units: list[UnitView]
-    status: str
-    amount: str
-    currency: str
-    expires_at: str
-    server_time: str
+    status: HoldStatus
+    amount: Money
+    currency: Currency
+    expires_at: Moment
+    server_time: Moment
     available_stock: int | UnsetType = UNSET
 
 
 class PurchaseView(msgspec.Struct, rename="camel"):
     """A purchase as its owner sees it."""
 
-    id: str
-    reservation_id: str
+    id: Id
+    reservation_id: Id
     drop_id: int
-    user_id: str
+    user_id: BuyerId
     quantity: int
     units: list[UnitView]
-    amount: str
-    currency: str
-    purchased_at: str
+    amount: Money
+    currency: Currency
+    purchased_at: Moment
     payment_reference: str | None
-    drop: Any = UNSET
+    drop: DropView | UnsetType = UNSET
+
+
+class Recent(msgspec.Struct, rename="camel"):
+    """One of a drop's newest purchases: a name that tells nothing of who it is."""
+
+    username: Annotated[str, shown(examples=["Buyer 3fa9"])]
+    purchased_at: Moment
 
 
 class DropView(msgspec.Struct, rename="camel"):
     """A drop as everybody sees it."""
 
     id: int
-    name: str
-    price: str
-    currency: str
+    name: Name
+    price: Money
+    currency: Currency
     image_url: str | None
-    starts_at: str
-    ends_at: str | None
-    status: str
-    paused_reason: str | None
+    starts_at: Moment
+    ends_at: Moment | None
+    status: ShownStatus
+    paused_reason: ShownReason | None
     total_stock: int
     available_stock: int
     held_stock: int
@@ -74,9 +99,9 @@ class DropView(msgspec.Struct, rename="camel"):
     max_hold_seconds: int
     max_per_buyer: int | None
     max_per_order: int
-    created_at: str
-    server_time: str
-    recent_purchases: list[dict[str, str]] | UnsetType = UNSET
+    created_at: Moment
+    server_time: Moment
+    recent_purchases: list[Recent] | UnsetType = UNSET
 
 
 def _units(drop_id: int, numbers: list[int]) -> list[UnitView]:
@@ -120,9 +145,9 @@ def purchase_view(purchase: Purchase, drop: DropView | UnsetType = UNSET) -> Pur
 class HoldRecord(HoldView):
     """A reservation as an operator sees it: with its moments, and what became of it."""
 
-    created_at: str = ""
-    ended_at: str | None = None
-    purchase_id: str | None = None
+    created_at: Moment = ""
+    ended_at: Moment | None = None
+    purchase_id: Id | None = None
 
 
 def hold_record(life: Life) -> HoldRecord:
@@ -139,23 +164,23 @@ def hold_record(life: Life) -> HoldRecord:
 class Event(msgspec.Struct):
     """One moment of a hold's life."""
 
-    at: str
-    event: str
+    at: Moment
+    event: ShownEvent
 
 
 class Chapter(msgspec.Struct, rename="camel"):
     """One hold of a buyer's timeline: what happened to it, in order."""
 
-    reservation_id: str
+    reservation_id: Id
     drop_id: int
-    drop_name: str
+    drop_name: Name
     quantity: int
     units: list[UnitView]
-    amount: str
-    currency: str
-    status: str
-    expires_at: str
-    purchase_id: str | None
+    amount: Money
+    currency: Currency
+    status: HoldStatus
+    expires_at: Moment
+    purchase_id: Id | None
     payment_reference: str | None
     events: list[Event]
 
@@ -184,7 +209,7 @@ def chapter(life: Life) -> Chapter:
     )
 
 
-def drop_view(drop: Drop, recent: list[dict[str, str]] | UnsetType = UNSET) -> DropView:
+def drop_view(drop: Drop, recent: list[Recent] | UnsetType = UNSET) -> DropView:
     """A drop for everybody."""
     return DropView(
         drop.id,
@@ -212,17 +237,23 @@ def drop_view(drop: Drop, recent: list[dict[str, str]] | UnsetType = UNSET) -> D
     )
 
 
-def stock_view(drop_id: int, stock: Stock) -> dict[str, int]:
-    """The cheap poll: five figures and a version."""
-    return {
-        "dropId": drop_id,
-        "availableStock": stock.free,
-        "heldStock": stock.held,
-        "soldStock": stock.sold,
-        "withdrawnStock": stock.withdrawn,
-        "totalStock": stock.total,
-        "version": stock.version,
-    }
+class StockView(msgspec.Struct, rename="camel"):
+    """The cheap poll: five figures and a version, which rises with every change."""
+
+    drop_id: int
+    available_stock: int
+    held_stock: int
+    sold_stock: int
+    withdrawn_stock: int
+    total_stock: int
+    version: int
+
+
+def stock_view(drop_id: int, stock: Stock) -> StockView:
+    """A drop's figures for everybody."""
+    return StockView(
+        drop_id, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total, stock.version
+    )
 
 
 def public_name(salt: bytes, buyer: str) -> str:
