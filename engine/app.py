@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.infra.http import serve
 from engine.infra.routing import Lanes, Route, not_found, starlette_routes
+from engine.pages.openapi import document
 from engine.pages.routes import Pages
 
 CANONICAL = "/api/v1"
@@ -20,10 +22,11 @@ class _NotFound:
         await serve(not_found, "not_found", scope, receive, send)
 
 
-def build(routes: Sequence[Route], compat_mounts: bool = True) -> ASGIApp:
-    """The ASGI app of one worker."""
+def build(routes: Sequence[Route], compat_mounts: bool = True, auth: str = "required") -> ASGIApp:
+    """The ASGI app of one worker. `auth` is what the API's document says of credentials."""
     mounts = (CANONICAL, *COMPATIBLE) if compat_mounts else (CANONICAL,)
-    pages = starlette_routes(Pages().routes(), [""])
+    write = partial(document, routes, CANONICAL, is_open=auth == "open")
+    pages = starlette_routes(Pages(write).routes(), [""])
     app = Starlette(routes=[*pages, *starlette_routes(routes, mounts)])
     app.router.redirect_slashes = False
     app.router.default = _NotFound()

@@ -9,7 +9,7 @@
     Misconfigured           the process cannot start; the text says how to mend it
 
 A class's docstring is its default message. The word in `code` is the same word in the Lua
-reply, the API's answer and the log.
+reply, the API's answer and the log. `example` shows its details in the API's document.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Problem(Exception):
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     status: ClassVar[int] = 500
+    example: ClassVar[dict[str, Any]] = {}
     retryable: bool = False
     retry_after_seconds: int | None = None
 
@@ -41,6 +42,9 @@ class Invalid(Refusal):
     """The request cannot be understood."""
 
     code = "VALIDATION_ERROR"
+    example: ClassVar[dict[str, Any]] = {
+        "fields": [{"field": "quantity", "problem": "want 1 to 100"}]
+    }
 
 
 class Unauthorized(Refusal):
@@ -67,7 +71,7 @@ class NotFound(Refusal):
 class MethodNotAllowed(Refusal):
     """This route does not know that method."""
 
-    code = "METHOD_NOT_ALLOWED"
+    code = "METHOD_NOT_ALLOWED"  # the header `Allow` says which are
     status = 405
 
 

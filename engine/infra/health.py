@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
+from typing import Literal
+
+import msgspec
 
 from engine.infra import sql
+from engine.infra.describe import About, Moment
 from engine.infra.errors import Problem
 from engine.infra.http import Answer, Call, iso
 from engine.infra.postgres import Postgres
@@ -22,6 +25,26 @@ SAID = {
 }
 
 
+Part = Literal["ok", "away"]
+
+
+class HealthView(msgspec.Struct):
+    """How the service is, in words."""
+
+    status: Literal["ok", "degraded", "unhealthy"]
+    timestamp: Moment
+    message: str
+    database: Part
+    redis: Part
+    keepers: Part
+
+
+class Sign(msgspec.Struct):
+    """A sign of life, for machines."""
+
+    status: Literal["ok", "unhealthy"]
+
+
 class Health:
     """The three questions operators and balancers ask."""
 
@@ -31,36 +54,40 @@ class Health:
     def routes(self) -> list[Route]:
         """/health for people, /health/live and /health/ready for machines."""
         return [
-            Route("health", "GET", "/health", self.health),
-            Route("live", "GET", "/health/live", self.live),
-            Route("ready", "GET", "/health/ready", self.ready),
+            Route("health", "GET", "/health", self.health, about=_about(HealthView, 503)),
+            Route("live", "GET", "/health/live", self.live, about=_about(Sign)),
+            Route("ready", "GET", "/health/ready", self.ready, about=_about(Sign, 503)),
         ]
 
     async def health(self, call: Call) -> Answer:
-        """200 while Postgres serves (degraded without Redis or keepers), else 503."""
+        """How the service is.
+
+        200 while Postgres serves (degraded without Redis or keepers), else 503."""
         keepers, redis = await asyncio.gather(self._keepers(), self._redis.ping())
         database = keepers is not None
-        status = "unhealthy" if not database else "ok" if redis and keepers else "degraded"
+        status: Literal["ok", "degraded", "unhealthy"] = (
+            "unhealthy" if not database else "ok" if redis and keepers else "degraded"
+        )
         why = [*([] if redis else ["no_redis"]), *([] if keepers else ["no_keeper"])] or ["ok"]
         why = why if database else ["unhealthy"]
-        body: dict[str, Any] = {
-            "status": status,
-            "timestamp": iso(datetime.now(UTC)),
-            "message": " ".join(SAID[each] for each in why),
-            "database": "ok" if database else "away",
-            "redis": "ok" if redis else "away",
-            "keepers": "ok" if keepers else "away",
-        }
+        body = HealthView(
+            status,
+            iso(datetime.now(UTC)),
+            " ".join(SAID[each] for each in why),
+            "ok" if database else "away",
+            "ok" if redis else "away",
+            "ok" if keepers else "away",
+        )
         return Answer(body, 503 if status == "unhealthy" else 200)
 
     async def live(self, call: Call) -> Answer:
-        """The process runs."""
-        return Answer({"status": "ok"})
+        """Does the process run?"""
+        return Answer(Sign("ok"))
 
     async def ready(self, call: Call) -> Answer:
-        """It can serve."""
+        """Can it serve?"""
         database = await self._keepers() is not None
-        return Answer({"status": "ok" if database else "unhealthy"}, 200 if database else 503)
+        return Answer(Sign("ok" if database else "unhealthy"), 200 if database else 503)
 
     async def _keepers(self) -> int | None:
         """How many keepers live; None: Postgres does not answer."""
@@ -71,3 +98,7 @@ class Health:
         except (Problem, TimeoutError):
             return None
         return int(row["alive"])
+
+
+def _about(shape: type, *also: int) -> About:
+    return About("Health", answers=dict.fromkeys((200, *also), shape))

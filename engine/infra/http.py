@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -136,7 +136,12 @@ def decoder(kind: type[T]) -> Callable[[Call], T]:
 
     def read(call: Call) -> T:
         try:
-            return decode(call.body or b"{}")
+            try:
+                return decode(call.body or b"{}")
+            except msgspec.ValidationError as wrong:
+                if "got `float`" not in str(wrong):
+                    raise
+            return msgspec.convert(_whole(msgspec.json.decode(call.body)), kind)
         except msgspec.ValidationError as wrong:
             problem, _, path = str(wrong).partition(" - at `$")
             field = path.strip("`").lstrip(".") or "body"
@@ -149,6 +154,13 @@ def decoder(kind: type[T]) -> Callable[[Call], T]:
             ) from None
 
     return read
+
+
+def _whole(told: Any) -> Any:
+    """The same with 2.0 as 2: to JSON they are one number, and some clients write it so."""
+    if isinstance(told, dict):
+        return {name: _whole(value) for name, value in told.items()}
+    return int(told) if isinstance(told, float) and told.is_integer() else told
 
 
 def invalid(field: str, problem: str) -> Invalid:
@@ -190,8 +202,9 @@ def money(cents: int) -> str:
 
 
 def cents(field: str, amount: str | int | float) -> int:
-    """Cents from a price: a string or a number, at most two decimals, 0 to a hundred million."""
-    price = _PRICE.fullmatch(str(amount))
+    """Cents from a price: a string or a number, at most two decimals, 0 to a hundred million. What
+    a client's arithmetic left of 0.30, such as 0.30000000000000004, is 0.30."""
+    price = _PRICE.fullmatch(f"{amount:.11g}" if isinstance(amount, float) else str(amount))
     exact = price and int(price[1]) * 100 + int(((price[2] or "") + "00")[:2])
     if exact is None or exact > PRICE_MAX_CENTS:
         raise invalid(field, "want an amount from 0 to 100000000 with at most two decimals")
@@ -230,31 +243,49 @@ def _count(field: str, text: str, high: int) -> int:
     return int(text)
 
 
+class Count(msgspec.Struct, rename="camel"):
+    """Where a page stands; only where `page` was asked for."""
+
+    total_items: int
+    total_pages: int
+    current_page: int
+    page_size: int
+
+
+class Listing(msgspec.Struct, Generic[T], rename="camel"):
+    """A list: a page of rows, and the cursor of the next page; null after the last."""
+
+    data: list[T]
+    next_cursor: str | None
+    meta: Count | msgspec.UnsetType = msgspec.UNSET
+
+
 def listing(
-    rows: list[Any], page: Page, next_cursor: str | None, items: int | None = None
-) -> dict[str, Any]:
+    rows: list[T], page: Page, next_cursor: str | None, items: int | None = None
+) -> Listing[T]:
     """The one shape of lists."""
-    body: dict[str, Any] = {"data": rows, "nextCursor": next_cursor}
+    body = Listing(rows, next_cursor)
     if page.page is not None and items is not None:
-        body["meta"] = {
-            "totalItems": items,
-            "totalPages": -(-items // page.limit),
-            "currentPage": page.page,
-            "pageSize": page.limit,
-        }
+        body.meta = Count(items, -(-items // page.limit), page.page, page.limit)
     return body
+
+
+class Error(msgspec.Struct, rename="camel"):
+    """The one shape of every error. Programs go by `error`, people by `message`; `requestId` finds
+    it in the log."""
+
+    success: Literal[False]
+    error: str
+    message: str
+    retryable: bool
+    details: dict[str, Any]
+    request_id: str
 
 
 def problem_answer(problem: Problem, request_id: str) -> Answer:
     """The one error shape."""
-    body = {
-        "success": False,
-        "error": problem.code,
-        "message": problem.message,
-        "retryable": problem.retryable,
-        "details": {name: value for name, value in problem.details.items() if name != "allow"},
-        "requestId": request_id,
-    }
+    details = {name: value for name, value in problem.details.items() if name != "allow"}
+    body = Error(False, problem.code, problem.message, problem.retryable, details, request_id)
     headers: list[tuple[bytes, bytes]] = []
     if problem.retry_after_seconds is not None:
         headers.append((b"retry-after", str(problem.retry_after_seconds).encode()))

@@ -6,24 +6,33 @@ router. Both end in the same handlers, so which way a request takes changes noth
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 
 import msgspec
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.infra.describe import About
 from engine.infra.errors import MethodNotAllowed, NotFound
 from engine.infra.http import Answer, Call, Handler, serve
 
 
 class Route(msgspec.Struct, frozen=True):
-    """An operation: its name (for limits, metrics and logs), method, path and handler."""
+    """An operation: its name (for limits, metrics and logs), method, path and handler, and what the
+    API's document says of it. `text` is the handler's docstring, whatever is wrapped round it."""
 
     operation: str
     method: str
     path: str  # {id} stands for one segment, {id:path} for one that may hold slashes
     handler: Handler
     hot: bool = False
+    about: About | None = None  # None: a page, not of the API
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            msgspec.structs.force_setattr(self, "text", inspect.getdoc(self.handler) or "")
 
 
 async def not_found(call: Call) -> Answer:

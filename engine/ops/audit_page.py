@@ -162,8 +162,8 @@ def _bar(audit: Audit) -> Text:
 
 
 def _row(audit: Audit) -> tuple[object, ...]:
-    belief = audit.bouncer or {}
-    oldest = belief.get("oldestIntentMs", 0)
+    belief = audit.bouncer
+    oldest = belief.oldest_intent_ms if belief else 0
     reason = f" ({audit.paused_reason})" if audit.status == "paused" else ""
     undersell = f"{audit.undersell.units} for {audit.undersell.seconds:.1f} s"
     return (
@@ -174,9 +174,9 @@ def _row(audit: Audit) -> tuple[object, ...]:
         audit.held,
         audit.sold,
         audit.withdrawn,
-        belief.get("available"),
+        belief and belief.available,
         audit.drift,
-        belief.get("openIntents"),
+        belief and belief.open_intents,
         f"{oldest / 1000:.1f} s" if oldest > 0 else None,
         undersell if audit.undersell.units else 0,
         None if audit.proven_at is None else audit.proven_at[:19].replace("T", " "),

@@ -65,7 +65,7 @@ async def serve(settings: Settings) -> None:
     sock = listen(settings)
     async with runtime.worker(settings) as routes:
         config = uvicorn.Config(
-            app.build(routes, settings.compat_mounts),
+            app.build(routes, settings.compat_mounts, settings.auth),
             loop="none",
             http=Protocol,
             ws="none",

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import cache, cached_property, lru_cache
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from engine.infra.errors import NotFound
-from engine.infra.http import Answer, Call
+from engine.infra.http import Answer, Call, encode
 from engine.infra.routing import Route
 from engine.pages.pictures import COLOURWAYS, draw
 
 NAMED = re.compile(r"(\d{1,2})-([a-z0-9-]{1,60})\.svg")
 ASSETS = {
     "index.html": b"text/html; charset=utf-8",
+    "docs.html": b"text/html; charset=utf-8",
+    "docs.css": b"text/css; charset=utf-8",
     "shop.css": b"text/css; charset=utf-8",
     "shop.js": b"text/javascript; charset=utf-8",
 }
+# Stoplight Elements, which draws the API's page: a package that ships files and nothing else.
+ELEMENTS = {
+    "web-components.min.js": b"text/javascript; charset=utf-8",
+    "styles.min.css": b"text/css; charset=utf-8",
+}
+POLICY = b"default-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 HEADERS = [
-    (b"content-security-policy", b"default-src 'self'; base-uri 'none'; frame-ancestors 'none'"),
+    (b"content-security-policy", POLICY),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
+# Elements adds one style of its own to the page (the size of its icons): that one, and no other.
+ICONS = b"sha256-MBVp6JYxbC/wICelYC6eULCRpgi9kGezXXSaq/TS2+I="
+ICONS_OF = "26.10.1"  # the version of stopments in which it was looked at
+DOCS_HEADERS = [
+    (b"content-security-policy", POLICY + b"; style-src 'self' '" + ICONS + b"'"),
+    *HEADERS[1:],
+]
+ELEMENTS_HEADERS = [(b"cache-control", b"public, max-age=86400"), *HEADERS]
 PICTURE_HEADERS = [
     (b"cache-control", b"public, max-age=86400"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
@@ -30,12 +50,18 @@ PICTURE_HEADERS = [
 
 
 class Pages:
-    """The demo shop and its drawn pictures. Pages stand at the root, beside the API's mounts."""
+    """The demo shop, its drawn pictures, and the API's document. Pages stand at the root, beside
+    the API's mounts. `write` makes the document, when it is first asked for."""
+
+    def __init__(self, write: Callable[[], dict[str, Any]]) -> None:
+        self._write = write
 
     def routes(self) -> list[Route]:
-        """/, /assets/{id} and /pictures/{id}."""
+        """/, /docs, /openapi.json, /assets/{id} and /pictures/{id}."""
         return [
             Route("page", "GET", "/", self.index),
+            Route("docs", "GET", "/docs", self.docs),
+            Route("openapi", "GET", "/openapi.json", self.openapi),
             Route("asset", "GET", "/assets/{id}", self.asset),
             Route("picture", "GET", "/pictures/{id}", self.picture),
         ]
@@ -44,11 +70,30 @@ class Pages:
         """The shop."""
         return _asset("index.html")
 
+    async def docs(self, call: Call) -> Answer:
+        """The document as a page."""
+        return Answer(_read("docs.html"), headers=DOCS_HEADERS, content_type=ASSETS["docs.html"])
+
+    async def openapi(self, call: Call) -> Answer:
+        """The API's document, OpenAPI 3.1."""
+        headers = [(b"etag", self._document[0]), (b"cache-control", b"no-cache"), *HEADERS]
+        if call.headers.get(b"if-none-match") == self._document[0]:
+            return Answer(status=304, headers=headers)
+        return Answer(self._document[1], headers=headers)
+
+    @cached_property
+    def _document(self) -> tuple[bytes, bytes]:
+        body = encode(self._write())
+        return b'"%b"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode(), body
+
     async def asset(self, call: Call) -> Answer:
-        """Its script and its style."""
-        if call.params["id"] not in ASSETS:
+        """Their scripts and styles."""
+        name = call.params["id"]
+        if name in ELEMENTS:
+            return Answer(_element(name), headers=ELEMENTS_HEADERS, content_type=ELEMENTS[name])
+        if name not in ASSETS:
             raise NotFound("There is no such asset")
-        return _asset(call.params["id"])
+        return _asset(name)
 
     async def picture(self, call: Call) -> Answer:
         """A sneaker nobody makes. The id is the drawing's number, a name, and .svg."""
@@ -69,6 +114,11 @@ def _asset(name: str) -> Answer:
 @cache
 def _read(name: str) -> bytes:
     return (Path(__file__).parent / "assets" / name).read_bytes()
+
+
+@cache
+def _element(name: str) -> bytes:
+    return resources.files("stopments").joinpath("static", name).read_bytes()
 
 
 @lru_cache(64)

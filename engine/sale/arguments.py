@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from msgspec import UNSET
 
@@ -13,11 +14,13 @@ from engine.infra.http import Call, Page, either, invalid
 from engine.infra.ids import Request, parse_id, request_identity, trace_id
 from engine.sale import bodies
 from engine.sale.errors import NotYourReservation
+from engine.sale.models import DropStatus
 
-HOLD_STATUSES = ("active", "paying", "purchased", "expired", "released", "refunded")
-REFUND_STATUSES = ("due", "done")
-PURCHASE_STATUSES = ("purchased", "refunded")
-STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
+HoldStatus = Literal["active", "paying", "purchased", "expired", "released", "refunded"]
+PurchaseStatus = Literal["purchased", "refunded"]
+RefundStatus = Literal["due", "done"]
+HOLD_STATUSES, PURCHASE_STATUSES = get_args(HoldStatus), get_args(PurchaseStatus)
+REFUND_STATUSES, STATUSES = get_args(RefundStatus), get_args(DropStatus)
 
 
 def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:

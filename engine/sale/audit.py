@@ -11,6 +11,7 @@ import asyncio
 
 import msgspec
 
+from engine.infra.describe import Moment
 from engine.infra.http import iso
 from engine.infra.postgres import Postgres
 from engine.infra.redis import Away
@@ -29,6 +30,19 @@ class Undersell(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class Believed(msgspec.Struct, frozen=True, rename="camel"):
+    """What the bouncer believes of a drop."""
+
+    epoch: int
+    version: int
+    free: int
+    available: int
+    open_intents: int
+    open_units: int
+    miscounted: int
+    oldest_intent_ms: int
+
+
 class Audit(msgspec.Struct, frozen=True, rename="camel"):
     """What was found. `problems` empty: every invariant holds."""
 
@@ -38,7 +52,7 @@ class Audit(msgspec.Struct, frozen=True, rename="camel"):
     clean: bool
     problems: list[str]
     offenders: list[str]  # units, holds and buyers by name: operators only, of a count made now
-    proven_at: str | None  # when every row was last counted; None: not yet
+    proven_at: Moment | None  # when every row was last counted; None: not yet
     epoch: int
     version: int
     total_stock: int
@@ -47,7 +61,7 @@ class Audit(msgspec.Struct, frozen=True, rename="camel"):
     sold: int
     withdrawn: int
     overdue_seconds: float  # how long the oldest hold is past its deadline
-    bouncer: dict[str, int] | None  # None: it is away, or knows nothing of this drop
+    bouncer: Believed | None  # None: it is away, or knows nothing of this drop
     drift: int | None  # bouncer's available − (free − open intents); 0 when all agree
     undersell: Undersell
 
@@ -143,16 +157,16 @@ def _undersell(drop: Drop, belief: Belief | None, offer: Offer) -> Undersell:
     return Undersell(units, since_ms / 1000)
 
 
-def _believed(belief: Belief | None) -> dict[str, int] | None:
+def _believed(belief: Belief | None) -> Believed | None:
     if belief is None:
         return None
-    return {
-        "epoch": belief.epoch,
-        "version": belief.version,
-        "free": belief.free,
-        "available": belief.available,
-        "openIntents": belief.intents,
-        "openUnits": belief.summed,
-        "miscounted": belief.open - belief.summed,
-        "oldestIntentMs": belief.oldest_ms,
-    }
+    return Believed(
+        belief.epoch,
+        belief.version,
+        belief.free,
+        belief.available,
+        belief.intents,
+        belief.summed,
+        belief.open - belief.summed,
+        belief.oldest_ms,
+    )

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType, field
 
-from engine.infra.http import cents, decoder, either, invalid, parse_time
-from engine.infra.ids import parse_id
+from engine.infra.describe import HIDDEN, shown
+from engine.infra.http import PRICE_MAX_CENTS, cents, decoder, either, invalid, parse_time
 from engine.sale.drops import WITHDRAWN_MAX
-from engine.sale.models import STOCK_MAX, Change, NewDrop, Notice, PaymentStatus
-from engine.sale.payment import request_of
-
-Text = str | UnsetType
-Whole = int | UnsetType
-Name = str | int | UnsetType | None
+from engine.sale.models import STOCK_MAX, Change, NewDrop
 
 DROP_ID_MAX = (1 << 43) - 1  # so that a unit's id fits 63 bits
 ORDER_MAX = 100
@@ -25,16 +20,32 @@ HOLD_MAX_SECONDS = 86_400
 BUYER_MAX = 10_000
 PAY_SECONDS = 600  # to pay in, once payment has begun
 
+Text = str | UnsetType
+Whole = int | UnsetType
+Name = Annotated[
+    str | int | UnsetType | None,
+    shown(
+        "An integer is read as its decimal text.", minLength=1, maxLength=128, format="printable"
+    ),
+]
+NUMBER = "[1-9][0-9]{0,11}"  # of a drop, as text
+DropId = Annotated[int, shown(minimum=1, maximum=DROP_ID_MAX, examples=[20])]
+Year = r"^(20|21)[0-9]{2}-"
+When = Annotated[str | None | UnsetType, shown(format="date-time", pattern=Year)]
+
 
 class ReserveBody(msgspec.Struct):
-    """POST /reservations and POST /reserve/{dropId}."""
+    """What to hold, and for whom."""
 
-    drop_id: int | str | UnsetType = field(name="dropId", default=UNSET)
+    drop_id: Annotated[
+        int | str | UnsetType,
+        shown(minimum=1, maximum=DROP_ID_MAX, examples=[20], pattern=f"^{NUMBER}$"),
+    ] = field(name="dropId", default=UNSET)
     drop_id_snake: int | str | UnsetType = field(name="drop_id", default=UNSET)
     user_id: Name = field(name="userId", default=UNSET)
     user_id_snake: Name = field(name="user_id", default=UNSET)
-    quantity: Whole = UNSET
-    units: Any = UNSET
+    quantity: Annotated[Whole, shown(minimum=1, maximum=ORDER_MAX, default=1, examples=[1])] = UNSET
+    units: Annotated[Any, HIDDEN] = UNSET
 
     @property
     def buyer(self) -> str | int | None:
@@ -54,13 +65,24 @@ class ReserveBody(msgspec.Struct):
 
 
 class ConfirmBody(msgspec.Struct):
-    """POST /purchases and POST /purchase/{reservationId}."""
+    """What to buy, and what was paid for it."""
 
-    reservation_id: Text = field(name="reservationId", default=UNSET)
+    reservation_id: Annotated[Text, shown(format="uuid")] = field(
+        name="reservationId", default=UNSET
+    )
     reservation_id_snake: Text = field(name="reservation_id", default=UNSET)
     user_id: Name = field(name="userId", default=UNSET)
     user_id_snake: Name = field(name="user_id", default=UNSET)
-    payment_reference: str | None | UnsetType = field(name="paymentReference", default=UNSET)
+    payment_reference: Annotated[
+        str | None | UnsetType,
+        shown(
+            "The payment's name at its provider.",
+            minLength=1,
+            maxLength=200,
+            format="printable",
+            examples=["pay_1042"],
+        ),
+    ] = field(name="paymentReference", default=UNSET)
     payment_reference_snake: str | None | UnsetType = field(name="payment_reference", default=UNSET)
 
     @property
@@ -83,28 +105,68 @@ class ConfirmBody(msgspec.Struct):
 class TermsBody(msgspec.Struct):
     """What POST and PATCH of a drop have in common."""
 
-    name: Text = UNSET
-    price: str | int | float | UnsetType = UNSET
-    currency: Text = UNSET
-    image_url: str | None | UnsetType = field(name="imageUrl", default=UNSET)
+    name: Annotated[
+        Text, shown(minLength=1, maxLength=200, format="printable", examples=["Daybreak"])
+    ] = UNSET
+    price: Annotated[
+        str | int | float | UnsetType,
+        shown(
+            "At most two decimals.",
+            pattern=r"^([0-9]{1,8}(\.[0-9]{1,2})?|100000000(\.00?)?)$",
+            minimum=0,
+            maximum=PRICE_MAX_CENTS // 100,
+            multipleOf=0.01,
+            examples=["139.00"],
+        ),
+    ] = UNSET
+    currency: Annotated[Text, shown(pattern="^[A-Za-z]{3}$", default="USD")] = UNSET
+    image_url: Annotated[
+        str | None | UnsetType,
+        shown("A path or an address.", pattern="^(/|https?://)[!-~]*$", maxLength=2_000),
+    ] = field(name="imageUrl", default=UNSET)
     image_url_snake: str | None | UnsetType = field(name="image_url", default=UNSET)
-    starts_at: str | None | UnsetType = field(name="startsAt", default=UNSET)
+    starts_at: Annotated[When, shown("Now, if not said.")] = field(name="startsAt", default=UNSET)
     starts_at_snake: str | None | UnsetType = field(name="starts_at", default=UNSET)
-    drop_starts_at: str | None | UnsetType = field(name="dropStartsAt", default=UNSET)
-    drop_start_time: str | None | UnsetType = field(name="dropStartTime", default=UNSET)
-    ends_at: str | None | UnsetType = field(name="endsAt", default=UNSET)
+    drop_starts_at: Annotated[str | None | UnsetType, HIDDEN] = field(
+        name="dropStartsAt", default=UNSET
+    )
+    drop_start_time: Annotated[str | None | UnsetType, HIDDEN] = field(
+        name="dropStartTime", default=UNSET
+    )
+    ends_at: Annotated[When, shown("Null: it does not end.")] = field(name="endsAt", default=UNSET)
     ends_at_snake: str | None | UnsetType = field(name="ends_at", default=UNSET)
-    hold_seconds: Whole = field(name="holdSeconds", default=UNSET)
+    hold_seconds: Annotated[
+        Whole, shown("Life of a hold.", minimum=1, maximum=HOLD_MAX_SECONDS, default=60)
+    ] = field(name="holdSeconds", default=UNSET)
     hold_seconds_snake: Whole = field(name="hold_seconds", default=UNSET)
-    max_hold_seconds: Whole = field(name="maxHoldSeconds", default=UNSET)
+    max_hold_seconds: Annotated[
+        Whole,
+        shown(
+            "Its longest life: not less than `holdSeconds`, twice that if not said.",
+            minimum=1,
+            maximum=HOLD_MAX_SECONDS * 2,
+            examples=[120],
+        ),
+    ] = field(name="maxHoldSeconds", default=UNSET)
     max_hold_seconds_snake: Whole = field(name="max_hold_seconds", default=UNSET)
-    pay_seconds: Whole = field(name="paySeconds", default=UNSET)
+    pay_seconds: Annotated[
+        Whole,
+        shown("To pay in.", minimum=1, maximum=HOLD_MAX_SECONDS, default=PAY_SECONDS),
+    ] = field(name="paySeconds", default=UNSET)
     pay_seconds_snake: Whole = field(name="pay_seconds", default=UNSET)
-    max_per_buyer: int | None | UnsetType = field(name="maxPerBuyer", default=UNSET)
+    max_per_buyer: Annotated[
+        int | None | UnsetType,
+        shown("Null: no limit.", minimum=1, maximum=BUYER_MAX, default=1),
+    ] = field(name="maxPerBuyer", default=UNSET)
     max_per_buyer_snake: int | None | UnsetType = field(name="max_per_buyer", default=UNSET)
-    max_per_order: Whole = field(name="maxPerOrder", default=UNSET)
+    max_per_order: Annotated[
+        Whole,
+        shown("The smaller of `maxPerBuyer` and 10, if not said.", minimum=1, maximum=ORDER_MAX),
+    ] = field(name="maxPerOrder", default=UNSET)
     max_per_order_snake: Whole = field(name="max_per_order", default=UNSET)
-    total_stock: Whole = field(name="totalStock", default=UNSET)
+    total_stock: Annotated[Whole, shown(minimum=1, maximum=STOCK_MAX, examples=[120])] = field(
+        name="totalStock", default=UNSET
+    )
     total_stock_snake: Whole = field(name="total_stock", default=UNSET)
 
     def told(self) -> dict[str, Any]:
@@ -125,8 +187,8 @@ class TermsBody(msgspec.Struct):
         order = _one("maxPerOrder", self.max_per_order, self.max_per_order_snake)
         total = _one("totalStock", self.total_stock, self.total_stock_snake)
         told = {
-            "name": _told(self.name, lambda: _line("name", str(self.name), 200)),
-            "price_cents": _told(self.price, lambda: cents("price", str(self.price))),
+            "name": _told(self.name, lambda: line("name", str(self.name), 200)),
+            "price_cents": UNSET if self.price is UNSET else cents("price", self.price),
             "image_url": _told(images, lambda: _image(images)),
             "starts_at": _told(starts, lambda: _moment("startsAt", starts)),
             "ends_at": _told(ends, lambda: _moment("endsAt", ends)),
@@ -145,84 +207,29 @@ class TermsBody(msgspec.Struct):
 
 
 class DropBody(TermsBody):
-    """POST /drops."""
+    """A drop to be."""
 
-    pick: Text = UNSET
-    units: list[str] | UnsetType = UNSET
+    pick: Annotated[Text, shown(enum=["any"])] = UNSET
+    units: Annotated[list[str] | UnsetType, HIDDEN] = UNSET
 
 
 class ChangeBody(TermsBody):
-    """PATCH /drops/{id}: what is not named stays."""
+    """What changes of a drop; what is not named stays."""
 
-    add_stock: Whole = field(name="addStock", default=UNSET)
+    add_stock: Annotated[
+        Whole, shown("Units to add, with the next free numbers.", minimum=1, maximum=STOCK_MAX)
+    ] = field(name="addStock", default=UNSET)
     add_stock_snake: Whole = field(name="add_stock", default=UNSET)
-    withdraw_stock: int | Literal["all"] | UnsetType = field(name="withdrawStock", default=UNSET)
+    withdraw_stock: Annotated[
+        int | Literal["all"] | UnsetType,
+        shown("Free units to take off sale.", minimum=1, maximum=WITHDRAWN_MAX),
+    ] = field(name="withdrawStock", default=UNSET)
     withdraw_stock_snake: int | Literal["all"] | UnsetType = field(
         name="withdraw_stock", default=UNSET
     )
 
 
-class PayBody(msgspec.Struct):
-    """POST /reservations/{id}/pay and /extend."""
-
-    user_id: Name = field(name="userId", default=UNSET)
-    user_id_snake: Name = field(name="user_id", default=UNSET)
-
-    @property
-    def buyer(self) -> str | int | None:
-        """The buyer it names, under either name."""
-        named: str | int | None = either("userId", self.user_id, self.user_id_snake)
-        return named
-
-
-class RefundBody(msgspec.Struct):
-    """POST /purchases/{id}/refund."""
-
-    restock: bool | UnsetType = UNSET
-    reason: str | None | UnsetType = UNSET
-
-    @property
-    def wish(self) -> tuple[bool, str | None]:
-        """Whether its units go on sale again, which must be said, and why it is refunded."""
-        if self.restock is UNSET:
-            raise invalid("restock", "required: true puts its units on sale again, false withdraws")
-        reason = None if self.reason is UNSET or self.reason is None else self.reason
-        return self.restock, None if reason is None else _line("reason", reason, 200)
-
-
-class NoticeBody(msgspec.Struct):
-    """POST /payments/callback: what a provider says of a payment."""
-
-    reference: Text = UNSET
-    reservation_id: Text = field(name="reservationId", default=UNSET)
-    reservation_id_snake: Text = field(name="reservation_id", default=UNSET)
-    status: PaymentStatus | UnsetType = UNSET
-    amount: str | int | float | UnsetType = UNSET
-    currency: Text = UNSET
-
-    @property
-    def notice(self) -> Notice:
-        """The checked notice. An id that can be no reservation's is none: its money came."""
-        for name in ("reference", "status", "amount", "currency"):
-            if getattr(self, name) is UNSET:
-                raise invalid(name, "required")
-        reservation = either("reservationId", self.reservation_id, self.reservation_id_snake)
-        if reservation is None:
-            raise invalid("reservationId", "required: what was paid for?")
-        found = parse_id(reservation)
-        reference = _line("reference", str(self.reference), 200)
-        return Notice(
-            reference,
-            None if found is None else str(found),
-            self.status,  # type: ignore[arg-type]
-            cents("amount", str(self.amount)),
-            _currency(str(self.currency)),
-            request_of(reference),
-        )
-
-
 reserve_body, confirm_body = decoder(ReserveBody), decoder(ConfirmBody)
-pay_body, refund_body, notice_body = decoder(PayBody), decoder(RefundBody), decoder(NoticeBody)
 drop_body, change_body = decoder(DropBody), decoder(ChangeBody)
 
 
@@ -248,7 +255,7 @@ def new_drop(body: DropBody) -> NewDrop:
     return NewDrop(
         told["name"],
         told["price_cents"],
-        _currency(either("currency", body.currency) or "USD"),
+        currency("USD" if body.currency is UNSET else body.currency),
         told.get("image_url"),
         starts,
         ends,
@@ -304,7 +311,7 @@ def _whole(name: str, number: int, high: int) -> int:
     return number
 
 
-def _line(name: str, text: str, length_max: int) -> str:
+def line(name: str, text: str, length_max: int) -> str:
     """One line of text: printable, not blank."""
     line = text.strip()
     if not 1 <= len(line) <= length_max or not line.isprintable():
@@ -312,7 +319,8 @@ def _line(name: str, text: str, length_max: int) -> str:
     return str(line)
 
 
-def _currency(code: str) -> str:
+def currency(code: str) -> str:
+    """A currency's three letters, in capitals."""
     if not (len(code) == 3 and code.isascii() and code.isalpha()):
         raise invalid("currency", "want a three-letter code like USD")
     return code.upper()

@@ -13,7 +13,7 @@ Refusal
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.infra.errors import Refusal
 
@@ -23,6 +23,8 @@ class SoldOut(Refusal):
 
     code = "SOLD_OUT"
     status = 409
+    example: ClassVar[dict[str, Any]] = {"availableStock": 0, "heldStock": 3}
+    retryable = True
     retry_after_seconds: int | None = 1
 
     def __init__(self, message: str = "", *, final: bool, **details: Any) -> None:
@@ -57,6 +59,7 @@ class Paused(NotOpen):
     """This drop is paused."""
 
     code = "PAUSED"
+    example: ClassVar[dict[str, Any]] = {"pausedReason": "admin"}
     retryable = True
     retry_after_seconds = 5
 
@@ -74,6 +77,7 @@ class LimitReached(Refusal):
 
     code = "LIMIT_REACHED"
     status = 409
+    example: ClassVar[dict[str, Any]] = {"limit": 1, "remaining": 0}
     retry_after_seconds: int | None = 5
 
     def __init__(self, *, overdue: bool = False, **details: Any) -> None:
@@ -95,6 +99,7 @@ class HoldExpired(Refusal):
 
     code = "HOLD_EXPIRED"
     status = 410
+    example: ClassVar[dict[str, Any]] = {"status": "expired"}
 
 
 class ExtensionUsed(Refusal):
@@ -109,3 +114,4 @@ class AlreadyResolved(Refusal):
 
     code = "ALREADY_RESOLVED"
     status = 409
+    example: ClassVar[dict[str, Any]] = {"status": "released"}

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 Status = Literal["active", "paying", "purchased", "expired", "released", "refunded"]
 PaymentStatus = Literal["pending", "failed", "succeeded", "refunded"]  # in the order they follow
 DropStatus = Literal["preparing", "upcoming", "live", "sold_out", "ended", "paused"]
+PauseReason = Literal["admin", "audit"]
 
 STOCK_MAX = 1_000_000  # units of a drop
 UNIT_ID_SHIFT = 20  # a unit's id is drop id · 2^20 + number, so it names its drop

@@ -16,7 +16,7 @@ from engine.infra.routing import Route
 from engine.infra.settings import Settings
 from engine.infra.turns import Turns
 from engine.record import idempotency
-from engine.sale import arguments, bodies, drops, export, reconcile, store, views
+from engine.sale import arguments, bodies, described, drops, export, reconcile, store, views
 from engine.sale.audit import Auditing
 from engine.sale.bouncer import Bouncer
 from engine.sale.models import Life, Purchase
@@ -47,16 +47,40 @@ class OperatorRoutes:
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler."""
         table = [
-            Route("create_drop", "POST", "/drops", self.create),
-            Route("change_drop", "PATCH", "/drops/{id}", self.change),
-            Route("pause", "POST", "/drops/{id}/pause", self.pause),
-            Route("resume", "POST", "/drops/{id}/resume", self.resume),
-            Route("close", "POST", "/drops/{id}/close", self.close),
-            Route("audit", "GET", "/drops/{id}/audit", self.audit),
-            Route("reconcile", "POST", "/drops/{id}/reconcile", self.reconcile),
-            Route("list_holds", "GET", "/drops/{id}/reservations", self.list_holds),
-            Route("list_sales", "GET", "/drops/{id}/purchases", self.list_sales),
-            Route("timeline", "GET", "/buyers/{id:path}/timeline", self.timeline),
+            Route("create_drop", "POST", "/drops", self.create, about=described.CREATE_DROP),
+            Route("change_drop", "PATCH", "/drops/{id}", self.change, about=described.CHANGE_DROP),
+            Route("pause", "POST", "/drops/{id}/pause", self.pause, about=described.SWITCH),
+            Route("resume", "POST", "/drops/{id}/resume", self.resume, about=described.SWITCH),
+            Route("close", "POST", "/drops/{id}/close", self.close, about=described.SWITCH),
+            Route("audit", "GET", "/drops/{id}/audit", self.audit, about=described.AUDIT),
+            Route(
+                "reconcile",
+                "POST",
+                "/drops/{id}/reconcile",
+                self.reconcile,
+                about=described.RECONCILE,
+            ),
+            Route(
+                "list_holds",
+                "GET",
+                "/drops/{id}/reservations",
+                self.list_holds,
+                about=described.LIST_HOLDS,
+            ),
+            Route(
+                "list_sales",
+                "GET",
+                "/drops/{id}/purchases",
+                self.list_sales,
+                about=described.LIST_SALES,
+            ),
+            Route(
+                "timeline",
+                "GET",
+                "/buyers/{id:path}/timeline",
+                self.timeline,
+                about=described.TIMELINE,
+            ),
         ]
         return [
             self._turns.urgent(route) if route.method != "GET" else self._turns.calm(route)
@@ -66,7 +90,9 @@ class OperatorRoutes:
     # ── drops ────────────────────────────────────────────────────────────────────────────────
 
     async def create(self, call: Call) -> Answer:
-        """POST /drops: 201 at once; a large drop is filled by a keeper."""
+        """Open a drop.
+
+        201 at once; a large drop is `preparing` while it is filled."""
         caller = await self._door.caller(call)
         require_admin(caller)
         wish = bodies.new_drop(bodies.drop_body(call))
@@ -90,7 +116,9 @@ class OperatorRoutes:
         return await idempotency.once(self._postgres, request, meaning, effect, publish)
 
     async def change(self, call: Call) -> Answer:
-        """PATCH /drops/{id}: new terms for new holds, more stock or less, in mid-sale."""
+        """Change a drop in mid-sale.
+
+        New terms are for new holds; stock is changed by differences."""
         caller = await self._door.caller(call)
         require_admin(caller)
         wish = bodies.drop_change(bodies.change_body(call))
@@ -99,19 +127,23 @@ class OperatorRoutes:
         )
 
     async def pause(self, call: Call) -> Answer:
-        """POST /drops/{id}/pause: nobody reserves; live holds can still be bought."""
+        """Pause a drop.
+
+        Nobody reserves; live holds can still be bought."""
         return await self._switch(
             call, "pause", lambda session, id: drops.pause(session, id, "admin")
         )
 
     async def resume(self, call: Call) -> Answer:
-        """POST /drops/{id}/resume."""
+        """Let a paused drop go on."""
         return await self._switch(
             call, "resume", lambda session, id: drops.pause(session, id, None)
         )
 
     async def close(self, call: Call) -> Answer:
-        """POST /drops/{id}/close: it ends now."""
+        """End a drop now.
+
+        Live holds can still be bought."""
         return await self._switch(call, "close", drops.close)
 
     async def _switch(
@@ -140,7 +172,9 @@ class OperatorRoutes:
     # ── does it add up? ──────────────────────────────────────────────────────────────────────
 
     async def audit(self, call: Call) -> Answer:
-        """GET /drops/{id}/audit: live figures, and when the rows behind them were counted."""
+        """Does a drop add up?
+
+        Live figures, and when the rows behind them were last counted."""
         caller = await self._door.caller(call)
         drop_id = arguments.drop_in_path(call)
         found = await self._auditing.audit(drop_id)
@@ -151,7 +185,9 @@ class OperatorRoutes:
         return Answer(found)
 
     async def reconcile(self, call: Call) -> Answer:
-        """POST /drops/{id}/reconcile: repair now; with ?dryRun=true say what would be done."""
+        """Mend a drop now.
+
+        What keepers mend in a second; with `dryRun` only say what would be done."""
         caller = await self._door.caller(call)
         require_admin(caller)
         drop_id = arguments.drop_in_path(call)
@@ -175,9 +211,11 @@ class OperatorRoutes:
     # ── lists ────────────────────────────────────────────────────────────────────────────────
 
     async def list_holds(self, call: Call) -> Answer:
-        """GET /drops/{id}/reservations: every hold there was, newest first; ?format=csv for all."""
+        """Every hold of a drop, newest first."""
         drop_id = await self._drop_of_list(call)
         buyer, statuses = arguments.buyer_filter(call), arguments.hold_statuses(call)
+        page = page_of(call)
+        after = arguments.before(page)
 
         async def read(before: str | None, count: int, skip: int) -> list[Life]:
             return await store.list_holds(
@@ -200,8 +238,7 @@ class OperatorRoutes:
                 export.HOLD_COLUMNS, page_after, lambda life: life.hold.id, export.hold_cells
             )
             return self._csv(call, pieces, f"drop-{drop_id}-reservations")
-        page = page_of(call)
-        found = await read(arguments.before(page), page.limit + 1, page.skip)
+        found = await read(after, page.limit + 1, page.skip)
         items = None
         if page.page:
             items = await store.count_holds(self._postgres, drop_id, buyer, statuses)
@@ -211,10 +248,12 @@ class OperatorRoutes:
         )
 
     async def list_sales(self, call: Call) -> Answer:
-        """GET /drops/{id}/purchases: every purchase, newest first; ?format=csv for all."""
+        """Every purchase of a drop, newest first."""
         drop_id = await self._drop_of_list(call)
         buyer, statuses = arguments.buyer_filter(call), arguments.purchase_statuses(call)
         refunded = None if statuses is None or len(set(statuses)) > 1 else statuses[0] == "refunded"
+        page = page_of(call)
+        after = arguments.before(page)
 
         async def read(before: str | None, count: int, skip: int) -> list[Purchase]:
             return await store.list_drop_purchases(
@@ -231,8 +270,7 @@ class OperatorRoutes:
                 export.PURCHASE_COLUMNS, page_after, lambda each: each.id, export.purchase_cells
             )
             return self._csv(call, pieces, f"drop-{drop_id}-purchases")
-        page = page_of(call)
-        found = await read(arguments.before(page), page.limit + 1, page.skip)
+        found = await read(after, page.limit + 1, page.skip)
         items = None
         if page.page:
             items = await store.count_drop_purchases(self._postgres, drop_id, buyer, refunded)
@@ -240,7 +278,7 @@ class OperatorRoutes:
         return _listed(rows, page, found[page.limit - 1].id if _more(found, page) else None, items)
 
     async def timeline(self, call: Call) -> Answer:
-        """GET /buyers/{id}/timeline: all that a buyer held, and what became of it, newest first."""
+        """All that a buyer held, and what became of it, newest first."""
         require_admin(await self._door.caller(call))
         buyer, page = arguments.buyer_in_path(call), page_of(call)
         found = await store.list_holds(

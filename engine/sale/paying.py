@@ -15,7 +15,7 @@ from engine.infra.routing import Route
 from engine.infra.settings import Settings
 from engine.infra.turns import Turns
 from engine.record import idempotency
-from engine.sale import arguments, bodies, till, views
+from engine.sale import arguments, described, notices, till, views
 from engine.sale.bouncer import Bouncer
 from engine.sale.extend import extend, pay, ring_later
 from engine.sale.models import Hold, Longer, Returned
@@ -47,27 +47,47 @@ class PaymentRoutes:
     def routes(self) -> list[Route]:
         """The table. The callback's seat sees to its deadline itself."""
         calm = [
-            Route("extend", "POST", "/reservations/{id}/extend", self.extend),
-            Route("pay", "POST", "/reservations/{id}/pay", self.pay),
-            Route("refund", "POST", "/purchases/{id}/refund", self.refund),
-            Route("list_refunds", "GET", "/refunds", self.list_refunds),
+            Route(
+                "extend",
+                "POST",
+                "/reservations/{id}/extend",
+                self.extend,
+                about=described.EXTEND,
+            ),
+            Route("pay", "POST", "/reservations/{id}/pay", self.pay, about=described.PAY),
+            Route("refund", "POST", "/purchases/{id}/refund", self.refund, about=described.REFUND),
+            Route(
+                "list_refunds", "GET", "/refunds", self.list_refunds, about=described.LIST_REFUNDS
+            ),
         ]
-        callback = Route("payment_callback", "POST", "/payments/callback", self.callback, hot=True)
+        callback = Route(
+            "payment_callback",
+            "POST",
+            "/payments/callback",
+            self.callback,
+            hot=True,
+            about=described.CALLBACK,
+        )
         return [*(self._turns.calm(route) for route in calm), callback]
 
     async def extend(self, call: Call) -> Answer:
-        """POST /reservations/{id}/extend: the deadline moves by the hold's own time, once."""
+        """Let a hold live longer.
+
+        Its deadline moves by the hold's own time, once, up to `maxHoldSeconds` of life."""
         return await self._prolong(call, "extend", extend)
 
     async def pay(self, call: Call) -> Answer:
-        """POST /reservations/{id}/pay: payment begins, and the hold waits for it."""
+        """Begin to pay a hold.
+
+        It is `paying` from now on and lives `paySeconds` longer, once. `payUrl` says where the
+        buyer pays, if this service knows. Begun before, nothing changes."""
         return await self._prolong(call, "pay", pay)
 
     async def _prolong(self, call: Call, operation: str, verb: Prolong) -> Answer:
         caller = await self._door.caller(call)
         require(caller, "sale:write")
         id = arguments.id_in_path(call, "reservation")
-        named = bodies.pay_body(call).buyer
+        named = notices.pay_body(call).buyer
         buyer = None if caller.kind == "admin" and named is None else buyer_named(caller, named)
         request = arguments.request(call, caller, buyer or "owner", operation)
         begun: list[Longer] = []
@@ -93,19 +113,25 @@ class PaymentRoutes:
         return self._pay_url + separator + urlencode(words | {"currency": hold.currency})
 
     async def callback(self, call: Call) -> Answer:
-        """POST /payments/callback: what became of a payment, signed by the provider."""
+        """What became of a payment, said by the provider.
+
+        Signed as Standard Webhooks has it. May be said twice, late and out of order: of two
+        words about one payment the later status counts. Money that came is a purchase, or a
+        refund that is due; without an `outcome` it is still being decided."""
         self._signatures.check(call)
-        payment = await self._paying.settle(bodies.notice_body(call).notice)
+        payment = await self._paying.settle(notices.notice_body(call).notice)
         return Answer(views.payment_view(payment))
 
     async def refund(self, call: Call) -> Answer:
-        """POST /purchases/{id}/refund: its units back on sale or withdrawn, its money owed back."""
+        """Undo a purchase.
+
+        Its units go on sale again, or off sale; its money is owed back, see `/refunds`."""
         caller = await self._door.caller(call)
         if caller.kind == "buyer":
             raise Forbidden("A shop or an operator refunds: ask them")
         require(caller, "sale:write")
         id = arguments.id_in_path(call, "purchase")
-        restock, reason = bodies.refund_body(call).wish
+        restock, reason = notices.refund_body(call).wish
         request = arguments.request(call, caller, "operator", "refund")
         returned: list[Returned] = []
 
@@ -120,7 +146,7 @@ class PaymentRoutes:
         return await idempotency.once(self._postgres, request, meaning, effect, publish)
 
     async def list_refunds(self, call: Call) -> Answer:
-        """GET /refunds: money that is owed, or was given back, newest first."""
+        """Money that is owed back, or was given back, newest first."""
         require_admin(await self._door.caller(call))
         page, done = page_of(call), arguments.refund_status(call)
         before = arguments.number_before(page)

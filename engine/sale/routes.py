@@ -12,7 +12,7 @@ from engine.infra.settings import Settings
 from engine.infra.turns import Turns
 from engine.record import idempotency
 from engine.record.idempotency import REPLAYED
-from engine.sale import arguments, bodies, drops, shelf, store, till, views
+from engine.sale import arguments, bodies, described, drops, shelf, store, till, views
 from engine.sale.bouncer import Bouncer
 from engine.sale.models import Confirm, Drop, Release, Reserve, Returned
 from engine.sale.purchase import Purchasing
@@ -50,24 +50,68 @@ class SaleRoutes:
 
     def _table(self) -> list[Route]:
         return [
-            Route("reserve", "POST", "/reservations", self.reserve, hot=True),
-            Route("reserve", "POST", "/reserve/{id}", self.reserve, hot=True),
-            Route("list_reservations", "GET", "/reservations", self.list_reservations),
-            Route("show_reservation", "GET", "/reservations/{id}", self.show_reservation),
-            Route("release", "DELETE", "/reservations/{id}", self.release),
-            Route("purchase", "POST", "/purchases", self.purchase, hot=True),
-            Route("purchase", "POST", "/purchase/{id}", self.purchase, hot=True),
-            Route("list_purchases", "GET", "/purchases/mine", self.list_purchases),
-            Route("show_purchase", "GET", "/purchases/{id}", self.show_purchase),
-            Route("list_drops", "GET", "/drops", self.list_drops),
-            Route("show_drop", "GET", "/drops/{id}", self.show_drop),
-            Route("stock", "GET", "/drops/{id}/stock", self.stock, hot=True),
+            Route(
+                "reserve", "POST", "/reservations", self.reserve, hot=True, about=described.RESERVE
+            ),
+            Route(
+                "reserve",
+                "POST",
+                "/reserve/{id}",
+                self.reserve,
+                hot=True,
+                about=described.RESERVE_DROP,
+            ),
+            Route(
+                "list_reservations",
+                "GET",
+                "/reservations",
+                self.list_reservations,
+                about=described.LIST_RESERVATIONS,
+            ),
+            Route(
+                "show_reservation",
+                "GET",
+                "/reservations/{id}",
+                self.show_reservation,
+                about=described.SHOW_RESERVATION,
+            ),
+            Route("release", "DELETE", "/reservations/{id}", self.release, about=described.RELEASE),
+            Route(
+                "purchase", "POST", "/purchases", self.purchase, hot=True, about=described.PURCHASE
+            ),
+            Route(
+                "purchase",
+                "POST",
+                "/purchase/{id}",
+                self.purchase,
+                hot=True,
+                about=described.PURCHASE_HOLD,
+            ),
+            Route(
+                "list_purchases",
+                "GET",
+                "/purchases/mine",
+                self.list_purchases,
+                about=described.LIST_PURCHASES,
+            ),
+            Route(
+                "show_purchase",
+                "GET",
+                "/purchases/{id}",
+                self.show_purchase,
+                about=described.SHOW_PURCHASE,
+            ),
+            Route("list_drops", "GET", "/drops", self.list_drops, about=described.LIST_DROPS),
+            Route("show_drop", "GET", "/drops/{id}", self.show_drop, about=described.SHOW_DROP),
+            Route("stock", "GET", "/drops/{id}/stock", self.stock, hot=True, about=described.STOCK),
         ]
 
     # ── holds ────────────────────────────────────────────────────────────────────────────────
 
     async def reserve(self, call: Call) -> Answer:
-        """POST /reservations: 201 with the hold."""
+        """Reserve units.
+
+        All of them or none, until `expiresAt`. Repeated with its key it is the same hold."""
         caller = await self._door.caller(call)
         require(caller, "sale:write")
         body = bodies.reserve_body(call)
@@ -79,7 +123,7 @@ class SaleRoutes:
         return Answer(views.hold_view(hold), 201, [REPLAYED] if hold.replayed else None)
 
     async def list_reservations(self, call: Call) -> Answer:
-        """GET /reservations: my live holds, newest first."""
+        """My live holds, newest first."""
         caller = await self._door.caller(call)
         require(caller, "sale:read")
         buyer, page = arguments.buyer_of_list(caller, call), page_of(call)
@@ -96,7 +140,7 @@ class SaleRoutes:
         )
 
     async def show_reservation(self, call: Call) -> Answer:
-        """GET /reservations/{id}: one hold, any status."""
+        """One hold, any status."""
         caller = await self._door.caller(call)
         require(caller, "sale:read")
         id = arguments.id_in_path(call, "reservation")
@@ -108,7 +152,9 @@ class SaleRoutes:
         return Answer(views.hold_view(hold, payments=payments))
 
     async def release(self, call: Call) -> Answer:
-        """DELETE /reservations/{id}: 204, on sale again at once; repeating it is 204."""
+        """Give a hold back.
+
+        Its units are on sale again at once; repeating it is 204."""
         caller = await self._door.caller(call)
         require(caller, "sale:write")
         id = arguments.id_in_path(call, "reservation")
@@ -134,7 +180,9 @@ class SaleRoutes:
     # ── purchases ────────────────────────────────────────────────────────────────────────────
 
     async def purchase(self, call: Call) -> Answer:
-        """POST /purchases: 201 with the purchase, 200 if it was bought before."""
+        """Buy a hold.
+
+        201 with the purchase, 200 if it was bought before with the same or no reference."""
         caller = await self._door.caller(call)
         require(caller, "sale:write")
         body = bodies.confirm_body(call)
@@ -151,7 +199,7 @@ class SaleRoutes:
         return Answer(views.purchase_view(bought.purchase), status, headers)
 
     async def list_purchases(self, call: Call) -> Answer:
-        """GET /purchases/mine: what I bought, newest first, each with its drop."""
+        """What I bought, newest first, each with its drop."""
         caller = await self._door.caller(call)
         require(caller, "sale:read")
         buyer, page = arguments.buyer_of_list(caller, call), page_of(call)
@@ -168,7 +216,7 @@ class SaleRoutes:
         )
 
     async def show_purchase(self, call: Call) -> Answer:
-        """GET /purchases/{id}: one purchase with its drop."""
+        """One purchase with its drop."""
         caller = await self._door.caller(call)
         require(caller, "sale:read")
         id = arguments.id_in_path(call, "purchase")
@@ -182,7 +230,7 @@ class SaleRoutes:
     # ── drops ────────────────────────────────────────────────────────────────────────────────
 
     async def list_drops(self, call: Call) -> Answer:
-        """GET /drops: newest first, with stock and the three newest buyers."""
+        """Drops, newest first, with stock and the three newest buyers."""
         await self._door.caller(call)
         page, statuses = page_of(call), arguments.statuses(call)
         before = arguments.number_before(page)
@@ -195,14 +243,16 @@ class SaleRoutes:
         return Answer(listing(rows, page, cursor, items))
 
     async def show_drop(self, call: Call) -> Answer:
-        """GET /drops/{id}."""
+        """One drop."""
         await self._door.caller(call)
         return Answer(
             (await self._shown([await drops.one(self._postgres, arguments.drop_in_path(call))]))[0]
         )
 
     async def stock(self, call: Call) -> Answer:
-        """GET /drops/{id}/stock: the cheap poll."""
+        """The cheap poll of a drop's stock.
+
+        Send the `ETag` back: 304 while nothing changed."""
         await self._door.caller(call)
         drop_id = arguments.drop_in_path(call)
         stock = await shelf.stock_of(self._postgres, drop_id)
@@ -230,7 +280,7 @@ class SaleRoutes:
             views.drop_view(
                 drop,
                 [
-                    {"username": views.public_name(self._salt, buyer), "purchasedAt": iso(moment)}
+                    views.Recent(views.public_name(self._salt, buyer), iso(moment))
                     for buyer, moment in recent.get(drop.id, [])
                 ],
             )

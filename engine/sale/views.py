@@ -5,13 +5,36 @@ from __future__ import annotations
 import hashlib
 import hmac
 from datetime import datetime
-from typing import Any
+from typing import Annotated, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from engine.infra.describe import BuyerId, Currency, Id, Moment, Money, shown
 from engine.infra.http import iso, money
-from engine.sale.models import Drop, Hold, Life, Payment, Purchase, Refund, Stock, unit_id
+from engine.sale.models import (
+    Drop,
+    DropStatus,
+    Hold,
+    Life,
+    PauseReason,
+    Payment,
+    PaymentStatus,
+    Purchase,
+    Refund,
+    Status,
+    Stock,
+    unit_id,
+)
+
+# Rows hold text; which words it may be is what Postgres's types allow.
+HoldStatus = Annotated[str, shown(enum=list(get_args(Status)))]
+ShownStatus = Annotated[str, shown(enum=list(get_args(DropStatus)))]
+ShownReason = Annotated[str, shown(enum=list(get_args(PauseReason)))]
+ShownPayment = Annotated[str, shown(enum=list(get_args(PaymentStatus)))]
+ShownOutcome = Annotated[str | None, shown(enum=["purchased", "refund_due", None])]
+Name = Annotated[str, shown(examples=["Daybreak"])]
+ShownEvent = Annotated[str, shown(enum=["reserved", "extended", *get_args(Status)])]
 
 
 class UnitView(msgspec.Struct):
@@ -24,16 +47,16 @@ class UnitView(msgspec.Struct):
 class HoldView(msgspec.Struct, rename="camel"):
     """A reservation as its owner sees it."""
 
-    id: str
+    id: Id
     drop_id: int
-    user_id: str
+    user_id: BuyerId
     quantity: int
     units: list[UnitView]
-    status: str
-    amount: str
-    currency: str
-    expires_at: str
-    server_time: str
+    status: HoldStatus
+    amount: Money
+    currency: Currency
+    expires_at: Moment
+    server_time: Moment
     available_stock: int | UnsetType = UNSET
     pay_url: str | UnsetType = UNSET
     payments: list[PaymentView] | UnsetType = UNSET
@@ -43,65 +66,72 @@ class PaymentView(msgspec.Struct, rename="camel"):
     """A payment: what the provider says of it, and what it came to."""
 
     reference: str
-    reservation_id: str | None
-    status: str
-    amount: str
-    currency: str
-    received_at: str
-    outcome: str | None
+    reservation_id: Id | None
+    status: ShownPayment
+    amount: Money
+    currency: Currency
+    received_at: Moment
+    outcome: ShownOutcome
     reason: str | None
-    purchase_id: str | None
+    purchase_id: Id | None
 
 
 class RefundView(msgspec.Struct, rename="camel"):
     """Money that must be given back, or was."""
 
     id: int
-    status: str
+    status: Annotated[str, shown(enum=["due", "done"])]
     reference: str | None
-    reservation_id: str | None
+    reservation_id: Id | None
     drop_id: int | None
-    user_id: str | None
-    amount: str
-    currency: str
+    user_id: BuyerId | None
+    amount: Money
+    currency: Currency
     reason: str
     verified: bool
-    due_at: str
-    done_at: str | None
+    due_at: Moment
+    done_at: Moment | None
 
 
 class PurchaseView(msgspec.Struct, rename="camel"):
     """A purchase as its owner sees it."""
 
-    id: str
-    reservation_id: str
+    id: Id
+    reservation_id: Id
     drop_id: int
-    user_id: str
+    user_id: BuyerId
     quantity: int
     units: list[UnitView]
-    amount: str
-    currency: str
-    purchased_at: str
+    amount: Money
+    currency: Currency
+    purchased_at: Moment
     payment_reference: str | None
-    status: str
-    refunded_at: str | UnsetType = UNSET
+    status: Annotated[str, shown(enum=["purchased", "refunded"])]
+    refunded_at: Moment | UnsetType = UNSET
     restocked: bool | UnsetType = UNSET
     refund_reason: str | None | UnsetType = UNSET
-    drop: Any = UNSET
+    drop: DropView | UnsetType = UNSET
+
+
+class Recent(msgspec.Struct, rename="camel"):
+    """One of a drop's newest purchases: a name that tells nothing of who it is."""
+
+    username: Annotated[str, shown(examples=["Buyer 3fa9"])]
+    purchased_at: Moment
 
 
 class DropView(msgspec.Struct, rename="camel"):
     """A drop as everybody sees it."""
 
     id: int
-    name: str
-    price: str
-    currency: str
+    name: Name
+    price: Money
+    currency: Currency
     image_url: str | None
-    starts_at: str
-    ends_at: str | None
-    status: str
-    paused_reason: str | None
+    starts_at: Moment
+    ends_at: Moment | None
+    status: ShownStatus
+    paused_reason: ShownReason | None
     total_stock: int
     available_stock: int
     held_stock: int
@@ -113,9 +143,9 @@ class DropView(msgspec.Struct, rename="camel"):
     pay_seconds: int
     max_per_buyer: int | None
     max_per_order: int
-    created_at: str
-    server_time: str
-    recent_purchases: list[dict[str, str]] | UnsetType = UNSET
+    created_at: Moment
+    server_time: Moment
+    recent_purchases: list[Recent] | UnsetType = UNSET
 
 
 def _units(drop_id: int, numbers: list[int]) -> list[UnitView]:
@@ -200,9 +230,9 @@ def purchase_view(purchase: Purchase, drop: DropView | UnsetType = UNSET) -> Pur
 class HoldRecord(HoldView):
     """A reservation as an operator sees it: with its moments, and what became of it."""
 
-    created_at: str = ""
-    ended_at: str | None = None
-    purchase_id: str | None = None
+    created_at: Moment = ""
+    ended_at: Moment | None = None
+    purchase_id: Id | None = None
 
 
 def hold_record(life: Life) -> HoldRecord:
@@ -219,23 +249,23 @@ def hold_record(life: Life) -> HoldRecord:
 class Event(msgspec.Struct):
     """One moment of a hold's life."""
 
-    at: str
-    event: str
+    at: Moment
+    event: ShownEvent
 
 
 class Chapter(msgspec.Struct, rename="camel"):
     """One hold of a buyer's timeline: what happened to it, in order."""
 
-    reservation_id: str
+    reservation_id: Id
     drop_id: int
-    drop_name: str
+    drop_name: Name
     quantity: int
     units: list[UnitView]
-    amount: str
-    currency: str
-    status: str
-    expires_at: str
-    purchase_id: str | None
+    amount: Money
+    currency: Currency
+    status: HoldStatus
+    expires_at: Moment
+    purchase_id: Id | None
     payment_reference: str | None
     events: list[Event]
 
@@ -275,7 +305,7 @@ def chapter(life: Life) -> Chapter:
     )
 
 
-def drop_view(drop: Drop, recent: list[dict[str, str]] | UnsetType = UNSET) -> DropView:
+def drop_view(drop: Drop, recent: list[Recent] | UnsetType = UNSET) -> DropView:
     """A drop for everybody."""
     return DropView(
         drop.id,
@@ -304,17 +334,23 @@ def drop_view(drop: Drop, recent: list[dict[str, str]] | UnsetType = UNSET) -> D
     )
 
 
-def stock_view(drop_id: int, stock: Stock) -> dict[str, int]:
-    """The cheap poll: five figures and a version."""
-    return {
-        "dropId": drop_id,
-        "availableStock": stock.free,
-        "heldStock": stock.held,
-        "soldStock": stock.sold,
-        "withdrawnStock": stock.withdrawn,
-        "totalStock": stock.total,
-        "version": stock.version,
-    }
+class StockView(msgspec.Struct, rename="camel"):
+    """The cheap poll: five figures and a version, which rises with every change."""
+
+    drop_id: int
+    available_stock: int
+    held_stock: int
+    sold_stock: int
+    withdrawn_stock: int
+    total_stock: int
+    version: int
+
+
+def stock_view(drop_id: int, stock: Stock) -> StockView:
+    """A drop's figures for everybody."""
+    return StockView(
+        drop_id, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total, stock.version
+    )
 
 
 def public_name(salt: bytes, buyer: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from engine.infra.errors import Invalid
-from engine.infra.http import Call, cents, either, iso, listing, money, page_of, parse_time
+from engine.infra.http import Call, Count, cents, either, iso, listing, money, page_of, parse_time
 
 LEAP_DAY = datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=UTC)
 
@@ -154,9 +153,10 @@ def test_a_list_may_allow_more_than_a_hundred() -> None:
 
 @pytest.mark.parametrize(("items", "pages"), [(0, 0), (1, 1), (20, 1), (21, 2)])
 def test_pages_are_counted_up(items: int, pages: int) -> None:
-    body: dict[str, Any] = listing([], page_of(_call("page=1")), None, items)
+    meta = listing([], page_of(_call("page=1")), None, items).meta
 
-    assert body["meta"]["totalPages"] == pages
+    assert isinstance(meta, Count)
+    assert meta.total_pages == pages
 
 
 # ── headers ──────────────────────────────────────────────────────────────────────────────────────
