@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.infra.cors import Cors
 from engine.infra.http import serve
 from engine.infra.routing import Lanes, Route, not_found, starlette_routes
 from engine.pages.routes import Pages
@@ -20,11 +21,14 @@ class _NotFound:
         await serve(not_found, "not_found", scope, receive, send)
 
 
-def build(routes: Sequence[Route], compat_mounts: bool = True) -> ASGIApp:
-    """The ASGI app of one worker."""
+def build(
+    routes: Sequence[Route], compat_mounts: bool = True, origins: Collection[bytes] = ()
+) -> ASGIApp:
+    """The ASGI app of one worker; pages of these origins may call it."""
     mounts = (CANONICAL, *COMPATIBLE) if compat_mounts else (CANONICAL,)
     pages = starlette_routes(Pages().routes(), [""])
     app = Starlette(routes=[*pages, *starlette_routes(routes, mounts)])
     app.router.redirect_slashes = False
     app.router.default = _NotFound()
-    return Lanes(app, routes, mounts)
+    lanes = Lanes(app, routes, mounts)
+    return Cors(lanes, origins) if origins else lanes

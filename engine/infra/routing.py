@@ -73,10 +73,7 @@ class Lanes:
         self._app = app
         hot = [route for route in routes if route.hot]
         self._literal = {
-            (r.method, mount + r.path): r
-            for r in hot
-            if "{" not in r.path
-            for mount in mounts
+            (r.method, mount + r.path): r for r in hot if "{" not in r.path for mount in mounts
         }
         # By what stands before and after the one {id} of a path.
         self._shaped = {
