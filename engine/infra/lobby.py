@@ -21,7 +21,6 @@ from typing import Protocol
 import structlog
 
 from engine.infra.errors import Problem, Retryable
-from engine.infra.http import SLOW_READER_SECONDS
 from engine.infra.log import Seldom
 from engine.infra.settings import Settings
 
@@ -73,7 +72,7 @@ class Lobby:
         self.heads = Place(settings.header_timeout_ms / 1000)
         self.bodies = Place(settings.body_timeout_ms / 1000)
         self.idle = Place(settings.keep_alive_ms / 1000)
-        self.unread = Place(SLOW_READER_SECONDS)
+        self.unread = Place(settings.slow_reader_ms / 1000)
         self.lingering = Place(LINGER_SECONDS)
         self.guests = 0
         self.cut = Counter[str]()  # how many were ended, by the reason

@@ -95,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_ms: Annotated[
         Span, why("rest between two requests; more than a proxy's in front of us", "ms")
     ] = 30_000
+    slow_reader_ms: Annotated[Span, why("for an answer that nobody reads", "ms")] = 30_000
     max_connections: Annotated[
         Length, why("the longest idle gives way to the next; 0: what files allow", "a worker")
     ] = 0

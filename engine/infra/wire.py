@@ -109,13 +109,13 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read: from now on its time runs."""
         super().pause_writing()
-        if not self._is_deaf:
+        if self._place is not self._lobby.lingering:
             self._stand(self._lobby.unread)
 
     def resume_writing(self) -> None:
         """It has read again."""
         super().resume_writing()
-        if not self._is_deaf:
+        if not self._is_deaf or self._farewell:
             self._stand(self._where())
 
     def overdue(self, place: Place) -> str:
@@ -312,7 +312,8 @@ class Protocol(HttpToolsProtocol):
                 self.pipeline.popleft()  # the one that is refused
                 is_whole = True
             if is_whole:
-                self._stand(None)
+                self._part = NOTHING
+                self._stand(self._where())
                 self.flow.pause_reading()
                 return
             cycle.disconnected = True  # whoever reads its body hears that nobody is there
