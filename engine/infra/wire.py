@@ -333,5 +333,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
         else:
             self.transport.close()
-        has_more = not linger and self.transport.get_write_buffer_size() > 0
+        has_more = self.flow.write_paused or (
+            not linger and self.transport.get_write_buffer_size() > 0
+        )
         self._stand(self._lobby.unread if has_more else self._lobby.lingering)

@@ -219,7 +219,10 @@ async def test_who_waits_for_an_answer_is_neither_silent_nor_idle(
 async def test_who_never_reads_gets_no_more_than_fits_and_is_cut(
     settings: Settings, tmp_path: Path
 ) -> None:
-    async with _worker(settings, tmp_path, SLOW_READER_MS="400") as service:
+    async with (
+        _worker(settings, tmp_path, SLOW_READER_MS="400") as service,
+        Client.of(service) as other,
+    ):
         worker = psutil.Process(service.workers[0].pid)
         script = b"GET /assets/shop.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         with socket.socket() as greedy:
@@ -230,6 +233,8 @@ async def test_who_never_reads_gets_no_more_than_fits_and_is_cut(
 
             async def is_cut() -> bool:
                 nonlocal sent, rest
+                # Answered by the same loop, so what was sent before has been read.
+                assert (await other.ask(LIVE)).status == 200
                 rest = rest or script
                 try:
                     count = greedy.send(rest)
