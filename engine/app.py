@@ -8,8 +8,10 @@ from functools import partial
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.infra.cors import Cors
 from engine.infra.http import serve
 from engine.infra.routing import Lanes, Route, not_found, starlette_routes
+from engine.infra.settings import Settings
 from engine.pages.openapi import document
 from engine.pages.routes import Pages
 
@@ -22,12 +24,13 @@ class _NotFound:
         await serve(not_found, "not_found", scope, receive, send)
 
 
-def build(routes: Sequence[Route], compat_mounts: bool = True, auth: str = "required") -> ASGIApp:
-    """The ASGI app of one worker. `auth` is what the API's document says of credentials."""
-    mounts = (CANONICAL, *COMPATIBLE) if compat_mounts else (CANONICAL,)
-    write = partial(document, routes, CANONICAL, is_open=auth == "open")
+def build(routes: Sequence[Route], settings: Settings) -> ASGIApp:
+    """The ASGI app of one worker."""
+    mounts = (CANONICAL, *COMPATIBLE) if settings.compat_mounts else (CANONICAL,)
+    write = partial(document, routes, CANONICAL, is_open=settings.auth == "open")
     pages = starlette_routes(Pages(write).routes(), [""])
     app = Starlette(routes=[*pages, *starlette_routes(routes, mounts)])
     app.router.redirect_slashes = False
     app.router.default = _NotFound()
-    return Lanes(app, routes, mounts)
+    lanes = Lanes(app, routes, mounts)
+    return Cors(lanes, settings.origins) if settings.origins else lanes

@@ -75,11 +75,33 @@ class MethodNotAllowed(Refusal):
     status = 405
 
 
+class RequestTimeout(Refusal):
+    """The request took too long to arrive. Nothing was taken."""
+
+    code = "REQUEST_TIMEOUT"
+    status = 408
+    retryable = True
+
+
 class TooLarge(Refusal):
     """The body is larger than 64 KiB."""
 
     code = "PAYLOAD_TOO_LARGE"
     status = 413
+
+
+class UriTooLong(Refusal):
+    """The address is longer than 8 KiB."""
+
+    code = "URI_TOO_LONG"
+    status = 414
+
+
+class HeadersTooLarge(Refusal):
+    """The request's headers are more than 100 or larger than 16 KiB."""
+
+    code = "HEADERS_TOO_LARGE"
+    status = 431
 
 
 class IdempotencyMismatch(Refusal):

@@ -31,6 +31,12 @@ PRICE_MAX_CENTS = 10_000_000_000
 _PRICE = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
 DIGITS_MAX = 9  # of a number in a header or a query: Python refuses to read thousands of them
 PAGE_MAX = 1_000_000
+# For answers that bring none of their own. What every answer has, pages too, `serve` tells uvicorn.
+# JSON is no document: these two are for the day when somebody renders or stores it all the same.
+GUARDS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 SLOW_READER_SECONDS = 30.0  # for one piece of a long answer; then the connection is cut
 
 T = TypeVar("T")
@@ -324,15 +330,8 @@ async def _stream(
 ) -> None:
     """Send piece by piece, no faster than the client reads, and no longer than it is there. What
     fails on the way cuts the connection, so that a part is never taken for the whole."""
-    start: Message = {
-        "type": "http.response.start",
-        "status": answer.status,
-        "headers": [
-            (b"x-request-id", call.request_id.encode()),
-            (b"content-type", answer.content_type),
-            *answer.headers,
-        ],
-    }
+    headers = head_of(answer, call.request_id)
+    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
     leaving = asyncio.create_task(_leaves(receive), name="client-leaves")
     piece = answer.body  # the first one, read before anything was promised
     try:
@@ -356,14 +355,23 @@ async def _leaves(receive: Receive) -> None:
 
 
 async def _write(answer: Answer, call: Call, send: Send) -> None:
-    headers = [(b"x-request-id", call.request_id.encode()), *answer.headers]
-    if answer.status not in (204, 304):  # those two have no body and no length
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-    if answer.body:
-        headers.append((b"content-type", answer.content_type))
+    headers = head_of(answer, call.request_id)
     if call.key is not None:
         headers.append((b"idempotency-key", call.key.encode()))
     start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
     await send(start)
     body = b"" if call.scope["method"] == "HEAD" else answer.body
     await send({"type": "http.response.body", "body": body})
+
+
+def head_of(answer: Answer, request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer; with its length, unless it comes in pieces."""
+    headers = [(b"x-request-id", request_id.encode()), *GUARDS]
+    if answer.headers:
+        own = [name for name, _ in answer.headers]
+        headers = [each for each in headers if each[0] not in own] + answer.headers
+    if answer.pieces is None and answer.status not in (204, 304):  # those two have no body
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    if answer.body or answer.pieces is not None:
+        headers.append((b"content-type", answer.content_type))
+    return headers

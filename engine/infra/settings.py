@@ -17,6 +17,7 @@ import msgspec
 from engine.infra.errors import Misconfigured
 
 SECRET_BYTES_MIN = 32
+ORIGINS = ("CLIENT_URL", "FRONTEND_URL")  # other systems' names for CORS_ORIGINS
 # Other systems' names for a database in parts; together they are a DATABASE_URL.
 ALIASES = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_SSL")
 
@@ -29,6 +30,7 @@ def why(reason: str, unit: str = "") -> msgspec.Meta:
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_024)]
 Length = Annotated[int, msgspec.Meta(ge=0)]
+Span = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +99,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, why("how old the counted rows behind an audit may be", "seconds")
     ] = 5.0
     request_deadline_ms: Annotated[Length, why("nothing holds a request longer", "ms")] = 5_000
+    # The door.
+    header_timeout_ms: Annotated[Span, why("for a request's line and headers, in all", "ms")] = (
+        5_000
+    )
+    body_timeout_ms: Annotated[Span, why("for a request's body, in all", "ms")] = 10_000
+    keep_alive_ms: Annotated[
+        Span, why("rest between two requests; more than a proxy's in front of us", "ms")
+    ] = 30_000
+    slow_reader_ms: Annotated[Span, why("for an answer that nobody reads", "ms")] = 30_000
+    max_connections: Annotated[
+        Length, why("the longest idle gives way to the next; 0: what files allow", "a worker")
+    ] = 0
+    cors_origins: Annotated[
+        str, why("web pages elsewhere that may call: https://a.example,https://b.example")
+    ] = ""
+    hsts_seconds: Annotated[
+        Length, why("Strict-Transport-Security, where TLS ends in front; 0: none", "seconds")
+    ] = 0
 
     @property
     def jwt_expires_seconds(self) -> int:
@@ -105,6 +125,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if seconds is None:
             raise Misconfigured(f"JWT_EXPIRES_IN={self.jwt_expires_in}: want 3600, 15m, 12h or 7d")
         return seconds
+
+    @property
+    def origins(self) -> frozenset[bytes]:
+        """`CORS_ORIGINS` as browsers send them."""
+        given = [one.strip() for one in self.cors_origins.split(",") if one.strip()]
+        return frozenset(_origin(one) for one in given)
 
 
 def seconds_of(text: str) -> int | None:
@@ -124,6 +150,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     given = {
         name: env[name.upper()] for name in Settings.__struct_fields__ if env.get(name.upper())
     }
+    pages = [env[name] for name in ORIGINS if env.get(name)]
+    if "cors_origins" not in given and pages:
+        given["cors_origins"] = ",".join(pages)
     if "database_url" in given:
         given |= _prisma(given["database_url"])
     try:
@@ -138,6 +167,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     if settings.retention_hours < 24:
         raise Misconfigured("RETENTION_HOURS: idempotency keys are promised for 24 hours or more")
     _ = settings.jwt_expires_seconds
+    _ = settings.origins
     return settings
 
 
@@ -179,6 +209,20 @@ def too_short(secret: str) -> str:
         f"{name} is missing or shorter than {SECRET_BYTES_MIN} bytes: "
         f'export {name}="$(openssl rand -hex 32)"'
     )
+
+
+def _origin(text: str) -> bytes:
+    """Scheme, host and port as a browser writes them; a URL's path is left out."""
+    try:
+        parts = urlsplit(text.lower())
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if parts.scheme not in ("http", "https") or not host or "*" in host or parts.username:
+        raise Misconfigured(f"CORS_ORIGINS={text}: want origins like https://shop.example, exactly")
+    host = f"[{host}]" if ":" in host else host
+    usual = port in (None, 443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{host}{'' if usual else f':{port}'}".encode()
 
 
 def _from_parts(env: Mapping[str, str]) -> str:

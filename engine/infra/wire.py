@@ -1,66 +1,339 @@
-"""The wire: uvicorn's HTTP protocol with two changes.
+"""The wire: uvicorn's HTTP protocol, with a lobby instead of a timer.
 
-A response leaves in one write: uvicorn writes its head and its body apart, and each write is a
-system call, the dearest part of a short answer. And what is not even HTTP is answered in the one
-error shape.
+uvicorn waits for ever for a head or a body, and answers what is no HTTP at once, also while an
+earlier request of the same connection has no answer yet: the client takes the one for the other.
+Here a refusal waits for its turn, has the one error shape, and ends the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
 
-from engine.infra.errors import Invalid
-from engine.infra.http import problem_answer
-from engine.infra.ids import trace_id
+from engine.infra.answering import Cycle, farewell
+from engine.infra.errors import (
+    HeadersTooLarge,
+    Invalid,
+    Problem,
+    RequestTimeout,
+    Retryable,
+    UriTooLong,
+)
+from engine.infra.lobby import Lobby, Place
 
+HEAD_BYTES_MAX = 16_384  # of request line and headers; also how much is parsed in one go
+HEADERS_MAX = 100
+URL_BYTES_MAX = 8_192
+PIPELINED_MAX = 32  # requests sent ahead of the answer
 
-class OneWrite:
-    """A transport that joins everything written within one turn of the event loop."""
-
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Write with the rest of this turn."""
-        if not self._held:
-            self._loop.call_soon(self._flush)
-        self._held.append(data)
-
-    def close(self) -> None:
-        """Write what is held, then close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._held:
-            data = b"".join(self._held)
-            self._held.clear()
-            if not self._transport.is_closing():
-                self._transport.write(data)
+# What has been read of the message that comes in.
+NOTHING, HEAD, BODY = range(3)
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. uvicorn's state is its, the `_` ones are ours."""
+
+    def __init__(
+        self,
+        lobby: Lobby,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._lobby = lobby
+        self._place: Place | None = None
+        self._part = NOTHING
+        self._piece = 0  # bytes being parsed
+        self._heard = 0  # bytes that came with this head; what came before it in a piece included
+        self._is_deaf = False
+        self._problem: Problem | None = None  # why a parser's callback gave up
+        self._farewell = b""  # a refusal that waits for earlier answers
+
+    # ── coming and going ─────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: Any) -> None:
-        """A client is there."""
-        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]
+        """A client is there. It may be silent as long as it may be slow with a head."""
+        super().connection_made(transport)
+        if self._lobby.enter(self):
+            self._stand(self._lobby.heads)
 
-    def send_400_response(self, msg: str) -> None:
-        """400 and hang up."""
-        request_id = trace_id()
-        answer = problem_answer(Invalid(msg), request_id)
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"content-length: %d\r\nx-request-id: %b\r\n\r\n%b"
-            % (len(answer.body), request_id.encode(), answer.body)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone; a request under way goes on without it."""
+        super().connection_lost(exc)
+        self._part_company()
+        self.cycle = cast(RequestResponseCycle, None)  # else they would hold each other
+        self.pipeline.clear()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on another protocol keeps its own time."""
+        self._part_company()
+        super().handle_websocket_upgrade()
+
+    def _part_company(self) -> None:
+        self._stand(None)
+        self._lobby.guests -= 1
+
+    # ── places ───────────────────────────────────────────────────────────────────────────────────
+
+    def _stand(self, place: Place | None) -> None:
+        was = self._place
+        if place is was:
+            return
+        if was is not None:
+            del was[self]
+        self._place = place
+        if place is not None:
+            place[self] = self.loop.time()
+
+    def _where(self) -> Place | None:
+        """What we wait for; None while it is the client who waits."""
+        lobby, cycle = self._lobby, self.cycle
+        if self.flow.write_paused:
+            return lobby.unread
+        if cycle is not None and not cycle.response_complete:
+            # With others before it, its body is not even read.
+            return lobby.bodies if self._part == BODY and not self.pipeline else None
+        return (lobby.idle, lobby.heads, lobby.bodies)[self._part]
+
+    def pause_writing(self) -> None:
+        """The client does not read: from now on its time runs."""
+        super().pause_writing()
+        if self._place is not self._lobby.lingering:
+            self._stand(self._lobby.unread)
+
+    def resume_writing(self) -> None:
+        """It has read again."""
+        super().resume_writing()
+        if not self._is_deaf or self._farewell:
+            self._stand(self._where())
+
+    def overdue(self, place: Place) -> str:
+        """Cut: with a 408 if there is a request to be answered."""
+        lobby = self._lobby
+        if place is lobby.unread or place is lobby.lingering:
+            self.abort()
+            return "unread" if place is lobby.unread else "lingering"
+        if place is lobby.idle or self._part == NOTHING:
+            # Browsers connect ahead of time: an answer to no question would confuse them.
+            self._hang_up()
+            return "idle" if place is lobby.idle else "silent"
+        if lobby.is_leaving:
+            self.refuse(Retryable("This worker is leaving. Nothing was taken: try again."))
+        else:
+            self.refuse(RequestTimeout(f"The request was not there in {place.patience_seconds} s"))
+        return "slow head" if place is lobby.heads else "slow body"
+
+    def give_way(self) -> None:
+        """Somebody else needs the seat."""
+        if self._part == NOTHING or self._place is self._lobby.unread:
+            self._hang_up()
+        else:
+            self.refuse(Retryable("Too many connections. Nothing was taken: try again."))
+
+    def abort(self) -> None:
+        """End it now, whatever was still to be written."""
+        self._is_deaf = True
+        self._stand(None)
+        self.transport.abort()
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes: never parse more at once than a head may have."""
+        if self._is_deaf:
+            return  # read on, so that no reset destroys our last word
+        if len(data) <= HEAD_BYTES_MAX:
+            goes_on = self._feed(data)
+        else:
+            pieces = range(0, len(data), HEAD_BYTES_MAX)
+            goes_on = all(self._feed(data[at : at + HEAD_BYTES_MAX]) for at in pieces)
+        if goes_on and (place := self._where()) is not self._lobby.idle:
+            self._stand(place)  # stray line breaks make nobody less idle
+
+    def _feed(self, data: bytes) -> bool:
+        """Parse; whether there may be more."""
+        self._piece = len(data)
+        if self._part == HEAD:
+            self._heard += self._piece
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._should_upgrade():
+                return self._read_without_upgrade(data[upgrade.args[0] :])
+            self._is_deaf = True
+            self.handle_websocket_upgrade()
+        except httptools.HttpParserError:
+            self.refuse(self._problem or Invalid("This is not HTTP as we understand it"))
+        else:
+            if self._part == HEAD and self._heard > HEAD_BYTES_MAX:
+                self._check_unfinished_head()
+        return not self._is_deaf
+
+    def _check_unfinished_head(self) -> None:
+        # Of an unfinished line the parser tells nothing: but twice the limit is too much for sure.
+        if self._head_bytes() > HEAD_BYTES_MAX or self._heard > 2 * HEAD_BYTES_MAX:
+            is_url = len(self.url) > URL_BYTES_MAX or not (self.url and self.headers)
+            self.refuse(UriTooLong() if is_url else HeadersTooLarge())
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _read_without_upgrade(self, rest: bytes) -> bool:
+        """Read a request again without its Upgrade, as RFC 9110 7.8 allows.
+
+        The parser takes all that follows an Upgrade for the other protocol: a body would be lost,
+        or taken for the next request. Java's client offers h2c with every body.
+        """
+        lines = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name != b"upgrade":
+                lines += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return self._feed(b"".join([*lines, b"\r\n", rest]))
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._part = HEAD
+        self._heard = self._piece
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. What comes behind the body is none."""
+        if self._part == BODY:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Start the app, or queue the request behind the one that is being answered."""
+        parser, scope = self.parser, self.scope
+        version = parser.get_http_version()
+        self._check_head(version)
+        scope["method"] = parser.get_method().decode("ascii")
+        if parser.should_upgrade():
+            if scope["method"] == "CONNECT":
+                self._give_up(Invalid("This is no proxy"))
+            return  # the parser raises HttpParserUpgrade next
+        if version != "1.1":
+            scope["http_version"] = version
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+            on_response=self._answered,
         )
-        self.transport.close()
+        self._part = BODY
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _check_head(self, version: str) -> None:
+        if len(self.url) > URL_BYTES_MAX:
+            self._give_up(UriTooLong())
+        if len(self.headers) > HEADERS_MAX or (
+            self._heard > HEAD_BYTES_MAX and self._head_bytes() > HEAD_BYTES_MAX
+        ):
+            self._give_up(HeadersTooLarge())
+        if version != "1.1" and (
+            version != "1.0" or any(name == b"transfer-encoding" for name, _ in self.headers)
+        ):
+            self._give_up(Invalid(f"HTTP/1.1 is spoken here, not HTTP/{version} like this"))
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self._give_up(Retryable(f"{PIPELINED_MAX} requests wait already. Nothing was taken."))
+
+    def _give_up(self, problem: Problem) -> None:
+        """Out of a callback only an exception stops the parser."""
+        self._problem = problem
+        raise problem
+
+    def on_message_complete(self) -> None:
+        """The request is there."""
+        if self._part == BODY:  # else an Upgrade, which is read again
+            self._part = NOTHING
+            super().on_message_complete()
+
+    # ── answering ────────────────────────────────────────────────────────────────────────────────
+
+    def _answered(self, cycle: Cycle) -> None:
+        """An answer was written: go on with the next request, or wait for one."""
+        self.server_state.total_requests += 1
+        if self._is_deaf and not self._farewell:
+            return
+        if not cycle.keep_alive:
+            self._hang_up(linger=cycle.more_body)
+        elif self.pipeline:
+            following, app = self.pipeline.pop()
+            self._start_asgi_task(following, app)
+            self._stand(self._where())
+        elif self._farewell:
+            self.transport.write(self._farewell)
+            self._hang_up(linger=True)
+        else:
+            self.flow.resume_reading()
+            self._stand(self._where())
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer what is no request, or not a whole one, and hang up; in its turn."""
+        self._is_deaf = True
+        cycle, is_whole = self.cycle, self._part != BODY
+        self._farewell = farewell(problem, self.server_state.default_headers)
+        is_answered = cycle is None or cycle.response_complete
+        if not is_answered:
+            if self.pipeline and not is_whole:
+                self.pipeline.popleft()  # the one that is refused
+                is_whole = True
+            if is_whole:
+                self._part = NOTHING
+                self._stand(self._where())
+                self.flow.pause_reading()
+                return
+            cycle.disconnected = True  # whoever reads its body hears that nobody is there
+            cycle.message_event.set()
+        # Whose body goes on after the answer has his answer.
+        if is_whole or not cycle.response_started:
+            self.transport.write(self._farewell)
+        self._hang_up(linger=True)
+
+    def _hang_up(self, linger: bool = False) -> None:
+        """Close when all is written. Lingering: not before the client does, so that it can read
+        what we said though it still sends (RFC 9112 9.6)."""
+        self._is_deaf = True
+        self._farewell = b""
+        if linger and not self.transport.is_closing():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+        has_more = self.flow.write_paused or (
+            not linger and self.transport.get_write_buffer_size() > 0
+        )
+        self._stand(self._lobby.unread if has_more else self._lobby.lingering)

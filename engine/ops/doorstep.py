@@ -8,12 +8,18 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
+import resource
 import socket
 from urllib.parse import urlsplit
 
 from engine.infra.errors import Misconfigured
+from engine.infra.lobby import LINGERING_MAX
 from engine.infra.settings import Settings, require_secrets
 from engine.ops.findings import Finding
+
+SEATS_MAX = 16_384  # connections of a worker unless told: each takes some KiB
+FILES_WANTED = 65_536
+FILES_OF_OURS = 64  # logs, pools of Redis, the loop
 
 Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
@@ -37,6 +43,31 @@ def reach(settings: Settings) -> Finding:
             refuses=True,
         )
     return Finding("access", "ok", f"AUTH={settings.auth} on {settings.host}")
+
+
+def raise_files_max() -> int:
+    """Allow this process as many open files as it may allow itself; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):  # some kernels have a lower limit of their own
+            return soft
+        return wanted
+    return soft
+
+
+def seats(settings: Settings, files_max: int) -> int:
+    """How many connections one worker takes: MAX_CONNECTIONS, or what its open files allow."""
+    ours = FILES_OF_OURS + settings.pool_size + LINGERING_MAX
+    room = files_max - ours if files_max >= 0 else SEATS_MAX  # -1: no limit
+    if settings.max_connections > room or room < 1:
+        raise Misconfigured(
+            f"{files_max:,} open files a process are too few for MAX_CONNECTIONS="
+            f"{settings.max_connections}: ulimit -n {max(settings.max_connections + ours, 4_096)}"
+        )
+    return settings.max_connections or min(room, SEATS_MAX)
 
 
 def door(host: str, port: int) -> socket.socket:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import resource
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -101,8 +102,9 @@ async def bouncer(settings: Settings) -> RedisSeen:
 
 
 def files_max() -> int:
-    """How many files this process may open; sockets are files."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    """How many files a worker may open, who takes what it may have; sockets are files."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def cpus() -> int:

@@ -7,12 +7,14 @@ import gc
 import os
 import signal
 import socket
+from functools import partial
 
 import structlog
 import uvicorn
 
 from engine import app, runtime
 from engine.infra.errors import Misconfigured
+from engine.infra.lobby import Lobby
 from engine.infra.settings import Settings
 from engine.infra.wire import Protocol
 from engine.ops import doorstep, preflight
@@ -52,6 +54,14 @@ def spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def constant_headers(settings: Settings) -> list[tuple[str, str]]:
+    """What stands in every answer, whoever makes it; the server joins it once a second."""
+    headers = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
+    if settings.hsts_seconds:
+        headers.append(("strict-transport-security", f"max-age={settings.hsts_seconds}"))
+    return headers
+
+
 def say_ready() -> None:
     """Tell a supervisor, if there is one."""
     if (number := os.environ.get("VELVETROPE_READY_FD")) is not None:
@@ -62,19 +72,21 @@ async def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; returns when everything is drained."""
     doorstep.access(settings)
     await preflight.at_start(settings, secrets=True)
+    files = doorstep.raise_files_max()
+    lobby = Lobby(settings, doorstep.seats(settings, files))
     sock = listen(settings)
     async with runtime.worker(settings) as routes:
         config = uvicorn.Config(
-            app.build(routes, settings.compat_mounts, settings.auth),
+            app.build(routes, settings),
             loop="none",
-            http=Protocol,
+            http=partial(Protocol, lobby),  # type: ignore[arg-type]  # it is called like a class
+            headers=constant_headers(settings),
             ws="none",
             lifespan="off",
             log_level="warning",
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=30,
             timeout_graceful_shutdown=GRACE_SECONDS,
             backlog=BACKLOG,
         )
@@ -82,19 +94,28 @@ async def serve(settings: Settings) -> None:
         # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
         loop = asyncio.get_running_loop()
         serving = asyncio.create_task(server._serve([sock]), name="uvicorn")
+        sweeping = asyncio.create_task(lobby.keep_sweeping(), name="lobby")
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _leave, server)
+            loop.add_signal_handler(number, _leave, server, lobby)
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
         spare_the_collector()
         say_ready()
-        log.info("worker.ready", host=settings.host, port=settings.port)
+        log.info(
+            "worker.ready",
+            host=settings.host,
+            port=settings.port,
+            connections_max=lobby.seats,
+            files_max=files,
+        )
         await serving
+        sweeping.cancel()
     log.info("worker.left")
 
 
-def _leave(server: uvicorn.Server) -> None:
+def _leave(server: uvicorn.Server, lobby: Lobby) -> None:
     server.should_exit = True
+    lobby.go()
 
 
 async def keep(settings: Settings) -> None:

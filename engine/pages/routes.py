@@ -31,8 +31,8 @@ ELEMENTS = {
 POLICY = b"default-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 HEADERS = [
     (b"content-security-policy", POLICY),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-cache"),
 ]
 # Elements adds styles of its own to the page. These two are let in, by their hashes: the size of
 # its icons, its editor's text. A third has a number in it that changes: docs.css says the same.
@@ -45,11 +45,11 @@ DOCS_HEADERS = [
     (b"content-security-policy", POLICY + b"; style-src 'self' " + STYLES),
     *HEADERS[1:],
 ]
-ELEMENTS_HEADERS = [(b"cache-control", b"public, max-age=86400"), *HEADERS]
+ELEMENTS_HEADERS = [(b"cache-control", b"public, max-age=86400"), *HEADERS[:2]]
 PICTURE_HEADERS = [
     (b"cache-control", b"public, max-age=86400"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
-    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"cross-origin"),  # shops may show them
 ]
 
 

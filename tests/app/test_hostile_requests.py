@@ -22,9 +22,11 @@ from engine.infra.settings import Settings
 from engine.ops import devstack
 from tests.app.attack import (
     FORBIDDEN,
+    HEADERS,
     NOT_ALLOWED,
     NOT_FOUND,
     TOO_LARGE,
+    TOO_LONG,
     UNAUTHORIZED,
     VALIDATION,
     Attack,
@@ -169,7 +171,7 @@ FIELDS = [
     *_with("/reservations", RESERVE, "userId", [*NAMES, *TYPELESS, None, 10**200]),
     *_with("/reservations", RESERVE, "quantity", [*BOUNDLESS, *TYPELESS, None, 101, "1", "one"]),
     *_literally("/reservations", RESERVE, "quantity", LITERALS),
-    *_literally("/reservations", RESERVE, "dropId", [b"9" * 5_000, b"-0", b"1e1"]),
+    *_literally("/reservations", RESERVE, "dropId", [b"9" * 5_000, b"-0", b"1.5e0"]),
     *_literally("/reservations", RESERVE, "userId", [b"9" * 5_000, b'"\\ud800"', b'"\\u00"']),
     *_with("/reserve/$drop", {}, "userId", ["", "\0", "a" * 129, None]),
     *_with("/reserve/$drop", {"userId": "mallory"}, "quantity", [0, -1, 101, 10**30, 1.5]),
@@ -348,8 +350,8 @@ PATHS = [
     ("GET", "/%"),
     ("GET", "/%zz"),
     ("OPTIONS", "*"),
-    ("GET", "/" + "a" * 10_000),
-    ("GET", "/drops" + "/a" * 5_000),
+    ("GET", "/" + "a" * 8_000),
+    ("GET", "/drops" + "/a" * 4_000),
     ("PUT", "/nowhere"),
 ]
 UNKNOWN = [
@@ -629,9 +631,31 @@ NO_HTTP = {
     "CONNECT": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     "a null byte in the path": b"GET /dr\0ps HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     "raw UTF-8 in the path": b"GET /dr\xc3\xb6ps HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-    "a path of 70,000": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     "only noise": b"\x00\xff\xfe\r\n\r\n",
     "bare line feeds": b"GET /drops HTTP/1.1\nHost: 127.0.0.1\n\n",
+    "one bare line feed": b"GET /drops HTTP/1.1\r\nHost: 127.0.0.1\nX: y\r\n\r\n",
+    "a bare carriage return": b"GET /drops HTTP/1.1\r\nHost: 127.0.0.1\rX: y\r\n\r\n",
+    "HTTP/2.0 in words": b"GET /drops HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n",
+    "chunks in HTTP/1.0": (
+        b"POST /reservations HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"{}")
+    ),
+    "CONNECT and an upgrade": (
+        b"CONNECT evil.example:443 HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    ),
+}
+HOST = b"Host: 127.0.0.1\r\n"
+TOO_MUCH = {
+    "a path of 70,000": (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", TOO_LONG),
+    "a path of 8,193": (b"GET /" + b"a" * 8_192 + b" HTTP/1.1\r\n" + HOST + b"\r\n", TOO_LONG),
+    "an endless path": (b"GET /" + b"a" * 200_000, TOO_LONG),
+    "a long query": (b"GET /drops?" + b"x=1&" * 15_000 + b" HTTP/1.1\r\n\r\n", TOO_LONG),
+    "a header of 17,000": (
+        b"GET /drops HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 17_000 + b"\r\n\r\n",
+        HEADERS,
+    ),
+    "an endless header": (b"GET /drops HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 200_000, HEADERS),
+    "endless headers": (b"GET /drops HTTP/1.1\r\n" + b"X: aaaaaaaaaa\r\n" * 20_000, HEADERS),
+    "101 headers": (b"GET /drops HTTP/1.1\r\n" + HOST + b"X: a\r\n" * 100 + b"\r\n", HEADERS),
 }
 
 
@@ -647,10 +671,18 @@ async def test_what_is_not_http_gets_the_one_shape_too(stage: Stage, name: str) 
     await _survives(stage, NO_HTTP[name], VALIDATION)
 
 
-async def test_a_very_long_query_hurts_nobody(stage: Stage) -> None:
-    path = "/drops/999999?" + "x=1&" * 15_000
+@pytest.mark.parametrize("name", TOO_MUCH)
+async def test_a_head_beyond_all_measure_is_refused_before_its_end(stage: Stage, name: str) -> None:
+    raw, refusal = TOO_MUCH[name]
 
-    await _is_refused(stage, Attack("GET", path, refusal=NOT_FOUND))
+    await _survives(stage, raw, refusal)
+
+
+async def test_a_head_just_within_the_measure_is_read(stage: Stage) -> None:
+    path = "/drops/999999?" + "x=1&" * 2_000
+    headers = tuple(f"X-{n}: {'a' * 70}" for n in range(95))
+
+    await _is_refused(stage, Attack("GET", path, None, headers, NOT_FOUND))
 
 
 @pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/api/v1/drops", 200)])

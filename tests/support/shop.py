@@ -27,7 +27,7 @@ class Shop:
     async def open(cls, settings: Settings) -> AsyncIterator[Shop]:
         """Start a worker; drain it at the end."""
         async with runtime.worker(settings) as routes:
-            yield cls(app.build(routes, settings.compat_mounts, settings.auth))
+            yield cls(app.build(routes, settings))
 
     async def send(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None

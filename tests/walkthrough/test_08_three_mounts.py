@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -54,7 +55,7 @@ async def test_compat_mounts_can_be_turned_off(
     drop = await operator.opens(units=5)
 
     async with runtime.worker(settings) as routes:
-        strict = app.build(routes, compat_mounts=False)
+        strict = app.build(routes, msgspec.structs.replace(settings, compat_mounts=False))
         replies = {
             mount: await Shop(_under(strict, mount, "")).send("GET", f"/drops/{drop}/stock")
             for mount in ("/api/v1", "/api", "")
