@@ -23,7 +23,9 @@ class _NotFound:
 def build(routes: Sequence[Route], compat_mounts: bool = True) -> ASGIApp:
     """The ASGI app of one worker."""
     mounts = (CANONICAL, *COMPATIBLE) if compat_mounts else (CANONICAL,)
-    pages = starlette_routes(Pages().routes(), [""])
+    at_root = [*Pages().routes(), *(route for route in routes if route.root)]
+    routes = [route for route in routes if not route.root]
+    pages = starlette_routes(at_root, [""])
     app = Starlette(routes=[*pages, *starlette_routes(routes, mounts)])
     app.router.redirect_slashes = False
     app.router.default = _NotFound()

@@ -24,6 +24,7 @@ class Route(msgspec.Struct, frozen=True):
     path: str  # {id} stands for one segment, {id:path} for one that may hold slashes
     handler: Handler
     hot: bool = False
+    root: bool = False  # stands at the root alone, under no mount of the API
 
 
 async def not_found(call: Call) -> Answer:
@@ -73,10 +74,7 @@ class Lanes:
         self._app = app
         hot = [route for route in routes if route.hot]
         self._literal = {
-            (r.method, mount + r.path): r
-            for r in hot
-            if "{" not in r.path
-            for mount in mounts
+            (r.method, mount + r.path): r for r in hot if "{" not in r.path for mount in mounts
         }
         # By what stands before and after the one {id} of a path.
         self._shaped = {

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from engine.infra.errors import Invalid
 from engine.infra.http import problem_answer
 from engine.infra.ids import trace_id
+from engine.infra.meter import meter
 
 
 class OneWrite:
@@ -57,6 +58,7 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """400 and hang up."""
         request_id = trace_id()
+        meter.answered("malformed", Invalid.status, Invalid.code, 0.0)
         answer = problem_answer(Invalid(msg), request_id)
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 
+import msgspec
 import structlog
 import uvicorn
 
@@ -52,6 +53,12 @@ def spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def counting_with_the_others(settings: Settings) -> Settings:
+    """The settings of a process that shares its counts with those of the same DATA_DIR."""
+    folder = settings.metrics_dir or str(settings.data_dir / "metrics")
+    return msgspec.structs.replace(settings, metrics_dir=folder)
+
+
 def say_ready() -> None:
     """Tell a supervisor, if there is one."""
     if (number := os.environ.get("VELVETROPE_READY_FD")) is not None:
@@ -63,6 +70,7 @@ async def serve(settings: Settings) -> None:
     doorstep.access(settings)
     await preflight.at_start(settings, secrets=True)
     sock = listen(settings)
+    settings = counting_with_the_others(settings)
     async with runtime.worker(settings) as routes:
         config = uvicorn.Config(
             app.build(routes, settings.compat_mounts),
@@ -100,6 +108,7 @@ def _leave(server: uvicorn.Server) -> None:
 async def keep(settings: Settings) -> None:
     """Run one keeper process until SIGTERM or SIGINT."""
     await preflight.at_start(settings, secrets=False)
+    settings = counting_with_the_others(settings)
     stop, ready = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
