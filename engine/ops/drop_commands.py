@@ -39,6 +39,8 @@ Limit = Annotated[
 ]
 AsJson = Annotated[bool, Parameter(help="for programs: as the API shows it")]
 
+BESIDE = ("id", "json")
+
 
 @drop.command(name="list")
 def list_(
@@ -142,7 +144,7 @@ def create(
         made = await drop_acts.act(given, lambda session: drops.create(session, wish), wait=wait)
         drop_acts.show_one(made, json)
 
-    terminal.run(work)
+    terminal.run(work, deed="create_drop", name=name, stock=stock, price=price)
 
 
 @drop.command
@@ -171,6 +173,8 @@ def change(
         velvetrope drop change 20 --price 99 --max-per-buyer none
         velvetrope drop change 20 --starts-at 2030-01-31T13:00:00Z --ends-at none
     """
+    options = locals().items()  # as they were typed, for the line that tells of it
+    changed = {name: said for name, said in options if said is not None and name not in BESIDE}
     from engine.ops.drop_acts import limit, optional, said
 
     async def work(given: Settings) -> None:
@@ -189,7 +193,7 @@ def change(
             image_url=optional(image_url),
         )
 
-    terminal.run(work)
+    terminal.run(work, deed="change_drop", drop_id=id, change=changed)
 
 
 @drop.command
@@ -214,7 +218,7 @@ def add(
     async def work(given: Settings) -> None:
         await _change(given, id, json, wait, add_stock=units)
 
-    terminal.run(work)
+    terminal.run(work, deed="add_stock", drop_id=id, units=units)
 
 
 @drop.command
@@ -240,7 +244,7 @@ def withdraw(
     async def work(given: Settings) -> None:
         await _change(given, id, json, withdraw_stock=units)
 
-    terminal.run(work)
+    terminal.run(work, deed="withdraw_stock", drop_id=id, units=units)
 
 
 @drop.command
@@ -258,7 +262,7 @@ def pause(id: Id, /, *, json: AsJson = False) -> None:
     async def work(given: Settings) -> None:
         await _pause(given, id, "admin", json)
 
-    terminal.run(work)
+    terminal.run(work, deed="pause", drop_id=id)
 
 
 @drop.command
@@ -276,7 +280,7 @@ def resume(id: Id, /, *, json: AsJson = False) -> None:
     async def work(given: Settings) -> None:
         await _pause(given, id, None, json)
 
-    terminal.run(work)
+    terminal.run(work, deed="resume", drop_id=id)
 
 
 @drop.command
@@ -300,7 +304,7 @@ def close(id: Id, /, *, json: AsJson = False) -> None:
 
         drop_acts.show_one(await drop_acts.act(given, end), json)
 
-    terminal.run(work)
+    terminal.run(work, deed="close", drop_id=id)
 
 
 @drop.command
@@ -323,7 +327,7 @@ def release(
         hold = await drop_acts.release(given, reservation)
         terminal.say(f"{hold.quantity} of drop {hold.drop_id}, held by {hold.buyer}, on sale again")
 
-    terminal.run(work)
+    terminal.run(work, deed="release", reservation_id=reservation)
 
 
 @drop.command
