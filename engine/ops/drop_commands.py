@@ -173,7 +173,7 @@ def change(
         velvetrope drop change 20 --price 99 --max-per-buyer none
         velvetrope drop change 20 --starts-at 2030-01-31T13:00:00Z --ends-at none
     """
-    options = locals().items()  # as they were typed, for the line that tells of it
+    options = dict(locals()).items()  # as they were typed, for the line that tells of it
     changed = {name: said for name, said in options if said is not None and name not in BESIDE}
     from engine.ops.drop_acts import limit, optional, said
 

@@ -35,6 +35,7 @@ class Service(Shop):
             "AUTH": settings.auth,
             "LOG_FORMAT": "json",
             "RECOUNT_SECONDS": "0",
+            "METRICS_DIR": str(folder / "metrics"),
         }
 
     @classmethod
