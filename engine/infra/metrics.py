@@ -53,7 +53,7 @@ def _gauge(name: str, help: str, *labels: str) -> Named:
 
 METRICS = (
     # Counted by workers, summed over all of them, the dead ones included.
-    _counter("requests", "Requests answered", "operation", "status"),
+    _counter("requests", "Requests answered, by the status of the answer", "operation", "status"),
     _counter(
         "refusals",
         "Requests not done, by the code of the answer; RETRYABLE, OUTCOME_UNKNOWN and "
@@ -67,8 +67,8 @@ METRICS = (
         ("operation",),
         "From the request's head to its answer, without the network",
     ),
-    _counter("holds", "Holds made"),
-    _counter("held_units", "Units held by them"),
+    _counter("holds", "Holds made: committed in Postgres, whatever their buyers heard"),
+    _counter("held_units", "Units that these holds took; one may take several"),
     _counter("purchases", "Holds that became purchases"),
     _counter("releases", "Holds that buyers or operators gave back"),
     _counter("expiries", "Holds that ran out and were freed"),
@@ -85,7 +85,12 @@ METRICS = (
     _counter("intents_reaped", "Intents of dead workers, closed by the reaper"),
     _counter("pool_waits", "Uses of Postgres that had to wait for a connection"),
     _counter("redis_away_seconds", "Time without an answer from Redis, of all processes together"),
-    _counter("keeper_rounds", "Rounds of the keepers", "keeper", "outcome"),
+    _counter(
+        "keeper_rounds",
+        "Rounds of the keepers: done, waited (a server was away) or failed",
+        "keeper",
+        "outcome",
+    ),
     # What processes have just now.
     _gauge("processes", "Processes of this machine that live", "kind"),
     _gauge("process_silent_seconds", "Since the most silent live process published its counts"),
@@ -115,15 +120,21 @@ METRICS = (
     ),
     _gauge("drift_units", "What the bouncer offers beyond what is free less what is open", "drop"),
     _gauge("undersell_units", "Free units that nobody can get", "drop"),
-    _gauge("undersell_seconds", "For how long at most", "drop"),
+    _gauge("undersell_seconds", "For how long at most free units have been out of reach", "drop"),
     _gauge("open_intents", "Requests let through and not settled yet", "drop"),
     _gauge(
         "oldest_intent_seconds",
-        "Age of the oldest of them; 0 while none is older than INTENT_TTL_MS",
+        "Age of the oldest open intent; 0 while none is older than INTENT_TTL_MS",
         "drop",
     ),
-    _gauge("publish_lag_versions", "Versions of its stock the bouncer does not know yet", "drop"),
-    _gauge("publish_lag_seconds", "Since its stock changed unknown to the bouncer", "drop"),
+    _gauge(
+        "publish_lag_versions", "Changes of the stock that the bouncer does not know yet", "drop"
+    ),
+    _gauge(
+        "publish_lag_seconds",
+        "Since the stock changed last, if the bouncer does not know it; else 0",
+        "drop",
+    ),
 )
 
 

@@ -32,11 +32,22 @@ class Shop:
     async def send(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Reply:
-        """One request through the app itself."""
+        """One request through the app itself, under the canonical mount."""
+        return await self.ask(method, "/api/v1" + path, body, headers)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        client: str | None = None,
+    ) -> Reply:
+        """One request to any path, as from this address."""
         raw = (
             b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         )
-        parts = urlsplit("/api/v1" + path)
+        parts = urlsplit(path)
         given = {"host": "127.0.0.1", "content-length": str(len(raw)), **(headers or {})}
         scope = {
             "type": "http",
@@ -45,6 +56,7 @@ class Shop:
             "raw_path": parts.path.encode(),
             "query_string": parts.query.encode(),
             "root_path": "",
+            "client": client and (client, 50_000),
             "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
         }
         sent: list[Message] = []
