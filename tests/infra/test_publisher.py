@@ -49,7 +49,7 @@ async def test_a_sold_out_rush_writes_a_line_a_second_and_a_sample(shop: Shop) -
         async def all_told() -> bool:
             told = [each for each in lines if each["event"] == "sale.refused"]
             assert {each["drop_id"] for each in told} <= {drop_id}
-            return sum(each["SOLD_OUT"] for each in told) == requests
+            return sum(int(each["SOLD_OUT"]) for each in told) == requests
 
         await wait_until(all_told, "every refusal is in a summary")
 
