@@ -29,6 +29,7 @@ from engine.infra.ids import new_id
 from engine.infra.meter import Histogram, Labels, Meter, Round
 
 FORMAT = 1  # changes when old files cannot be read any more: then they are forgotten
+LOCK_SECONDS = 1.0  # it is held for a millisecond
 DEPARTED = "departed.msgpack"
 
 
@@ -95,11 +96,12 @@ class Tally:
         self._folder, self._id = folder, new_id()
         self._file = -1  # ours, and locked, as long as we live
         folder.mkdir(parents=True, exist_ok=True)
-        with self._alone(fcntl.LOCK_EX):
-            self._fold()
+        with suppress(TimeoutError), self._alone(fcntl.LOCK_EX):
+            self._fold()  # or the next one does it
 
     def write(self, snapshot: Snapshot) -> None:
         """Let the others see what we counted. Raises OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True)  # who cleans up may take it away
         unfinished = self._folder / f"{self._id}.new"
         number = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         # Locked before it has its name: whoever finds a file unlocked finds a dead one's.
@@ -157,10 +159,24 @@ class Tally:
     def _alone(self, how: int) -> Iterator[None]:
         number = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(number, how)
+            _lock(number, how)
             yield
         finally:
             os.close(number)
+
+
+def _lock(number: int, how: int) -> None:
+    """Take the lock, or give up: who was stopped with it in hand must not stop all others too."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(number, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise TimeoutError("another process keeps the lock of the metrics") from None
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _nobody() -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import cyclopts
@@ -172,9 +173,10 @@ def token_create(
     given = terminal.given()
     if len(given.jwt_secret.encode()) < SECRET_BYTES_MIN:
         terminal.refuse(f"{too_short('jwt_secret')}; it must be the one the service has")
+    terminal.log_to_stderr(given)
     role = "admin" if admin else "buyer"
     try:
-        with deeds.deed(f"create_{role}_token", **({"subject": buyer} if admin else {})):
+        with deeds.deed("create_admin_token", subject=buyer) if admin else nullcontext():
             print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, role))
     except Problem as problem:
         terminal.refuse(problem.message, terminal.MISUSED)

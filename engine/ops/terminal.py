@@ -54,10 +54,7 @@ def run(work: Any, process: str = "terminal", deed: str = "", **what: Any) -> No
     """Run a coroutine function with the settings; what goes wrong is one line and a code. A `deed`
     changes something: who did `what` is told (deeds.py)."""
     read = given()
-    if process not in LONG_RUNNING and read.log_level == "info":
-        log.configure(msgspec.structs.replace(read, log_level="warning"), process)
-    else:
-        log.configure(read, process)
+    log_to_stderr(read, process)
     try:
         coroutine: Coroutine[Any, Any, None] = work(read)
         with deeds.deed(deed, **what) if deed else nullcontext():
@@ -76,6 +73,13 @@ def run(work: Any, process: str = "terminal", deed: str = "", **what: Any) -> No
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # whoever read us has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def log_to_stderr(read: Settings, process: str = "terminal") -> None:
+    """Set up the log of a command; of one that ends by itself only warnings are wanted."""
+    if process not in LONG_RUNNING and read.log_level == "info":
+        read = msgspec.structs.replace(read, log_level="warning")
+    log.configure(read, process)
 
 
 def refuse(why: str, code: int = REFUSED) -> NoReturn:

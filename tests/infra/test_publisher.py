@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,24 @@ async def test_a_process_without_a_folder_tells_of_itself(ground: Ground, tmp_pa
     assert len(await publisher.processes()) == 1
 
 
-async def test_a_folder_that_vanishes_is_complained_of_once(ground: Ground, tmp_path: Path) -> None:
+async def test_a_folder_that_vanishes_is_made_again(ground: Ground, tmp_path: Path) -> None:
     publisher = _publisher(ground, str(tmp_path / "metrics"))
-    for path in (tmp_path / "metrics").iterdir():
-        path.unlink()
-    (tmp_path / "metrics").rmdir()
+    shutil.rmtree(tmp_path / "metrics")
+
+    with capture_logs() as lines:
+        publisher.publish()
+
+    assert lines == []
+    assert len(await _publisher(ground, str(tmp_path / "metrics")).processes()) == 3
+    await publisher.stop()
+
+
+async def test_a_folder_that_cannot_be_had_is_complained_of_once(
+    ground: Ground, tmp_path: Path
+) -> None:
+    publisher = _publisher(ground, str(tmp_path / "metrics"))
+    shutil.rmtree(tmp_path / "metrics")
+    (tmp_path / "metrics").write_text("")
 
     with capture_logs() as lines:
         publisher.publish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.infra import tally
 from engine.infra.meter import Meter
 from engine.infra.tally import DEPARTED, FORMAT, Gauges, Snapshot, Tally, taken
 
@@ -140,6 +142,22 @@ def test_a_file_of_another_format_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / "old.msgpack").write_bytes(msgspec.msgpack.encode(old))
 
     assert _holds(Tally(tmp_path)) == 0
+
+
+def test_one_who_was_stopped_with_the_lock_in_hand_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "LOCK_SECONDS", 0.02)
+    ours = Tally(tmp_path)
+    with (tmp_path / "lock").open("r+") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+
+        newcomer = Tally(tmp_path)
+        newcomer.write(_counted(3))
+        with pytest.raises(TimeoutError, match="keeps the lock"):
+            ours.others()
+
+    assert _holds(ours) == 3
 
 
 def test_histograms_add_up_bucket_by_bucket(tmp_path: Path) -> None:
