@@ -27,10 +27,12 @@ class _NotFound:
 def build(routes: Sequence[Route], settings: Settings) -> ASGIApp:
     """The ASGI app of one worker."""
     mounts = (CANONICAL, *COMPATIBLE) if settings.compat_mounts else (CANONICAL,)
-    write = partial(document, routes, CANONICAL, is_open=settings.auth == "open")
-    pages = starlette_routes(Pages(write).routes(), [""])
-    app = Starlette(routes=[*pages, *starlette_routes(routes, mounts)])
+    api = [route for route in routes if not route.root]
+    write = partial(document, api, CANONICAL, is_open=settings.auth == "open")
+    at_root = [*Pages(write).routes(), *(route for route in routes if route.root)]
+    pages = starlette_routes(at_root, [""])
+    app = Starlette(routes=[*pages, *starlette_routes(api, mounts)])
     app.router.redirect_slashes = False
     app.router.default = _NotFound()
-    lanes = Lanes(app, routes, mounts)
+    lanes = Lanes(app, api, mounts)
     return Cors(lanes, settings.origins) if settings.origins else lanes

@@ -10,10 +10,13 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from engine.identity.access import Door
+from engine.infra import tracing
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
 from engine.infra.health import Health
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
+from engine.infra.publisher import Publisher
 from engine.infra.redis import Redis
 from engine.infra.routing import Route
 from engine.infra.settings import Settings, require_secrets
@@ -21,6 +24,7 @@ from engine.infra.turns import Turns
 from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
+from engine.pages.metrics import MetricsPage
 from engine.sale.bouncer import Bouncer
 from engine.sale.operating import OperatorRoutes
 from engine.sale.paying import PaymentRoutes
@@ -87,11 +91,26 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
         paying = PaymentRoutes(settings, base.postgres, base.bouncer, crew, door, turns)
         health = Health(base.postgres, base.redis)
+        publisher = Publisher(
+            "worker", meter, settings.metrics_dir, base.postgres, base.redis, crew.queued
+        )
+        metrics = MetricsPage(settings, publisher, base.postgres, base.redis, base.bouncer, door)
+        tracing.start(settings, "worker")
+        publisher.start()
         try:
-            yield [*sale.routes(), *paying.routes(), *operating.routes(), *health.routes()]
+            yield [
+                *sale.routes(),
+                *paying.routes(),
+                *operating.routes(),
+                *health.routes(),
+                *metrics.routes(),
+            ]
         finally:
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()
+            await metrics.stop()
+            await publisher.stop()
+            await tracing.stop()
 
 
 async def keep(settings: Settings, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
@@ -107,6 +126,8 @@ async def keep(settings: Settings, stop: asyncio.Event, ready: asyncio.Event | N
         ]
         if bell is not None:
             tasks.append(asyncio.create_task(bell.listen(), name="keeper-bell"))
+        publisher = Publisher("keeper", meter, settings.metrics_dir, base.postgres, base.redis)
+        publisher.start()
         if ready is not None:
             ready.set()
         waiting = asyncio.create_task(stop.wait(), name="keeper-stop")
@@ -117,3 +138,4 @@ async def keep(settings: Settings, stop: asyncio.Event, ready: asyncio.Event | N
         for task in (waiting, *tasks):
             task.cancel()
         await asyncio.gather(waiting, *tasks, return_exceptions=True)
+        await publisher.stop()

@@ -67,7 +67,7 @@ def fleet(command: Sequence[str], env: Mapping[str, str], log: Path, count: int)
                 # A session of their own: Ctrl-C is for us, who then end them in order.
                 process = subprocess.Popen(
                     command,
-                    env={**os.environ, **env},
+                    env={**os.environ, "METRICS_DIR": str(log.parent / "metrics"), **env},
                     cwd=ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=out,

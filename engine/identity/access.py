@@ -17,6 +17,11 @@ OPEN = Caller("open")
 ANYBODY = Caller("anybody")
 _LOOPBACK = re.compile(rb"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?")
 
+_LOCAL = re.compile(r"(::ffff:)?127(\.\d{1,3}){3}|::1")
+FORWARDED = frozenset(
+    {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via", b"origin"}
+)
+
 
 class Door:
     """Knows both credentials and the `AUTH` mode."""
@@ -53,6 +58,17 @@ class Door:
         for name, given in call.scope["headers"]:
             if name in {b"host", b"origin"} and _LOOPBACK.fullmatch(given) is None:
                 raise Forbidden(f"AUTH=open answers loopback only: {name.decode()} is not loopback")
+
+
+def is_next_door(call: Call) -> bool:
+    """Whether a call comes from this machine itself: past no proxy that says so, and not by a web
+    page that reaches us through a rebound name."""
+    host, _ = call.scope.get("client") or ("", 0)
+    return (
+        _LOCAL.fullmatch(host) is not None
+        and not FORWARDED & call.headers.keys()
+        and _LOOPBACK.fullmatch(call.headers.get(b"host", b"")) is not None
+    )
 
 
 def require(caller: Caller, scope: str) -> None:

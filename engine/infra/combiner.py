@@ -21,7 +21,9 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
+from engine.infra import tracing
 from engine.infra.errors import Fault, InProgress, OutcomeUnknown, Problem, Retryable
+from engine.infra.meter import meter
 
 log = structlog.get_logger()
 
@@ -32,7 +34,17 @@ R = TypeVar("R")
 class Seat(Generic[W, R]):
     """A wish in the queue, and the future its answer goes to."""
 
-    __slots__ = ("at_risk", "attempt", "copying", "deadline", "future", "keyed", "trusted", "wish")
+    __slots__ = (
+        "at_risk",
+        "attempt",
+        "copying",
+        "deadline",
+        "future",
+        "keyed",
+        "span",
+        "trusted",
+        "wish",
+    )
 
     def __init__(
         self, wish: W, future: asyncio.Future[R], deadline: float, keyed: bool = False
@@ -44,6 +56,7 @@ class Seat(Generic[W, R]):
         self.attempt = 0  # which try of this request; 0: the epoch's first
         self.keyed = keyed  # an earlier copy may have been sent, and may have succeeded
         self.copying = False  # another worker is at it: this one waits for that one's outcome
+        self.span: Any = None  # of its request, if that is traced
         self.trusted = False  # its limit was checked in Postgres: no suspicion stops it
 
     def answer(self, result: R) -> None:
@@ -103,6 +116,13 @@ class Crew:
         """Forget an idle combiner."""
         self._combiners.discard(combiner)
 
+    def queued(self) -> dict[str, int]:
+        """How many wait for a batch, by kind of combiner."""
+        waiting: dict[str, int] = {}
+        for combiner in self._combiners:
+            waiting[combiner.kind] = waiting.get(combiner.kind, 0) + combiner.waiting
+        return waiting
+
     async def watch(self) -> None:
         """Tell overdue seats what is known. Runs for the life of the worker."""
         while True:
@@ -140,6 +160,7 @@ class Combiner(Generic[W, R]):
         deadline_seconds: float = 5.0,
     ) -> None:
         self._crew, self._name, self._work = crew, name, work
+        self.kind = name.partition("-")[0]  # for metrics: there are as many names as drops
         self._batch_max, self._queue_max = batch_max, queue_max
         self._deadline_seconds = deadline_seconds
         self._queue: deque[Seat[W, R]] = deque()
@@ -147,6 +168,11 @@ class Combiner(Generic[W, R]):
         self._later: set[Seat[W, R]] = set()
         self._running = False
         crew._combiners.add(self)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a batch."""
+        return len(self._queue) + len(self._later)
 
     @property
     def busy(self) -> bool:
@@ -159,6 +185,8 @@ class Combiner(Generic[W, R]):
         seat = Seat(wish, future, time.monotonic() + self._deadline_seconds, keyed)
         if len(self._queue) >= self._queue_max or self._crew.closing:
             raise seat.fault()
+        if tracing.on() is not None:
+            seat.span = tracing.current()
         self._queue.append(seat)
         self._wake()
         return seat
@@ -199,6 +227,9 @@ class Combiner(Generic[W, R]):
             self._wake()
 
     async def _serve(self, batch: list[Seat[W, R]]) -> None:
+        meter.batch(self.kind, len(batch))
+        spans = tracing.on()
+        span = None if spans is None else spans.batch(self._name, batch)
         try:
             await self._work(batch)
         except Fault:
@@ -208,6 +239,9 @@ class Combiner(Generic[W, R]):
             log.exception("batch.failed", combiner=self._name, size=len(batch))
             for seat in batch:
                 seat.fail(seat.fault())
+        finally:
+            if span is not None:
+                span.end(batch)
 
     def tell_overdue(self, now: float) -> None:
         """Answer the seats whose deadline has passed with what is known of them."""

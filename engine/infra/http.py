@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ import msgspec
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
+from engine.infra import tracing
+from engine.infra.accounts import account
 from engine.infra.errors import Invalid, Problem, TooLarge
 from engine.infra.ids import trace_id
 
@@ -37,6 +40,7 @@ GUARDS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+CLIENT_GONE = 499  # in a trace alone: nobody hears it
 SLOW_READER_SECONDS = 30.0  # for one piece of a long answer; then the connection is cut
 
 T = TypeVar("T")
@@ -49,7 +53,7 @@ class ClientGone(Exception):
 class Call:
     """One request: where to, by whom, with what."""
 
-    __slots__ = ("body", "headers", "key", "operation", "params", "request_id", "scope")
+    __slots__ = ("body", "drop_id", "headers", "key", "operation", "params", "request_id", "scope")
 
     def __init__(self, scope: Scope, operation: str = "") -> None:
         self.scope = scope
@@ -57,6 +61,7 @@ class Call:
         self.params: dict[str, str] = scope.get("path_params") or {}
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.body = b""
+        self.drop_id: int | None = None  # whose refusals these are, for the line that sums them up
         self.key: str | None = None  # the Idempotency-Key in force, echoed in the answer
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = (
@@ -304,7 +309,10 @@ async def serve(
     handler: Handler, operation: str, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer one HTTP request with the handler of an operation, whatever happens in it."""
+    began, code = time.monotonic(), ""
     call = Call(scope, operation)
+    spans = tracing.on()
+    span = None if spans is None else spans.begin(operation, scope["method"], call.headers)
     try:
         if scope["method"] not in ("GET", "HEAD"):
             await call.read(receive)
@@ -312,13 +320,20 @@ async def serve(
         if answer.pieces is not None:  # what fails here can still be told
             answer.body = await anext(answer.pieces, b"")
     except Problem as problem:
+        code = problem.code
         answer = problem_answer(problem, call.request_id)
     except ClientGone:
+        if span is not None:
+            span.end(CLIENT_GONE, "", call.request_id)
         return
     except Exception:
         # Never a stack trace to a client; the id in the answer finds it in the log.
         log.exception("http.crashed", request_id=call.request_id, path=scope["path"])
+        code = Problem.code
         answer = problem_answer(Problem("Something went wrong on our side."), call.request_id)
+    account(call, answer.status, code, time.monotonic() - began)
+    if span is not None:
+        span.end(answer.status, code, call.request_id)
     if answer.pieces is not None:
         await _stream(answer, answer.pieces, call, receive, send)
     else:

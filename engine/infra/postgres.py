@@ -21,6 +21,7 @@ import asyncpg
 
 from engine.infra import sql
 from engine.infra.errors import Misconfigured, OutcomeUnknown, Retryable
+from engine.infra.meter import meter
 from engine.infra.settings import Settings
 
 # Errors of the server after which the same statement may simply be sent again.
@@ -116,6 +117,7 @@ class Postgres:
         self._statement_timeout_ms = statement_timeout_ms
         self._pool: Any = None
         self.identity = ""  # names this database among all others
+        self._sessions = 0  # in use or waited for
         self.epoch = 0  # rises when history was lost
 
     async def open(self) -> None:
@@ -184,21 +186,27 @@ class Postgres:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """One connection for one or more calls, each its own transaction."""
+        if self._sessions >= self._settings.pool_size:
+            meter.count("pool_waits")
+        self._sessions += 1
         try:
-            connection = await self._pool.acquire()
-        except (
-            OSError,
-            TimeoutError,
-            Unknown,
-            Undone,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-        ) as error:
-            raise Unreachable from error
-        try:
-            yield Session(connection)
+            try:
+                connection = await self._pool.acquire()
+            except (
+                OSError,
+                TimeoutError,
+                Unknown,
+                Undone,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+            ) as error:
+                raise Unreachable from error
+            try:
+                yield Session(connection)
+            finally:
+                await self._pool.release(connection)
         finally:
-            await self._pool.release(connection)
+            self._sessions -= 1
 
     @asynccontextmanager
     async def transaction(self, isolation: str = "read_committed") -> AsyncIterator[Session]:

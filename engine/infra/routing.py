@@ -28,6 +28,7 @@ class Route(msgspec.Struct, frozen=True):
     handler: Handler
     about: About | None = None  # None: a page, not of the API
     hot: bool = False
+    root: bool = False  # stands at the root alone, under no mount of the API
     text: str = ""
 
     def __post_init__(self) -> None:

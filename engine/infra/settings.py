@@ -29,6 +29,7 @@ def why(reason: str, unit: str = "") -> msgspec.Meta:
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_024)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Length = Annotated[int, msgspec.Meta(ge=0)]
 Span = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -98,6 +99,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     recount_seconds: Annotated[
         float, why("how old the counted rows behind an audit may be", "seconds")
     ] = 5.0
+    metrics_dir: Annotated[
+        str, why("counts of all processes of this machine; empty: DATA_DIR/metrics")
+    ] = ""
+    otel_exporter_otlp_endpoint: Annotated[
+        str, why("a collector for spans, as in http://127.0.0.1:4318; empty: none are made")
+    ] = ""
+    otel_traces_sampler_arg: Annotated[
+        Share, why("of requests whose caller did not decide; batches follow them", "0 to 1")
+    ] = 0.01
     request_deadline_ms: Annotated[Length, why("nothing holds a request longer", "ms")] = 5_000
     # The door.
     header_timeout_ms: Annotated[Span, why("for a request's line and headers, in all", "ms")] = (

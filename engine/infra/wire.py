@@ -29,6 +29,7 @@ from engine.infra.errors import (
     UriTooLong,
 )
 from engine.infra.lobby import Lobby, Place
+from engine.infra.meter import meter
 
 HEAD_BYTES_MAX = 16_384  # of request line and headers; also how much is parsed in one go
 HEADERS_MAX = 100
@@ -304,6 +305,7 @@ class Protocol(HttpToolsProtocol):
     def refuse(self, problem: Problem) -> None:
         """Answer what is no request, or not a whole one, and hang up; in its turn."""
         self._is_deaf = True
+        meter.answered("malformed", problem.status, problem.code, 0.0)
         cycle, is_whole = self.cycle, self._part != BODY
         self._farewell = farewell(problem, self.server_state.default_headers)
         is_answered = cycle is None or cycle.response_complete

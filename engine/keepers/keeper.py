@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from engine.infra.errors import Fault
 from engine.infra.log import Seldom
+from engine.infra.meter import Round, meter
 from engine.infra.redis import Away
 
 log = structlog.get_logger()
@@ -48,13 +50,22 @@ class Keeper:
             await self._rest(await self._once())
 
     async def _once(self) -> float | None:
+        began = time.monotonic()
+        outcome = "failed"
         try:
-            return await self._work()
+            wish_seconds = await self._work()
+            outcome = "done"
+            return wish_seconds
         except (Away, Fault) as fault:
+            outcome = "waited"
             if self._complaints.due():
                 log.warning("keeper.waits", keeper=self.name, why=type(fault).__name__)
         except Exception:
             log.exception("keeper.failed", keeper=self.name)
+        finally:
+            ended = time.monotonic()
+            meter.count("keeper_rounds", self.name, outcome)
+            meter.rounds[self.name] = Round(ended, ended - began)
         return None
 
     async def _rest(self, wish_seconds: float | None) -> None:

@@ -78,4 +78,5 @@ def reconcile(
         if not await audit_page.mend(given, drops, dry_run, json):
             sys.exit(terminal.NO)
 
-    terminal.run(work)
+    said = "" if dry_run else "reconcile"
+    terminal.run(work, deed=said, drops=list(drops) or "all warm ones")

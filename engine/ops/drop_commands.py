@@ -40,6 +40,8 @@ Limit = Annotated[
 ]
 AsJson = Annotated[bool, Parameter(help="for programs: as the API shows it")]
 
+BESIDE = ("id", "json")
+
 
 @drop.command(name="list")
 def list_(
@@ -145,7 +147,7 @@ def create(
         made = await drop_acts.act(given, lambda session: drops.create(session, wish), wait=wait)
         drop_acts.show_one(made, json)
 
-    terminal.run(work)
+    terminal.run(work, deed="create_drop", name=name, stock=stock, price=price)
 
 
 @drop.command
@@ -175,6 +177,8 @@ def change(
         velvetrope drop change 20 --price 99 --max-per-buyer none
         velvetrope drop change 20 --starts-at 2030-01-31T13:00:00Z --ends-at none
     """
+    options = dict(locals()).items()  # as they were typed, for the line that tells of it
+    changed = {name: said for name, said in options if said is not None and name not in BESIDE}
     from engine.ops.drop_acts import limit, optional, said
 
     async def work(given: Settings) -> None:
@@ -194,7 +198,7 @@ def change(
             image_url=optional(image_url),
         )
 
-    terminal.run(work)
+    terminal.run(work, deed="change_drop", drop_id=id, change=changed)
 
 
 @drop.command
@@ -219,7 +223,7 @@ def add(
     async def work(given: Settings) -> None:
         await _change(given, id, json, wait, add_stock=units)
 
-    terminal.run(work)
+    terminal.run(work, deed="add_stock", drop_id=id, units=units)
 
 
 @drop.command
@@ -245,7 +249,7 @@ def withdraw(
     async def work(given: Settings) -> None:
         await _change(given, id, json, withdraw_stock=units)
 
-    terminal.run(work)
+    terminal.run(work, deed="withdraw_stock", drop_id=id, units=units)
 
 
 @drop.command
@@ -263,7 +267,7 @@ def pause(id: Id, /, *, json: AsJson = False) -> None:
     async def work(given: Settings) -> None:
         await _pause(given, id, "admin", json)
 
-    terminal.run(work)
+    terminal.run(work, deed="pause", drop_id=id)
 
 
 @drop.command
@@ -281,7 +285,7 @@ def resume(id: Id, /, *, json: AsJson = False) -> None:
     async def work(given: Settings) -> None:
         await _pause(given, id, None, json)
 
-    terminal.run(work)
+    terminal.run(work, deed="resume", drop_id=id)
 
 
 @drop.command
@@ -305,7 +309,7 @@ def close(id: Id, /, *, json: AsJson = False) -> None:
 
         drop_acts.show_one(await drop_acts.act(given, end), json)
 
-    terminal.run(work)
+    terminal.run(work, deed="close", drop_id=id)
 
 
 @drop.command
@@ -328,7 +332,7 @@ def release(
         hold = await drop_acts.release(given, reservation)
         terminal.say(f"{hold.quantity} of drop {hold.drop_id}, held by {hold.buyer}, on sale again")
 
-    terminal.run(work)
+    terminal.run(work, deed="release", reservation_id=reservation)
 
 
 @drop.command

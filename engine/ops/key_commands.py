@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
 
 from engine.infra.settings import SECRET_BYTES_MIN, Settings, seconds_of, too_short
-from engine.ops import terminal
+from engine.ops import deeds, terminal
 from engine.runtime import database
 
 apikey = cyclopts.App(
@@ -56,7 +57,7 @@ def apikey_create(
         async with database(given) as postgres:
             print(await create(postgres, name, scope))
 
-    terminal.run(make)
+    terminal.run(make, deed="create_key", name=name, scopes=scope)
 
 
 @apikey.command(name="list")
@@ -125,7 +126,7 @@ def apikey_rotate(
         print(made)
         terminal.note(f"the old key ends at {terminal.shown(ends_at)} UTC")
 
-    terminal.run(work)
+    terminal.run(work, deed="rotate_key", key=_shown(key), grace_seconds=grace_seconds)
 
 
 @apikey.command(name="revoke")
@@ -146,7 +147,7 @@ def apikey_revoke(key: Named, /) -> None:
             ended = await revoke(postgres, key)
         terminal.say(f"{ended.prefix} ({ended.name}) has ended; workers forget it within 5 s")
 
-    terminal.run(work)
+    terminal.run(work, deed="revoke_key", key=_shown(key))
 
 
 @token.command(name="create")
@@ -172,8 +173,15 @@ def token_create(
     given = terminal.given()
     if len(given.jwt_secret.encode()) < SECRET_BYTES_MIN:
         terminal.refuse(f"{too_short('jwt_secret')}; it must be the one the service has")
+    terminal.log_to_stderr(given)
     role = "admin" if admin else "buyer"
     try:
-        print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, role))
+        with deeds.deed("create_admin_token", subject=buyer) if admin else nullcontext():
+            print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, role))
     except Problem as problem:
         terminal.refuse(problem.message, terminal.MISUSED)
+
+
+def _shown(key: str) -> str:
+    """A key as somebody named it, without the secret of one that was pasted whole."""
+    return key.strip().removeprefix("vr_").partition("_")[0]

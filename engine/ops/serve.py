@@ -9,6 +9,7 @@ import signal
 import socket
 from functools import partial
 
+import msgspec
 import structlog
 import uvicorn
 
@@ -62,6 +63,12 @@ def constant_headers(settings: Settings) -> list[tuple[str, str]]:
     return headers
 
 
+def counting_with_the_others(settings: Settings) -> Settings:
+    """The settings of a process that shares its counts with those of the same DATA_DIR."""
+    folder = settings.metrics_dir or str(settings.data_dir / "metrics")
+    return msgspec.structs.replace(settings, metrics_dir=folder)
+
+
 def say_ready() -> None:
     """Tell a supervisor, if there is one."""
     if (number := os.environ.get("VELVETROPE_READY_FD")) is not None:
@@ -75,6 +82,7 @@ async def serve(settings: Settings) -> None:
     files = doorstep.raise_files_max()
     lobby = Lobby(settings, doorstep.seats(settings, files))
     sock = listen(settings)
+    settings = counting_with_the_others(settings)
     async with runtime.worker(settings) as routes:
         config = uvicorn.Config(
             app.build(routes, settings),
@@ -121,6 +129,7 @@ def _leave(server: uvicorn.Server, lobby: Lobby) -> None:
 async def keep(settings: Settings) -> None:
     """Run one keeper process until SIGTERM or SIGINT."""
     await preflight.at_start(settings, secrets=False)
+    settings = counting_with_the_others(settings)
     stop, ready = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -27,7 +28,7 @@ from engine.infra import log, settings
 from engine.infra.errors import Fault, Invalid, Misconfigured, OutcomeUnknown, Problem
 from engine.infra.http import iso
 from engine.infra.settings import Settings
-from engine.ops import children, stack
+from engine.ops import children, deeds, stack
 
 NO = 1
 MISUSED = 2
@@ -49,16 +50,15 @@ def given(beside_a_stack: bool = True) -> Settings:
         refuse(str(why))
 
 
-def run(work: Any, process: str = "terminal") -> None:
-    """Run a coroutine function with the settings; what goes wrong is one line and a code."""
+def run(work: Any, process: str = "terminal", deed: str = "", **what: Any) -> None:
+    """Run a coroutine function with the settings; what goes wrong is one line and a code. A `deed`
+    changes something: who did `what` is told (deeds.py)."""
     read = given()
-    if process not in LONG_RUNNING and read.log_level == "info":
-        log.configure(msgspec.structs.replace(read, log_level="warning"), process)
-    else:
-        log.configure(read, process)
+    log_to_stderr(read, process)
     try:
         coroutine: Coroutine[Any, Any, None] = work(read)
-        uvloop.run(coroutine)
+        with deeds.deed(deed, **what) if deed else nullcontext():
+            uvloop.run(coroutine)
     except Misconfigured as why:
         refuse(str(why))
     except Invalid as problem:
@@ -73,6 +73,13 @@ def run(work: Any, process: str = "terminal") -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # whoever read us has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def log_to_stderr(read: Settings, process: str = "terminal") -> None:
+    """Set up the log of a command; of one that ends by itself only warnings are wanted."""
+    if process not in LONG_RUNNING and read.log_level == "info":
+        read = msgspec.structs.replace(read, log_level="warning")
+    log.configure(read, process)
 
 
 def refuse(why: str, code: int = REFUSED) -> NoReturn:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from engine.infra.errors import Fault, IdempotencyMismatch, InProgress, OutcomeUnknown
 from engine.infra.http import Answer
 from engine.infra.ids import Request
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session, Undone, Unreachable
 from engine.record import store
 from engine.record.models import Kept
@@ -103,4 +104,5 @@ def replay(kept: Kept | None, fingerprint: bytes) -> Answer:
         raise InProgress
     if kept.fingerprint != fingerprint:
         raise IdempotencyMismatch
+    meter.count("replays", "other")
     return Answer(kept.body, kept.status, [REPLAYED])

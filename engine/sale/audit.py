@@ -136,11 +136,11 @@ def _audit(
         overdue_seconds,
         _believed(belief),
         None if belief is None else belief.available - (figures.free - belief.summed),
-        _undersell(drop, belief, offer),
+        undersell(drop, belief, offer),
     )
 
 
-def _undersell(drop: Drop, belief: Belief | None, offer: Offer) -> Undersell:
+def undersell(drop: Drop, belief: Belief | None, offer: Offer) -> Undersell:
     """Free units that nobody can get. Those on their way to Postgres are on offer; those of an
     intent past its deadline wait for the reaper. Without a bouncer Postgres offers all."""
     if belief is None or drop.status != "live":

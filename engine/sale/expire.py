@@ -9,6 +9,7 @@ from __future__ import annotations
 import structlog
 
 from engine.infra.log import Seldom
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Undone
 from engine.sale import store
 from engine.sale.bouncer import Bouncer
@@ -52,6 +53,7 @@ async def _expire(postgres: Postgres, bouncer: Bouncer, drop_id: int | None) -> 
         await publish_returned(bouncer, returned)
         batch = sum(len(drop.reservations) for drop in returned)
         ended += batch
+        meter.count("expiries", by=batch)
         if batch < BATCH:
             return ended
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from engine.identity import deeds
 from engine.identity.access import Door, require_admin
 from engine.infra.errors import NotFound, Retryable
 from engine.infra.http import Answer, Call, Page, encode, invalid, listing, page_of
@@ -82,10 +83,8 @@ class OperatorRoutes:
                 described.TIMELINE,
             ),
         ]
-        return [
-            self._turns.urgent(route) if route.method != "GET" else self._turns.calm(route)
-            for route in table
-        ]
+        own = [r if r.handler == self.audit else deeds.told(self._door, r) for r in table]
+        return [self._turns.urgent(r) if r.method != "GET" else self._turns.calm(r) for r in own]
 
     # ── drops ────────────────────────────────────────────────────────────────────────────────
 
@@ -155,7 +154,7 @@ class OperatorRoutes:
     ) -> Answer:
         caller = await self._door.caller(call)
         require_admin(caller)
-        drop_id = arguments.drop_in_path(call)
+        drop_id = call.drop_id = arguments.drop_in_path(call)
         request = arguments.request(call, caller, "operator", operation)
 
         async def effect(session: Session) -> Answer:
@@ -176,7 +175,7 @@ class OperatorRoutes:
 
         Live figures, and when the rows behind them were last counted."""
         caller = await self._door.caller(call)
-        drop_id = arguments.drop_in_path(call)
+        drop_id = call.drop_id = arguments.drop_in_path(call)
         found = await self._auditing.audit(drop_id)
         if found is None:
             raise NotFound(f"There is no drop {drop_id}")
@@ -190,7 +189,7 @@ class OperatorRoutes:
         What keepers mend in a second; with `dryRun` only say what would be done."""
         caller = await self._door.caller(call)
         require_admin(caller)
-        drop_id = arguments.drop_in_path(call)
+        drop_id = call.drop_id = arguments.drop_in_path(call)
         dry_run = arguments.flag(call, "dryRun", "dry_run")
         request = arguments.request(call, caller, "operator", "reconcile")
         if dry_run:
@@ -315,7 +314,7 @@ class OperatorRoutes:
     async def _drop_of_list(self, call: Call) -> int:
         """The drop whose list an operator asks for; 404 if there is none."""
         require_admin(await self._door.caller(call))
-        drop_id = arguments.drop_in_path(call)
+        drop_id = call.drop_id = arguments.drop_in_path(call)
         await drops.one(self._postgres, drop_id)
         return drop_id
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
 
+from engine.identity import deeds
 from engine.identity.access import Door, buyer_named, require, require_admin
 from engine.identity.signatures import Signatures
 from engine.infra.combiner import Crew
 from engine.infra.errors import Forbidden
 from engine.infra.http import Answer, Call, listing, money, page_of
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
@@ -46,7 +48,7 @@ class PaymentRoutes:
 
     def routes(self) -> list[Route]:
         """The table. The callback's seat sees to its deadline itself."""
-        calm = [
+        buyers = [
             Route(
                 "extend",
                 "POST",
@@ -55,6 +57,8 @@ class PaymentRoutes:
                 about=described.EXTEND,
             ),
             Route("pay", "POST", "/reservations/{id}/pay", self.pay, about=described.PAY),
+        ]
+        operators = [
             Route("refund", "POST", "/purchases/{id}/refund", self.refund, about=described.REFUND),
             Route(
                 "list_refunds", "GET", "/refunds", self.list_refunds, about=described.LIST_REFUNDS
@@ -68,6 +72,7 @@ class PaymentRoutes:
             hot=True,
             about=described.CALLBACK,
         )
+        calm = [*buyers, *(deeds.told(self._door, route) for route in operators)]
         return [*(self._turns.calm(route) for route in calm), callback]
 
     async def extend(self, call: Call) -> Answer:
@@ -140,6 +145,7 @@ class PaymentRoutes:
             return Answer(views.purchase_view(purchase))
 
         async def publish() -> None:
+            meter.count("refunds", "restocked" if restock else "withdrawn", by=len(returned))
             await publish_returned(self._bouncer, returned)
 
         meaning = f"refund {id} {restock} {reason}"

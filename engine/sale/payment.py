@@ -18,6 +18,7 @@ import structlog
 
 from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.ids import new_id, request_identity
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.sale import till
 from engine.sale.bouncer import Bouncer
@@ -71,6 +72,7 @@ class Paying:
                 seats[0].fail(seats[0].fault())
             return
         await publish_taken(self._bouncer, taken)
+        meter.count("purchases", by=sum(len(drop.bought) for drop in taken))
         payments = await till.find_payments(self._postgres, [seat.wish.reference for seat in seats])
         for seat in seats:
             payment = payments[seat.wish.reference]
@@ -79,6 +81,7 @@ class Paying:
                 self._queue.again(seat, TRY_AGAIN_SECONDS)
                 continue
             tell(seat.wish, payment)
+            meter.count("payments", seat.wish.status, payment.outcome or "none")
             seat.answer(payment)
 
 
@@ -132,6 +135,7 @@ async def settle_undecided(postgres: Postgres, bouncer: Bouncer) -> int:
             taken = await till.settle_payments(session, _newest(notices))
             after = await till.find_payments(session, [each.reference for each in waiting])
         await publish_taken(bouncer, taken)
+        meter.count("purchases", by=sum(len(drop.bought) for drop in taken))
         for notice in notices:
             if (payment := after[notice.reference]).outcome is not None:
                 tell(notice, payment)

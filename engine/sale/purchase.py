@@ -14,6 +14,7 @@ import msgspec
 from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.errors import IdempotencyMismatch, NotFound, Problem, Retryable
 from engine.infra.ids import new_id
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.sale import store, till
 from engine.sale.bouncer import Bouncer
@@ -65,6 +66,7 @@ class Purchasing:
                 seats[0].fail(seats[0].fault())
             return
         bought = {id for _, _, ids in drops for id in ids}
+        meter.count("purchases", by=len(bought))
         await self._answer(seats, bought)
         for drop_id, figures, _ in drops:
             await self._bouncer.settle(drop_id, figures)

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 import structlog
 
 from engine.infra.ids import new_id
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.sale import shelf, store
 from engine.sale.bouncer import Belief, Bouncer, Intent
@@ -109,5 +110,6 @@ async def close_intents(
         figures,
         closed=[(c.request_id, c.attempt, w == "held") for c, w in zip(claims, words, strict=True)],
     )
+    meter.count("intents_reaped", by=len(intents))
     log.warning("reap.closed", drop_id=drop_id, intents=len(intents), held=words.count("held"))
     return len(intents)

@@ -6,6 +6,7 @@ import asyncio
 
 from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.errors import NotFound
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.sale import store
 from engine.sale.bouncer import Bouncer
@@ -42,6 +43,7 @@ class Releasing:
 
     async def publish(self, returned: list[Returned]) -> None:
         """Tell the bouncer what came back, and that its buyers use less."""
+        meter.count("releases", by=sum(len(drop.reservations) for drop in returned))
         await publish_returned(self._bouncer, returned)
 
     async def _give_back(self, seats: list[Chair]) -> None:
@@ -73,7 +75,7 @@ class Releasing:
         for seat in seats:
             if _is_in(done, seat):
                 seat.answer(None)
-        await publish_returned(self._bouncer, returned)
+        await self.publish(returned)
 
 
 def _is_in(done: set[tuple[str, str | None]], seat: Chair) -> bool:

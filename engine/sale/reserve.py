@@ -25,6 +25,7 @@ from engine.infra.errors import (
     NotFound,
     OutcomeUnknown,
 )
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
 from engine.infra.redis import Away
 from engine.sale import shelf, store
@@ -80,6 +81,7 @@ class Reserving:
         """In a real sale nearly every request ends here, and costs no round trip at all."""
         known = self._memory.get(wish.drop_id)
         if known is not None and time.monotonic() < known[0] and wish.quantity > known[1]:
+            meter.memory_refusals += 1
             raise sold_out(known[2], known[1])
 
     def _queue(self, drop_id: int) -> Combiner[Reserve, Hold]:
@@ -102,6 +104,8 @@ class Reserving:
     async def _sell(self, drop_id: int, seats: list[Chair]) -> None:
         """One batch: ask the bouncer, claim for the admitted, refuse the others."""
         told, epoch = await self._ask(drop_id, seats)
+        if told is None:
+            meter.count("direct_batches")
         admission = told or await self._direct.admit(drop_id, [seat.wish for seat in seats])
         if admission.word == "absent":
             for seat in seats:
@@ -186,6 +190,7 @@ class Reserving:
                 await self._claim(drop_id, epoch, seats[: len(seats) // 2])
                 await self._claim(drop_id, epoch, seats[len(seats) // 2 :])
                 return
+            meter.count("claims_undone")
             log.warning("claim.undone", drop_id=drop_id, sqlstate=undone.sqlstate)
             await self._give_back(drop_id, claims)
             seats[0].fail(seats[0].fault())
@@ -238,6 +243,7 @@ class Reserving:
                 assert claimed.stored_attempts is not None
                 seat.attempt = max(seat.attempt, claimed.stored_attempts[i] + 1)
                 refused.append((seat, word))
+        _count_holds(len(seats) - len(refused), taken)
         hold_ms = (
             int((claimed.expires_at - claimed.created_at).total_seconds() * 1000) if taken else 0
         )
@@ -310,6 +316,9 @@ class Reserving:
             for seat in seats:  # the watch may not have come by yet, and nobody would tell them
                 seat.fail(OutcomeUnknown())
             return
+        meter.count("claims_resolved", "held", by=len(held))
+        meter.count("claims_resolved", "aborted", by=len(claims) - len(held))
+        _count_holds(len(held), sum(hold.quantity for hold in holds.values()))
         log.warning(
             "claim.resolved", drop_id=drop_id, held=len(held), aborted=len(claims) - len(held)
         )
@@ -327,6 +336,12 @@ class Reserving:
             else:
                 seat.attempt = claim.attempt + 1
                 self._queue(drop_id).again(seat)
+
+
+def _count_holds(holds: int, units: int) -> None:
+    if holds:
+        meter.count("holds", by=holds)
+        meter.count("held_units", by=units)
 
 
 def _hold(drop_id: int, claim: Claim, units: list[int], claimed: Claimed) -> Hold:

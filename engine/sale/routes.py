@@ -6,6 +6,7 @@ from engine.identity.access import Door, buyer_named, require
 from engine.infra.combiner import Crew
 from engine.infra.errors import Forbidden, NotFound
 from engine.infra.http import Answer, Call, iso, listing, page_of
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
@@ -106,11 +107,13 @@ class SaleRoutes:
         caller = await self._door.caller(call)
         require(caller, "sale:write")
         body = bodies.reserve_body(call)
-        drop_id = arguments.drop_id(call, body)
+        call.drop_id = drop_id = arguments.drop_id(call, body)
         buyer = arguments.must_be_named(buyer_named(caller, body.buyer))
         request = arguments.request(call, caller, buyer, "reserve")
         wish = Reserve(drop_id, buyer, body.units_wanted, request.id, request.keyed)
         hold = await self._reserving.reserve(wish)
+        if hold.replayed:
+            meter.count("replays", "reserve")
         return Answer(views.hold_view(hold), 201, [REPLAYED] if hold.replayed else None)
 
     async def list_reservations(self, call: Call) -> Answer:
@@ -187,6 +190,8 @@ class SaleRoutes:
         )
         status = 200 if bought.word == "repeated" else 201
         headers = [REPLAYED] if bought.word == "replayed" else None
+        if headers:
+            meter.count("replays", "purchase")
         return Answer(views.purchase_view(bought.purchase), status, headers)
 
     async def list_purchases(self, call: Call) -> Answer:

@@ -136,6 +136,18 @@ async def offers(caller: Caller, drop_ids: Sequence[int] | None = None) -> list[
     ]
 
 
+async def warmest(caller: Caller, count: int) -> list[int]:
+    """The warm drops that changed last."""
+    return [row["drop_id"] for row in await caller.call(_queries["warmest"], count=count)]
+
+
+async def signs(caller: Caller, keeper_seconds: float) -> dict[str, float]:
+    """What Postgres knows of how the sale is, by metric. A keeper that gave no sign of life for so
+    long is none; no keeper ever: no age of its last sign."""
+    row = await caller.call(_queries["vital_signs"], seconds=keeper_seconds)
+    return {name: float(value) for name, value in row.items() if value is not None}
+
+
 async def keep_proof(caller: Caller, drop_id: int, proof: Proof) -> None:
     """Remember a recount."""
     await caller.call(

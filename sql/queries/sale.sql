@@ -512,3 +512,54 @@ UPDATE drops
    SET starts_at = clock_timestamp() + make_interval(secs => @seconds::float8), terms_version = terms_version + 1
  WHERE id = @drop_id
 RETURNING id;
+
+-- name: warmest :many
+-- Drops that may still sell, or did so within the hour: those that changed last.
+SELECT s.drop_id
+  FROM stock AS s
+  JOIN drops AS d ON d.id = s.drop_id
+ WHERE s.held > 0
+    OR s.changed_at > clock_timestamp() - interval '1 hour'
+    OR (s.free > 0 AND (d.ends_at IS NULL OR d.ends_at > clock_timestamp() - interval '1 hour'))
+ ORDER BY s.changed_at DESC, s.drop_id DESC
+ LIMIT @count::bigint;
+
+-- name: vital_signs :one
+-- How the sale is, as far as Postgres knows: one figure a column, each named like its metric.
+-- Index  reservations_by_deadline, outbox_pkey, refunds_due, payments_undecided
+SELECT warm.*, facts.*, alive.*, owed.*, undecided.*,
+       coalesce(greatest(extract(epoch FROM clock_timestamp() - due.next), 0), 0)::float8 AS expiry_lag_seconds
+  FROM (SELECT count(*) AS warm_drops,
+               -- A drop that nobody has counted yet is as old as itself.
+               coalesce(extract(epoch FROM clock_timestamp() - min(coalesce(p.proven_at, d.created_at))),
+                        0)::float8 AS audit_age_seconds,
+               count(*) FILTER (WHERE p.problems <> '{}') AS audit_problem_drops,
+               count(*) FILTER (WHERE d.paused_reason = 'audit') AS audit_paused_drops
+          FROM stock AS s
+          JOIN drops AS d ON d.id = s.drop_id
+          LEFT JOIN proofs AS p ON p.drop_id = s.drop_id
+         WHERE s.held > 0
+            OR s.changed_at > clock_timestamp() - interval '1 hour'
+            OR (s.free > 0 AND (d.ends_at IS NULL OR d.ends_at > clock_timestamp() - interval '1 hour'))) AS warm
+ CROSS JOIN (SELECT coalesce(max(newest.id) - min(oldest.id) + 1, 0) AS outbox_facts,
+                    coalesce(extract(epoch FROM clock_timestamp() - min(oldest.created_at)),
+                             0)::float8 AS outbox_oldest_seconds
+               FROM (SELECT o.id FROM outbox AS o ORDER BY o.id DESC LIMIT 1) AS newest
+              CROSS JOIN (SELECT o.id, o.created_at FROM outbox AS o ORDER BY o.id LIMIT 1) AS oldest) AS facts
+ CROSS JOIN (SELECT count(*) FILTER (WHERE k.beat_at > clock_timestamp()
+                                                     - make_interval(secs => @seconds::float8)) AS keepers,
+                    extract(epoch FROM clock_timestamp() - max(k.beat_at))::float8 AS keeper_beat_age_seconds
+               FROM keepers AS k) AS alive
+ CROSS JOIN (SELECT count(*) AS refunds_due,
+                    coalesce(extract(epoch FROM clock_timestamp() - min(f.due_at)),
+                             0)::float8 AS refund_oldest_seconds
+               FROM refunds AS f
+              WHERE f.done_at IS NULL) AS owed
+ CROSS JOIN (SELECT count(*) AS payments_undecided,
+                    coalesce(extract(epoch FROM clock_timestamp() - min(p.changed_at)),
+                             0)::float8 AS payment_undecided_seconds
+               FROM payments AS p
+              WHERE p.status = 'succeeded' AND p.outcome IS NULL) AS undecided
+ CROSS JOIN (SELECT min(r.expires_at) AS next
+               FROM reservations AS r
+              WHERE r.state IN ('active', 'paying')) AS due;

@@ -36,6 +36,7 @@ class Service(Shop):
             "PAYMENT_SECRET": settings.payment_secret,
             "LOG_FORMAT": "json",
             "RECOUNT_SECONDS": "0",
+            "METRICS_DIR": str(folder / "metrics"),
         }
 
     @classmethod

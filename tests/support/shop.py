@@ -36,9 +36,14 @@ class Shop:
         return await self.visit(method, "/api/v1" + path, body, headers)
 
     async def visit(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        client: str | None = None,
     ) -> Reply:
-        """The same of any path, such as a page's."""
+        """The same of any path, such as a page's, and from any address."""
         raw = (
             b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         )
@@ -51,6 +56,7 @@ class Shop:
             "raw_path": parts.path.encode(),
             "query_string": parts.query.encode(),
             "root_path": "",
+            "client": client and (client, 50_000),
             "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
         }
         sent: list[Message] = []

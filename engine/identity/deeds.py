@@ -1,0 +1,72 @@
+"""Deeds: a full line for whatever an operator does or looks up: who, what, and how it ended.
+
+    admin.action  who=admin:ops operation=pause drop_id=20 outcome=done status=200 request_id=…
+
+`who` is the kind of caller with a token's subject or a key's id, never a secret. What was to be
+changed stands in `change`, as it was sent. Buyers are never named: the request id finds them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+
+from engine.identity.access import Door
+from engine.identity.models import Caller
+from engine.infra.errors import Problem
+from engine.infra.http import Answer, Call
+from engine.infra.routing import Route
+
+log = structlog.get_logger()
+
+CHANGE_LENGTH_MAX = 2_000
+
+
+class _Made(msgspec.Struct):
+    id: int | None = None
+
+
+def told(door: Door, route: Route) -> Route:
+    """The route of an operator, with a line for each use of it. Put it inside of a turn: then the
+    line tells what became of it, also when the caller was told that it took too long."""
+    handler, operation = route.handler, route.operation
+
+    async def deed(call: Call) -> Answer:
+        who = who_is(await door.caller(call))
+        try:
+            answer = await handler(call)
+        except Problem as problem:
+            tell(who, operation, call, problem.code, problem.status)
+            raise
+        except Exception:
+            tell(who, operation, call, Problem.code, Problem.status)
+            raise
+        tell(who, operation, call, "done", answer.status, answer)
+        return answer
+
+    return msgspec.structs.replace(route, handler=deed)
+
+
+def who_is(caller: Caller) -> str:
+    """A caller in one word: `admin:ops`, `shop:key:…`, `open`."""
+    return f"{caller.kind}:{caller.subject}" if caller.subject else caller.kind
+
+
+def tell(
+    who: str, operation: str, call: Call, outcome: str, status: int, answer: Answer | None = None
+) -> None:
+    """The line itself."""
+    drop_id = call.drop_id
+    if operation == "create_drop" and answer is not None:
+        drop_id = msgspec.json.decode(answer.body, type=_Made).id
+    change = call.body[:CHANGE_LENGTH_MAX].decode(errors="replace")
+    log.info(
+        "admin.action",
+        who=who,
+        operation=operation,
+        drop_id=drop_id,
+        **({"change": change} if change else {}),
+        outcome=outcome,
+        status=status,
+        request_id=call.request_id,
+    )
