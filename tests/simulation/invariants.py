@@ -9,28 +9,25 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .model import LIMIT, UNITS, Bouncer, Postgres, Reservation
-from .words import NEVER, Answer, Attempt, Wish
-
-
-class Violation(AssertionError):
-    """The protocol broke a promise."""
-
-
-def _require(kept: bool, promise: str) -> None:
-    if not kept:
-        raise Violation(promise)
+from .buyers import Provider
+from .model import Bouncer
+from .money import MoneyChecker
+from .postgres import LIFE_MAX, LIMIT, LIVE, PAY, UNITS, Postgres, Reservation
+from .words import NEVER, Answer, Attempt, Notice, Wish, require
 
 
 class Checker:
     """Audits Postgres and the bouncer, and holds the workers to their words."""
 
-    def __init__(self, pg: Postgres, bouncer: Bouncer, counts: Counter[str]) -> None:
+    def __init__(
+        self, pg: Postgres, bouncer: Bouncer, provider: Provider, counts: Counter[str]
+    ) -> None:
         self.pg, self.bouncer, self.counts = pg, bouncer, counts
-        self.mark = (pg.epoch, pg.version)
+        self.money = MoneyChecker(pg, provider, counts)
+        self.mark = pg.commits
         self.named: dict[tuple[int, int], int] = {}  # what each (epoch, version) said
         self.consumed = (0, 0)
-        self.final: dict[int, str] = {}
+        self.final: dict[int, Reservation] = {}  # those that ended, as last seen
         self.taken: dict[int, int] = {}
         self.last_with: dict[tuple[int, int], int] = {}  # when did this buyer last have n units?
         self.told_yes: dict[int, int] = {}
@@ -40,19 +37,22 @@ class Checker:
         self.lost_at = self.restored_at = 0  # the last history, the last one without an epoch
         self.told_sold: set[int] = set()
         self.told_expired: set[int] = set()
+        self.told_until: dict[int, int] = {}
+        self.unheard: list[tuple[int, int]] = []  # (version, units) taken past the bouncer
         self.lost: set[int] = set()
         self.lost_sales: set[int] = set()
 
     # After each commit.
 
     def audit(self) -> None:
-        """INV-1, 2, 3, 4, 5, 8, 9 on the rows, if the last statement changed any."""
+        """INV-1, 2, 3, 4, 5, 8, 9, 13 on the rows, if the last statement changed any."""
         pg = self.pg
-        if self.mark == (pg.epoch, pg.version):
+        if self.mark == pg.commits:
             return
-        self.mark = (pg.epoch, pg.version)
-        _require(self.named.setdefault(self.mark, pg.free) == pg.free, "INV-9: forked version")
-        _require(pg.free + pg.held + pg.sold == UNITS, "INV-2: free + held + sold = total")
+        self.mark = pg.commits
+        name = (pg.epoch, pg.version)
+        require(self.named.setdefault(name, pg.free) == pg.free, "INV-9: forked version")
+        require(pg.free + pg.held + pg.sold == UNITS, "INV-2: free + held + sold = total")
         self._audit_reservations()
 
     def _audit_reservations(self) -> None:
@@ -63,36 +63,58 @@ class Checker:
         for number, row in pg.reservations.items():
             rids.add(row.rid)
             size = len(row.units)
-            if row.state == "held":
+            live = row.state in LIVE
+            if live:
                 held += size
+                promised = row.deadline == row.made_at + self._life(row)
+                require(promised, "INV-5: it lives longer or shorter than promised")
             elif row.state == "sold":
                 sold += size
-            if row.state in ("held", "sold"):
+            if live or row.state == "sold":
                 taken[row.buyer] = taken.get(row.buyer, 0) + size
                 for unit in row.units:
-                    _require(units[unit] == number, "INV-1: a unit has one live owner")
-            if row.state != "held":
+                    require(units[unit] == number, "INV-1: a unit has one live owner")
+            if not live and self.final.get(number) is not row:
                 self._audit_end(number, row)
-            _require(size == row.quantity, "INV-2: quantity is all or nothing")
+            require(size == row.quantity, "INV-2: quantity is all or nothing")
             aborted = self.told_aborted.get(row.rid, NEVER)
-            _require(row.attempt > aborted, "INV-3: told aborted, but it became a hold")
-        _require((pg.held, pg.sold) == (held, sold), "INV-2: the stock row equals the rows")
-        _require(units.count(0) == pg.free, "INV-2: free equals the free units")
-        _require(len(rids) == len(pg.reservations), "INV-4: one key, one hold")
+            require(row.attempt > aborted, "INV-3: told aborted, but it became a hold")
+        require((pg.held, pg.sold) == (held, sold), "INV-2: the stock row equals the rows")
+        require(units.count(0) == pg.free, "INV-2: free equals the free units")
+        require(len(rids) == len(pg.reservations), "INV-4: one key, one hold")
         self._count_taken(taken)
+        self.money.audit(taken)
+
+    def _life(self, row: Reservation) -> int:
+        """Its own time, once more if it was extended, never too much; and once the time to pay."""
+        own = self.pg.ttl * (2 if row.extended else 1)
+        return min(own, LIFE_MAX) + (PAY if row.state == "paying" else 0)
 
     def _audit_end(self, number: int, row: Reservation) -> None:
-        _require(self.final.setdefault(number, row.state) == row.state, "INV-5: one end only")
+        before, payment = self.final.get(number), self.pg.payments.get(row.paid_by)
+        paid = payment is not None and (payment.hold, payment.outcome) == (number, "purchased")
+        if before and before.state != row.state:
+            revived = before.state in ("expired", "released") and row.state == "sold" and paid
+            undone = before.state == "sold" and row.state == "refunded"
+            require(revived or undone, "INV-5: one end only")
+            if revived:
+                self.counts["paid late, revived"] += 1
+                self.unheard.append((self.pg.version, row.quantity))
+        self.final[number] = row
         in_time = row.ended_at < row.deadline
-        _require(row.state != "sold" or in_time, "INV-5: sold after its deadline")
-        _require(row.state != "expired" or not in_time, "INV-5: expired before its deadline")
-        _require(row.state != "sold" or number not in self.told_expired, "INV-3: told expired")
+        sold = row.state == "sold"
+        require(not sold or in_time or paid, "INV-5: sold after its deadline")
+        require(row.state != "expired" or not in_time, "INV-5: expired before its deadline")
+        require(not sold or paid or number not in self.told_expired, "INV-3: told expired")
+        if row.state == "expired":
+            until = self.told_until.get(number, 0)
+            require(row.ended_at >= until, "INV-3: told a longer life than it had")
 
     def _count_taken(self, taken: dict[int, int]) -> None:
         for buyer, before in self.taken.items():
             self.last_with[buyer, before] = self.pg.now
         for units in taken.values():
-            _require(units <= LIMIT, "INV-8: at most LIMIT units per buyer")
+            require(units <= LIMIT, "INV-8: at most LIMIT units per buyer")
         self.taken = taken
 
     # After each script.
@@ -100,18 +122,23 @@ class Checker:
     def audit_bouncer(self) -> None:
         """INV-9 for the bouncer: what it believes only ever becomes newer."""
         believed = (self.bouncer.epoch, self.bouncer.version)
-        _require(believed >= self.consumed, "INV-9: a consumer went back in time")
+        require(believed >= self.consumed, "INV-9: a consumer went back in time")
         self.consumed = believed
 
     def audit_admission(self, claims: list[tuple[Wish, Attempt]]) -> None:
-        """INV-6: without lost data the bouncer never offers what a claim on its way may take."""
+        """INV-6: without lost data the bouncer never offers what a claim on its way may take.
+
+        Who pays late takes free units past the bouncer: it hears of them with the next figures."""
         pg, open_ = self.pg, {}
         for wish, attempt in claims:
             request = pg.requests.get(wish.rid)
             doomed = request and (request.reservation or request.attempt >= attempt)
             if not doomed and attempt[0] == pg.epoch:
                 open_[wish.rid] = wish.quantity
-        _require(self.bouncer.avail <= pg.free - sum(open_.values()), "INV-6: admits too many")
+        self.unheard = [each for each in self.unheard if each[0] > self.bouncer.version]
+        past = sum(units for _, units in self.unheard)
+        offered = self.bouncer.avail - past
+        require(offered <= pg.free - sum(open_.values()), "INV-6: admits too many")
 
     # At each word.
 
@@ -122,7 +149,7 @@ class Checker:
         if word == "yes":
             before = self.told_yes.get(wish.rid, number)
             excused = before in self.lost or number in self.lost
-            _require(before == number or excused, "INV-4: replays are identical")
+            require(before == number or excused, "INV-4: replays are identical")
             self.told_yes[wish.rid] = number
         elif word in ("no", "aborted"):
             self._tell_nothing_taken(wish, sent_at, answer)
@@ -131,23 +158,29 @@ class Checker:
         elif word == "expired" and sent_at > self.lost_at:
             # Else it may speak of a release that went with the lost history.
             self.told_expired.add(number)
+        elif word == "until" and sent_at > self.lost_at:
+            self.told_until[number] = max(self.told_until.get(number, 0), answer.until)
+
+    def tell_provider(self, notice: Notice, sent_at: int, answer: Answer) -> None:
+        """INV-13: what a provider is thanked for is written down."""
+        self.money.tell(notice, sent_at, answer)
 
     def _tell_nothing_taken(self, wish: Wish, sent_at: int, answer: Answer) -> None:
         request = self.pg.requests.get(wish.rid)
         row = self.pg.reservations[request.reservation] if request and request.reservation else None
         # A row made while this copy was under way is another copy's: the two just crossed.
-        _require(row is None or row.made_at >= sent_at, "INV-3: told no, but the hold was there")
+        require(row is None or row.made_at >= sent_at, "INV-3: told no, but the hold was there")
         if answer.word == "aborted":
             # A copy from before a silent restore may have learned it from what is gone.
             words = self.told_aborted if sent_at > self.restored_at else self.voided
             words[wish.rid] = max(words.get(wish.rid, NEVER), answer.attempt)
             stands = self.told_aborted.get(wish.rid, NEVER)
-            _require(row is None or row.attempt > stands, "INV-3: told aborted, but held")
+            require(row is None or row.attempt > stands, "INV-3: told aborted, but held")
             return
         if sent_at > self.restored_at:
             self.told_no[wish.rid] = (self.pg.now, answer.attempt)
         if answer.reason == "limit":
-            _require(self._was_at_limit(wish, sent_at), "INV-3: told limit, but was below it")
+            require(self._was_at_limit(wish, sent_at), "INV-3: told limit, but was below it")
 
     def _was_at_limit(self, wish: Wish, since: int) -> bool:
         if self.taken.get(wish.buyer, 0) + wish.quantity > LIMIT:
@@ -174,16 +207,21 @@ class Checker:
         self.lost_at = self.pg.now
         self.lost |= before.keys() - rows.keys()
         self.lost_sales |= _sold(before) - _sold(rows)
-        self.final = {n: row.state for n, row in rows.items() if row.state != "held"}
+        self.final = {n: row for n, row in rows.items() if row.state not in LIVE}
         # A release that was lost with the tail: the hold lives again and may be bought.
-        self.told_expired -= {n for n, row in rows.items() if row.state == "held"}
+        self.told_expired -= {n for n, row in rows.items() if row.state in LIVE}
+        # So was a longer life.
+        for number in [n for n, until in self.told_until.items() if _deadline(rows, n) < until]:
+            del self.told_until[number]
+            self.counts["told until, lost"] += 1
         if not fenced:
             # The tombstones are gone and nothing fences their attempts: these words are void.
             self.restored_at = self.pg.now
             self.voided |= self.told_aborted
             self.told_aborted.clear()
             self.named.clear()
-        self.mark = (0, 0)
+        self.money.lose_history(self.pg.now)
+        self.mark = -1
         self.audit()
 
     def forget_consumer(self) -> None:
@@ -195,20 +233,25 @@ class Checker:
     def audit_healed(self) -> None:
         """INV-3 for each word ever told, INV-7 for the rest."""
         pg, rows = self.pg, self.pg.reservations
-        _require(not self.bouncer.intents, "INV-7: an intent stays open")
-        _require(self.bouncer.avail == pg.free, "INV-7: the bouncer differs from Postgres")
+        require(not self.bouncer.intents, "INV-7: an intent stays open")
+        require(self.bouncer.avail == pg.free, "INV-7: the bouncer differs from Postgres")
         for row in rows.values():
-            _require(row.state != "held" or row.deadline > pg.now, "INV-7: held past its deadline")
+            require(row.state not in LIVE or row.deadline > pg.now, "INV-7: held past its deadline")
             broken = row.attempt <= self.voided.get(row.rid, NEVER)
             self.counts["aborted, void by restore"] += broken
         for number in self.told_yes.values():
-            _require(number in rows or number in self.lost, "INV-3: told yes, but there is nothing")
+            require(number in rows or number in self.lost, "INV-3: told yes, but there is nothing")
             self.counts["told yes, lost"] += number in self.lost
         for number in self.told_sold:
-            kept = number in rows and rows[number].state == "sold"
-            _require(kept or number in self.lost_sales, "INV-3: told sold, but it is not")
+            kept = number in rows and rows[number].state in ("sold", "refunded")
+            require(kept or number in self.lost_sales, "INV-3: told sold, but it is not")
             self.counts["told sold, lost"] += number in self.lost_sales
+        self.money.audit_healed()
 
 
 def _sold(rows: dict[int, Reservation]) -> set[int]:
-    return {number for number, row in rows.items() if row.state == "sold"}
+    return {number for number, row in rows.items() if row.state in ("sold", "refunded")}
+
+
+def _deadline(rows: dict[int, Reservation], number: int) -> int:
+    return rows[number].deadline if number in rows else 0

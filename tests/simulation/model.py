@@ -6,6 +6,7 @@
                ├──── claim ────▶ Postgres        decides; its rows and its clock are the truth
                ├── tombstone ──▶ Postgres        turns "did it commit?" into yes or never
                └─── look up ───▶ Postgres        before any "no" is repeated to the buyer
+    provider ▶ worker ─ settle ─▶ Postgres       a purchase or a debt; then its word is acknowledged
 
 Every `yield call, (arguments)` below is one message to a server. Whoever drives the generators
 (`schedule.py`) may deliver it late, or never; may lose the reply (the worker then reads the word
@@ -16,166 +17,12 @@ Every `yield call, (arguments)` below is one message to a server. Whoever drives
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from itertools import count
-from typing import Literal, NamedTuple
 
 from .mutants import Variant
-from .words import DONE, NEVER, UNKNOWN, Answer, Attempt, Call, Course, Post, Reply, Wish
+from .postgres import LIMIT, Postgres
+from .words import DONE, NEVER, UNKNOWN, Answer, Attempt, Call, Course, Notice, Post, Reply, Wish
 
-UNITS, LIMIT, TTL, TRIES = 6, 2, 45, 4  # stock, units per buyer, clock ticks of a hold, admissions
-
-
-class Request(NamedTuple):
-    """A row per key: reservation 0 is a tombstone. Refusals leave no row."""
-
-    attempt: Attempt
-    reservation: int
-
-
-class Reservation(NamedTuple):
-    """held ─▶ sold | expired | released, each final."""
-
-    rid: int
-    buyer: int
-    quantity: int
-    units: tuple[int, ...]
-    attempt: Attempt
-    made_at: int
-    deadline: int
-    state: Literal["held", "sold", "expired", "released"] = "held"
-    ended_at: int = 0
-
-
-class Postgres:
-    """Decides. Each method is one transaction: it happens wholly or not at all."""
-
-    def __init__(self, variant: Variant = "") -> None:
-        self.variant, self.now = variant, 1
-        self.ids = count(1)  # random UUIDs in the engine: never given twice, whatever is restored
-        self.epoch, self.version = 1, 0
-        self.free, self.held, self.sold = UNITS, 0, 0
-        self.units = [0] * UNITS  # the owning reservation, 0 is free
-        self.requests: dict[int, Request] = {}
-        self.reservations: dict[int, Reservation] = {}
-
-    def claim(self, wish: Wish, attempt: Attempt, fence: int) -> Reply:
-        """Hold `quantity` units for the key, or say why not. The order of the questions matters.
-        `fence` is the attempt's own epoch, never a newer one its worker has heard of since."""
-        if self.variant == "fence_before_lookup" and fence != self.epoch:
-            return self._reply("fenced")
-        request = self.requests.get(wish.rid)
-        if request and request.reservation:
-            return self._reply("ok", reservation=request.reservation)
-        if request and request.attempt >= attempt:
-            return self._reply("blocked", attempt=request.attempt)
-        # Only now the fence: before the look-up it would deny a hold that exists.
-        if fence != self.epoch:
-            return self._reply("fenced")
-        taken = self.taken_by(wish.buyer)
-        if taken + wish.quantity > LIMIT and self.variant != "limit_by_suspicion_only":
-            return self._refuse("limit", wish, attempt)
-        if self.free < (1 if self.variant == "partial_quantity" else wish.quantity):
-            return self._refuse("sold_out", wish, attempt)
-        return self._take(wish, attempt)
-
-    def _take(self, wish: Wish, attempt: Attempt) -> Reply:
-        units = tuple([u for u, owner in enumerate(self.units) if not owner][: wish.quantity])
-        mine = next(self.ids)
-        self.requests[wish.rid] = Request(attempt, mine)
-        self.reservations[mine] = Reservation(
-            *wish, units, attempt, made_at=self.now, deadline=self.now + TTL
-        )
-        self._move(units, mine, free=-len(units), held=len(units))
-        return self._reply("ok", reservation=mine, taken=self.taken_by(wish.buyer))
-
-    def _refuse(self, word: str, wish: Wish, attempt: Attempt) -> Reply:
-        if self.variant == "tombstone_refusals":
-            self.requests[wish.rid] = Request(attempt, 0)
-        return self._reply(word, taken=self.taken_by(wish.buyer))
-
-    def tombstone(self, rid: int, attempt: Attempt) -> Reply:
-        """The hold, or the certainty that no attempt up to this one will ever become one.
-
-        The unique key on rid makes it wait for a claim that is still committing, so it cannot
-        overlook one; a claim that arrives later is blocked. Must run on the primary.
-        """
-        request = self.requests.get(rid)
-        if request and request.reservation:
-            return self._reply("ok", reservation=request.reservation)
-        stored = max(attempt, request.attempt) if request else attempt
-        if self.variant != "read_instead_of_tombstone":
-            self.requests[rid] = Request(stored, 0)
-        return self._reply("aborted", attempt=stored)
-
-    def look_up(self, wish: Wish) -> Reply:
-        """What the key has, and how much its buyer has. Promises nothing about the future."""
-        request, taken = self.requests.get(wish.rid), self.taken_by(wish.buyer)
-        if request and request.reservation:
-            return self._reply("ok", reservation=request.reservation, taken=taken)
-        return self._reply("absent", taken=taken)
-
-    def confirm(self, reservation: int) -> Reply:
-        """Sell a hold before its deadline, by this clock; running it twice is running it once."""
-        row = self.reservations.get(reservation)
-        if row is None:
-            return self._reply("expired")
-        # Past the deadline it is over whether or not anybody swept.
-        in_time = self.now < row.deadline or self.variant == "confirm_without_deadline"
-        if row.state == "held" and in_time:
-            self._end(reservation, "sold")
-        return self._reply("sold" if self.reservations[reservation].state == "sold" else "expired")
-
-    def release(self, reservation: int) -> Reply:
-        """The buyer gives the hold back. Only what it still holds: units have new owners soon."""
-        row = self.reservations.get(reservation)
-        if row and (row.state == "held" or self.variant == "release_without_owner_check"):
-            self._end(reservation, "released")
-        return self._reply("released")
-
-    def expire_due(self) -> Reply:
-        """Take back every hold whose deadline has passed; the mirror image of `confirm`."""
-        for reservation, row in list(self.reservations.items()):
-            if row.state == "held" and row.deadline <= self.now:
-                self._end(reservation, "expired")
-        return self._reply("done")
-
-    def read_stock(self) -> Reply:
-        return self._reply("done")
-
-    def begin_epoch(self, expected: int) -> Reply:
-        """A new history begins, unless somebody else already began it."""
-        if self.epoch == expected:
-            # Drawn from the clock, not counted from the row: a second failover to a standby that
-            # never saw the first bump would count to the same number, and two histories share it.
-            drawn = 0 if self.variant == "epoch_counted_not_drawn" else self.now
-            self.epoch = max(self.epoch + 1, drawn)
-        return self._reply("done")
-
-    def taken_by(self, buyer: int) -> int:
-        rows = self.reservations.values()
-        return sum(len(r.units) for r in rows if r.buyer == buyer and r.state in ("held", "sold"))
-
-    def _end(self, reservation: int, state: Literal["sold", "expired", "released"]) -> None:
-        row = self.reservations[reservation]
-        self.reservations[reservation] = row._replace(state=state, ended_at=self.now)
-        size = len(row.units)
-        if state == "sold":
-            self._move((), 0, held=-size, sold=size)
-        else:
-            self._move(row.units, 0, free=size, held=-size)
-
-    def _move(
-        self, units: tuple[int, ...], owner: int, free: int = 0, held: int = 0, sold: int = 0
-    ) -> None:
-        for unit in units:
-            self.units[unit] = owner
-        self.free, self.held, self.sold = self.free + free, self.held + held, self.sold + sold
-        self.version += 1
-
-    def _reply(
-        self, word: str, attempt: Attempt = NEVER, reservation: int = 0, taken: int = -1
-    ) -> Reply:
-        return Reply(word, self.epoch, self.version, self.free, attempt, reservation, taken)
+TRIES = 4  # admissions, and how often an unknown commit is asked again
 
 
 class Bouncer:
@@ -340,21 +187,49 @@ class Worker:
             return Answer("yes", found.reservation)
         return Answer("no", attempt=attempt, reason=reason)
 
-    def purchase(self, reservation: int) -> Course:
+    def purchase(self, reservation: int, reference: int = 0) -> Course:
         """Sell the hold. An unknown commit is simply run again: the second run reads the first."""
         for _ in range(TRIES):
-            reply = yield self.pg.confirm, (reservation,)
+            reply = yield self.pg.confirm, (reservation, reference)
             if reply.word != "lost":
                 self.post(self.bouncer.publish, (reply,))
                 return Answer(reply.word, reservation)
         return UNKNOWN
 
     def release(self, reservation: int) -> Course:
-        reply = yield self.pg.release, (reservation,)
+        return self.once(self.pg.release, reservation)
+
+    def refund(self, reservation: int) -> Course:
+        return self.once(self.pg.refund, reservation)
+
+    def extend(self, reservation: int) -> Course:
+        return self.once(self.pg.extend, reservation)
+
+    def pay(self, reservation: int) -> Course:
+        return self.once(self.pg.pay, reservation)
+
+    def once(self, change: Callable[[int], Reply], reservation: int) -> Course:
+        """No promise if the reply is lost: who repeats it reads the first one's outcome."""
+        reply = yield change, (reservation,)
         if reply.word == "lost":
             return UNKNOWN
         self.post(self.bouncer.publish, (reply,))
-        return Answer("released", reservation)
+        return Answer(reply.word, reservation, until=reply.until)
+
+    def settle(self, notice: Notice) -> Course:
+        """Answer the provider only when its word is written down: then it need not come again."""
+        heard = UNKNOWN
+        for _ in range(TRIES):
+            reply = yield self.pg.settle_payment, (notice,)
+            if reply.word == "lost":
+                if self.variant == "thank_unheard":
+                    return Answer("noted")
+                continue
+            self.post(self.bouncer.publish, (reply,))
+            heard = Answer(reply.word, notice.hold)
+            if reply.word != "undecided" or self.chance(0.5):
+                break  # it is written down; what is undecided yet, a keeper decides
+        return heard
 
     # Keepers: any number of them may run at once, none needs to be the leader.
 
@@ -373,6 +248,16 @@ class Worker:
         reply = yield self.pg.tombstone, (intent.reservation, intent.attempt)
         if reply.word != "lost":
             self.post(self.bouncer.settle, (intent.reservation, intent.attempt, reply))
+        return Answer("done")
+
+    def decide(self) -> Course:
+        """Come back to money of which nothing was made: its units were in others' hands."""
+        waiting = yield self.pg.undecided, ()
+        if waiting.word != "open" or self.variant == "undecided_forgotten":
+            return Answer("done")
+        reply = yield self.pg.settle_payment, (waiting.notice,)
+        if reply.word != "lost":
+            self.post(self.bouncer.publish, (reply,))
         return Answer("done")
 
     def reconcile(self) -> Course:

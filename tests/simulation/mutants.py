@@ -1,4 +1,5 @@
-"""The mistakes the search must find: each is one switch in `model.py`, and breaks one promise."""
+"""The mistakes the search must find: each is one switch in `model.py` or `postgres.py`,
+and breaks one promise."""
 
 from __future__ import annotations
 
@@ -26,6 +27,21 @@ Mutant = Literal[
     "claim_after_told",  # the deadline answers "nothing was taken", then the claim is sent
     "fence_by_worker_epoch",  # an old attempt is claimed under the epoch its worker hears of now
     "any_fence_is_definite",  # fenced by an *older* epoch is told as "never"
+    "extend_twice",  # a hold is prolonged as often as its buyer likes
+    "extend_past_the_longest_life",  # its own time once more, however long that was
+    "pay_again_and_again",  # each beginning of a payment gives time on top
+    "thank_unheard",  # a word is acknowledged though nobody knows whether it is written down
+    "doubled_word_decides_again",  # a payment's word that comes twice is decided twice
+    "failed_after_succeeded_undoes",  # the word that comes last counts, not the later status
+    "second_payment_unnoticed",  # what is bought already is bought by the next payment, too
+    "late_payment_is_silent",  # the hold is gone, so nothing is made of the money
+    "unswept_is_gone",  # past its deadline a hold is not sold, though nobody has its units
+    "late_payment_takes_held_units",  # who pays late gets his old units, whoever has them now
+    "revive_ignores_limit",  # who pays late gets units beyond his limit
+    "sold_out_from_empty_skip_locked",  # units in others' hands are taken for sold
+    "undecided_forgotten",  # nobody comes back to what could not be decided
+    "refund_frees_twice",  # a refund that is repeated frees the units again
+    "refund_owes_nothing",  # units come back, the money does not
 ]
 MUTANTS: tuple[Mutant, ...] = get_args(Mutant)
 

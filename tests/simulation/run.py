@@ -19,12 +19,18 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from .invariants import Violation
 from .mutants import MUTANTS, Variant
 from .schedule import FAULTS, Schedule, explain
+from .words import Violation
 
 CHUNK = 200  # schedules a process plays between two progress lines, about a quarter second
-LIMITS = ("aborted, void by restore", "refusals overtaken", "overtaken unattended")
+LIMITS = (
+    "aborted, void by restore",
+    "refusals overtaken",
+    "overtaken unattended",
+    "owed twice, unnamed",
+)
+MONEY = ("words doubled", "undecided", "outcomes, lost", "charges, lost")
 MUTANT_LIMIT = 40_000  # the shyest mutant needs about 2,000 on average
 
 
@@ -100,12 +106,16 @@ def report(found: Chunk, catches: dict[Variant, Catch], seconds: float) -> str:
     rows += [(name, counts[name]) for name in FAULTS]
     rows += [("WORDS", None)]
     rows += [(name, counts[name]) for name in sorted(counts) if name.startswith("told")]
+    rows += [("MONEY", None)]
+    rows += [(name, counts[name]) for name in sorted(counts) if name.startswith("paid")]
+    rows += [(name, counts[name]) for name in MONEY]
+    rows += [("LIMITS", None)]
     rows += [(name, counts[name]) for name in LIMITS]
     rows += [("VIOLATIONS", int(found.broken is not None))]
-    lines = [name if value is None else f"{name:<28}{value:>14,}" for name, value in rows]
-    lines += ["", f"{'mutant':<28}{'caught after':>14}  by"]
+    lines = [name if value is None else f"{name:<32}{value:>14,}" for name, value in rows]
+    lines += ["", f"{'mutant':<32}{'caught after':>14}  by"]
     for mutant, (schedules, promise) in catches.items():
-        lines.append(f"{mutant:<28}{schedules or 'GOT AWAY':>14}  {promise}")
+        lines.append(f"{mutant:<32}{schedules or 'GOT AWAY':>14}  {promise}")
     return "\n".join(lines)
 
 

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from .invariants import Checker, Violation
-from .model import TTL, Bouncer, Postgres, Worker
+from .buyers import Buyers, Provider
+from .flights import KEEPER, Flight, Task, brief
+from .invariants import Checker
+from .model import Bouncer, Worker
 from .mutants import Variant
-from .words import LOST, Answer, Attempt, Course, Reply, Wish
+from .postgres import LIFE_MAX, PAY, TTLS, Postgres
+from .words import LOST, Answer, Attempt, Course, Notice, Reply, Violation, Wish
 
 STEPS, WORKERS = 240, 2
 FAULTS = (
@@ -38,38 +41,11 @@ class Weather:
         self.buyers, self.keys = random.randint(3, 9), random.randint(2, 7)
         self.network = random.uniform(0.68, 0.84)  # share of the steps that move a message
         self.keepers = random.uniform(0.03, 0.10)
+        self.provider = random.uniform(0.02, 0.08)  # share of the steps that repeat its words
+        self.ttl = random.choice(TTLS)
+        self.gone = random.choice((0, 0, 3, 4))  # units sold before anybody here came
         self.faults = random.uniform(0.01, 0.05)
         self.trouble = random.choice((0.03, 0.10, 0.20, 0.30))  # share of the messages hit
-
-
-class Task:
-    """A worker running one copy of a buyer's request, or a keeper's round (rid 0)."""
-
-    __slots__ = ("course", "sent_at", "title", "wish")
-
-    def __init__(self, title: str, course: Course, wish: Wish, sent_at: int) -> None:
-        self.title, self.course, self.wish, self.sent_at = title, course, wish, sent_at
-
-
-class Flight:
-    """One message: a request while `reply` is None, then its reply. Without a task nobody waits
-    for it (a settle, or a zombie), but it still arrives."""
-
-    __slots__ = ("arguments", "call", "reply", "sent_at", "task")
-
-    def __init__(
-        self, call: Callable[..., Reply], arguments: tuple[Any, ...], task: Task | None
-    ) -> None:
-        self.call, self.arguments, self.task = call, arguments, task
-        self.reply: Reply | None = None
-        self.sent_at = task.sent_at if task else 0
-
-    def __str__(self) -> str:
-        arguments = ", ".join(map(_brief, self.arguments))
-        return f"{self.call.__name__}({arguments})"
-
-
-KEEPER = Wish(0, 0, 0)
 
 
 class Schedule:
@@ -86,18 +62,22 @@ class Schedule:
         self.calm = seed % 3 == 0
         self.trace: list[str] | None = [] if trace else None
         self.counts: Counter[str] = Counter(schedules=1)
-        self.pg, self.bouncer = Postgres(variant), Bouncer(variant)
+        self.pg, self.bouncer = Postgres(variant, self.weather.ttl), Bouncer(variant)
+        for stranger in range(-self.weather.gone, 0):
+            hold = self.pg.claim(Wish(stranger, stranger, 1), (1, 1), fence=1).reservation
+            self.pg.confirm(hold)
         self.bouncer.publish(self.pg.read_stock())
         self.workers = [
             Worker(self.pg, self.bouncer, self.post, self.chance) for _ in range(WORKERS)
         ]
         for worker in self.workers:
             worker.may_pass = not self.calm  # INV-6 cannot count claims without an intent
-        self.checker = Checker(self.pg, self.bouncer, self.counts)
+        self.provider = Provider(self.random)
+        weather = self.weather
+        self.buyers = Buyers(self.random, weather.buyers, weather.keys, self.provider)
+        self.checker = Checker(self.pg, self.bouncer, self.provider, self.counts)
         self.bag: list[Flight] = []
-        self.keys_given = 0
-        self.wishes = [self.new_wish() for _ in range(self.weather.keys)]
-        self.known: dict[int, int] = {}  # what the buyers were told: rid -> reservation
+        self.spoken: set[Notice] = set()
         self.old_pg, self.old_redis = _copy(self.pg), _copy(self.bouncer)
 
     def run(self) -> Counter[str]:
@@ -120,39 +100,32 @@ class Schedule:
             self.run_keeper()
         elif dice > 1 - weather.network and self.bag:
             self.move(self.take_from_bag())
+        elif dice < weather.faults + weather.keepers + weather.provider:
+            self.repeat_word()
         else:
-            self.act_as_buyer()
+            self.buyers.act(self.any_worker(), self.start)
 
-    # Buyers and keepers.
+    # Keepers and callbacks.
 
-    def new_wish(self) -> Wish:
-        self.keys_given += 1
-        quantity = 1 + (self.random.random() < 0.3)
-        return Wish(self.keys_given, 1 + int(self.random.random() * self.weather.buyers), quantity)
-
-    def act_as_buyer(self) -> None:
-        slot = int(self.random.random() * self.weather.keys)
-        wish = self.wishes[slot]
-        worker = self.workers[int(self.random.random() * WORKERS)]
-        reservation = self.known.get(wish.rid)
-        dice = self.random.random()
-        if reservation is None or dice < 0.15:
-            self.start("reserve", worker.reserve(wish), wish)
-        elif dice < 0.45:
-            self.start("purchase", worker.purchase(reservation), wish)
-        elif dice < 0.75:
-            self.start("release", worker.release(reservation), wish)
-        else:
-            self.wishes[slot] = self.new_wish()  # walks away; the hold will expire
+    def any_worker(self) -> Worker:
+        return self.workers[int(self.random.random() * WORKERS)]
 
     def run_keeper(self) -> None:
-        worker = self.workers[int(self.random.random() * WORKERS)]
-        keeper = (worker.sweep, worker.reap, worker.reconcile)[int(self.random.random() * 3)]
+        worker = self.any_worker()
+        keepers = (worker.sweep, worker.reap, worker.reconcile, worker.decide)
+        keeper = keepers[int(self.random.random() * len(keepers))]
         self.start(keeper.__name__, keeper(), KEEPER)
 
-    def start(self, title: str, course: Course, wish: Wish) -> None:
-        task = Task(title, course, wish, self.pg.now)
-        self.note("start", f"{title} {_brief(wish)}")
+    def repeat_word(self) -> None:
+        notice = self.provider.pick()
+        if notice:
+            self.counts["words doubled"] += notice in self.spoken
+            self.spoken.add(notice)
+            self.start("settle", self.any_worker().settle(notice), notice)
+
+    def start(self, title: str, course: Course, asked: Wish | Notice) -> None:
+        task = Task(title, course, asked, self.pg.now)
+        self.note("start", f"{title} {brief(asked)}")
         call, arguments = next(course)
         self.bag.append(Flight(call, arguments, task))
 
@@ -193,15 +166,19 @@ class Schedule:
     def arrive(self, flight: Flight) -> None:
         """The server runs the statement or script; whoever waits will hear of it later."""
         before = self.pg.version
+        if flight.call.__name__ == "settle_payment":
+            self.pg.in_hands = sum(wish.quantity for wish, _ in self.claims_under_way())
         reply = flight.call(*flight.arguments)
         if self.trace is not None:
-            self.note("arrive", f"{flight} -> {_brief(reply)}")
+            self.note("arrive", f"{flight} -> {brief(reply)}")
         if reply.word == "admitted":
             self.counts["admissions"] += 1
         elif reply.word == "ok" and self.pg.version != before:
             self.counts["holds"] += 1
             wish, attempt, _ = flight.arguments
             self.checker.count_overtaken(wish, attempt, flight.sent_at, flight.task is None)
+        elif reply.word == "undecided":
+            self.counts["undecided"] += 1
         self.audit()
         self.answer(flight, reply)
 
@@ -221,14 +198,16 @@ class Schedule:
             self.bag.append(Flight(call, arguments, task))
 
     def tell(self, task: Task, answer: Answer) -> None:
-        if task.wish is KEEPER:
+        asked = task.asked
+        if asked is KEEPER:
             return
-        self.note("tell", f"{task.title} {_brief(task.wish)} sent at {task.sent_at}: {answer}")
-        self.checker.tell(task.wish, task.sent_at, answer)
-        if answer.word == "yes" and self.chance(0.8):  # else his line broke before he heard it
-            self.known[task.wish.rid] = answer.reservation
-        elif answer.word in ("sold", "expired", "released") and self.chance(0.7):
-            self.wishes = [self.new_wish() if w.rid == task.wish.rid else w for w in self.wishes]
+        self.note("tell", f"{task.title} {brief(asked)} sent at {task.sent_at}: {answer}")
+        if isinstance(asked, Notice):
+            self.checker.tell_provider(asked, task.sent_at, answer)
+            self.buyers.hear_provider(asked, answer)
+        else:
+            self.checker.tell(asked, task.sent_at, answer)
+            self.buyers.hear(asked, answer)
 
     def audit(self) -> None:
         self.checker.audit()
@@ -276,7 +255,7 @@ class Schedule:
         else:
             self.bag.remove(flight)
         # Its successor reads the epoch when it connects; the other worker still has the old one.
-        self.workers[int(self.random.random() * WORKERS)].epoch = self.pg.epoch
+        self.any_worker().epoch = self.pg.epoch
 
     def lose_redis(self, empty: bool) -> None:
         self.fault("redis emptied" if empty else "redis went back", f"{self.old_redis}")
@@ -323,16 +302,27 @@ class Schedule:
         """Everybody dies, late messages land or not, then the keepers get their turn."""
         self.note("heal", "")
         self.land_the_rest(probability=0.6)
-        self.pg.now += TTL
+        self.pg.now += LIFE_MAX + PAY
+        self.pg.in_hands = 0
         worker = self.workers[0]
         for _ in range(2):
             self.drive(worker.sweep())
+            while self.provider.unheard:
+                self.insist(next(iter(self.provider.unheard)))
+            for _ in self.provider.charges:
+                self.drive(worker.decide())
             self.drive(worker.reconcile())
             while self.bouncer.intents and self.variant != "no_reaper":
                 self.drive(worker.reap())
         if self.trace is not None:
             self.note("healed", f"{_copy(self.pg)} {_copy(self.bouncer)}")
         self.checker.audit_healed()
+
+    def insist(self, notice: Notice) -> None:
+        sent_at = self.pg.now
+        answer = self.drive(self.workers[0].settle(notice))
+        self.checker.tell_provider(notice, sent_at, answer)
+        self.provider.hear(notice)
 
     def land_the_rest(self, probability: float) -> None:
         while self.bag:
@@ -341,15 +331,17 @@ class Schedule:
             if flight.reply is None and self.chance(probability):
                 self.arrive(flight)
 
-    def drive(self, course: Course) -> None:
-        """Run a keeper's round without any fault."""
+    def drive(self, course: Course) -> Answer:
+        """Run a keeper's round, or a callback, without any fault."""
         try:
             call, arguments = next(course)
             while True:
                 call, arguments = course.send(call(*arguments))
                 self.audit()
-        except StopIteration:
+        except StopIteration as stop:
             self.land_the_rest(probability=1)
+            answer: Answer = stop.value
+            return answer
 
     def note(self, kind: str, what: str) -> None:
         if self.trace is not None:
@@ -367,18 +359,9 @@ def explain(seed: int, variant: Variant = "") -> str:
     return "\n".join([f"seed {seed} {variant}", *(schedule.trace or []), verdict])
 
 
-def _brief(value: object) -> str:
-    if isinstance(value, Wish):
-        return f"r{value.rid}/b{value.buyer}x{value.quantity}"
-    if isinstance(value, Reply):
-        shown = value._asdict().items()
-        return value.word + "".join(f" {k}={v}" for k, v in shown if k != "word" and v)
-    return str(value)
-
-
 def _copy(server: Postgres | Bouncer) -> Copied:
     """What a disk or a replica holds. Rows are immutable, so shallow copies are snapshots."""
-    skipped = ("variant", "now", "ids")
+    skipped = ("variant", "ttl", "now", "ids", "commits", "in_hands")
     state = {name: value for name, value in vars(server).items() if name not in skipped}
     return {n: v.copy() if isinstance(v, list | dict) else v for n, v in state.items()}
 

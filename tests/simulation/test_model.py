@@ -10,21 +10,24 @@ from collections import Counter
 
 import pytest
 
-from .model import LIMIT, Bouncer, Postgres
+from .model import Bouncer
 from .mutants import MUTANTS, Mutant
+from .postgres import LIMIT, UNITS, Postgres
 from .run import catch, play
 from .schedule import explain
-from .words import Wish
+from .words import Notice, Status, Wish
 
-SCHEDULES = 8_000  # about 8 s
+SCHEDULES = 8_000  # about 10 s
 BOUNDS: dict[Mutant, int] = {  # ten times the mean or more
     "any_fence_is_definite": 30_000,
+    "extend_twice": 5_000,
     "fence_before_lookup": 5_000,
-    "fence_by_worker_epoch": 2_000,
+    "fence_by_worker_epoch": 5_000,
     "partial_quantity": 3_000,
     "reconcile_ignores_free": 5_000,
     "retry_under_old_intent": 2_000,
     "settle_any_attempt": 5_000,
+    "undecided_forgotten": 5_000,
 }
 BOUND = 1_000
 
@@ -45,6 +48,11 @@ def _assert_the_schedules_were_eventful(counts: Counter[str]) -> None:
         assert counts[kind] > SCHEDULES / 10, kind
     for word in ("yes", "no", "aborted", "unknown", "sold", "expired", "released"):
         assert counts[f"told {word}"] > SCHEDULES / 10, word
+    for kind in ("words doubled", "paid late", "paid late, revived", "paid, already_paid"):
+        assert counts[kind] > SCHEDULES / 10, kind
+    for rare in ("paid, limit", "paid, sold_out", "paid, refunded", "undecided", "told refunded"):
+        assert counts[rare] > SCHEDULES / 200, rare
+    assert counts["told provider refund_due"] > SCHEDULES / 10
 
 
 @pytest.mark.timeout(120)
@@ -101,3 +109,44 @@ def test_with_tombstoned_refusals_no_refusal_is_overtaken() -> None:
 
     assert found.broken is None
     assert found.counts["refusals overtaken"] == 0
+
+
+def test_who_pays_past_his_deadline_keeps_his_units_until_somebody_swept() -> None:
+    pg = Postgres()
+    ann, ben = (pg.claim(Wish(n, n, 1), (1, 1), fence=1).reservation for n in (1, 2))
+    pg.now += pg.ttl
+    assert pg.confirm(ann).word == "expired"
+
+    assert pg.settle_payment(Notice(1, ann, "succeeded")).word == "purchased"
+
+    assert pg.reservations[ann].units == (0,)
+    pg.expire_due()
+    pg.claim(Wish(3, 3, 1), (1, 1), fence=1)  # has what was Ben's by now
+    assert pg.settle_payment(Notice(2, ben, "succeeded")).word == "purchased"
+    assert pg.reservations[ben].units == (2,)
+
+
+def test_units_in_others_hands_are_not_sold_out() -> None:
+    pg = Postgres()
+    hold = pg.claim(ANNA, (1, 1), fence=1).reservation
+    pg.release(hold)
+    pg.in_hands = UNITS
+
+    told = [pg.settle_payment(Notice(1, hold, "succeeded")).word for _ in range(2)]
+    pg.in_hands = 0
+
+    assert told == ["undecided"] * 2
+    assert pg.settle_payment(pg.undecided().notice).word == "purchased"
+    assert pg.undecided().word == "done"
+
+
+def test_a_payment_is_decided_once_whatever_is_said_later() -> None:
+    pg = Postgres()
+    hold = pg.claim(ANNA, (1, 1), fence=1).reservation
+
+    said: list[tuple[int, Status]] = [(1, "failed"), (1, "succeeded"), (1, "failed")]
+
+    words = [pg.settle_payment(Notice(r, hold, s)).word for r, s in [*said, (2, "succeeded")]]
+
+    assert words == ["noted", "purchased", "purchased", "refund_due"]
+    assert pg.refunds == {(2, hold): "already_paid"}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Attempt = tuple[int, int]  # (epoch, n), compared in that order
 NEVER: Attempt = (0, 0)
+Status = Literal["pending", "failed", "succeeded"]
 
 
 class Wish(NamedTuple):
@@ -15,6 +16,17 @@ class Wish(NamedTuple):
     rid: int
     buyer: int
     quantity: int
+
+
+class Notice(NamedTuple):
+    """A provider's word of one payment."""
+
+    reference: int
+    hold: int
+    status: Status
+
+
+NOTHING = Notice(0, 0, "pending")
 
 
 class Reply(NamedTuple):
@@ -27,6 +39,8 @@ class Reply(NamedTuple):
     attempt: Attempt = NEVER  # the tombstone that stands in the way
     reservation: int = 0
     taken: int = 0  # units this buyer holds or owns
+    until: int = 0  # the hold's deadline
+    notice: Notice = NOTHING  # a payment that waits to be decided
 
 
 class Answer(NamedTuple):
@@ -36,13 +50,16 @@ class Answer(NamedTuple):
     no        this copy took nothing, and the key had nothing before you sent it
     aborted   no attempt up to this one will ever hold anything (RETRYABLE)
     unknown   no promise (OUTCOME_UNKNOWN, IN_PROGRESS): repeat with the same key
-    sold, expired, released, done: of purchases, releases and keepers
+    until     the hold lives until then, unless it ends before by its buyer's wish
+    purchased, refund_due, undecided, noted: what became of a payment; its word is written down
+    sold, expired, released, refunded, done: of purchases, releases, refunds and keepers
     """
 
     word: str
     reservation: int = 0
     attempt: Attempt = NEVER
     reason: str = ""
+    until: int = 0
 
 
 Call = tuple[Callable[..., Reply], tuple[Any, ...]]
@@ -52,3 +69,13 @@ Post = Callable[[Callable[..., Reply], tuple[Any, ...]], None]
 LOST = Reply("lost")
 DONE = Reply("done")
 UNKNOWN = Answer("unknown")
+
+
+class Violation(AssertionError):
+    """The protocol broke a promise."""
+
+
+def require(kept: bool, promise: str) -> None:
+    """Raise `Violation` unless the promise is kept."""
+    if not kept:
+        raise Violation(promise)
