@@ -198,6 +198,11 @@ BEGIN
      USING payments AS p
      WHERE p.reference = ANY (p_references) AND p.outcome = 'purchased'
        AND f.reference = p.reference AND f.reservation_id = p.reservation_id AND NOT f.verified;
+    -- A purchase that named no payment was refunded: what is owed for it is owed for this one.
+    DELETE FROM refunds AS f
+     USING payments AS p
+     WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.reason = 'refunded'
+       AND f.reservation_id = p.reservation_id AND f.reference IS NULL AND f.done_at IS NULL;
     WITH owed AS (
         INSERT INTO refunds AS f (reference, reservation_id, drop_id, buyer, amount_cents, currency, reason, verified)
         SELECT p.reference, p.reservation_id, r.drop_id, r.buyer, p.amount_cents, p.currency, p.reason, true

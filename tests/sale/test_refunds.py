@@ -126,6 +126,21 @@ async def test_money_that_comes_after_the_refund_is_owed_back_once(
     assert (await shop.stock(drop_id))["availableStock"] == 1
 
 
+async def test_a_payment_nobody_named_is_owed_once_though_it_comes_after_the_refund(
+    shop: Shop, provider: Provider
+) -> None:
+    drop_id = await shop.open_drop(1)
+    hold = (await shop.reserve(drop_id, "ann")).json
+    bought = (await shop.confirm(hold["id"], "ann")).json
+    await _refund(shop, bought["id"], restock=True)
+
+    for _ in range(2):
+        await provider.says("succeeded", hold, "pay_1")
+
+    owed = (await shop.send("GET", "/refunds")).json["data"]
+    assert [(each["reference"], each["reason"]) for each in owed] == [("pay_1", "refunded")]
+
+
 async def test_a_refund_gives_the_buyer_the_right_to_buy_again(shop: Shop) -> None:
     drop_id = await shop.open_drop(2, maxPerBuyer=1)
     bought = await _bought(shop, drop_id)

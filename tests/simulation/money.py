@@ -133,4 +133,4 @@ class MoneyChecker:
         # Bought without naming a payment, refunded, and only then the payment's word came.
         unnamed = {hold for reference, hold in pg.refunds if not reference}
         paid = {payment.hold for payment in pg.payments.values() if payment.reason == "refunded"}
-        self.counts["owed twice, unnamed"] += len(unnamed & paid)
+        require(not unnamed & paid, "INV-13: owed back twice")

@@ -41,6 +41,7 @@ Mutant = Literal[
     "sold_out_from_empty_skip_locked",  # units in others' hands are taken for sold
     "undecided_forgotten",  # nobody comes back to what could not be decided
     "refund_frees_twice",  # a refund that is repeated frees the units again
+    "unnamed_debt_stays",  # refunded before its payment was named, the money is owed twice
     "refund_owes_nothing",  # units come back, the money does not
 ]
 MUTANTS: tuple[Mutant, ...] = get_args(Mutant)

@@ -219,6 +219,8 @@ class Postgres:
         if row is None:
             self._owe(reference, payment, "unknown")
         elif row.state == "refunded":
+            if self.variant != "unnamed_debt_stays":
+                self.refunds.pop((0, payment.hold), None)  # it was owed for this one
             self._owe(reference, payment, "refunded")
         elif row.state == "sold":
             # Bought without naming a payment: the first that comes was it.

@@ -28,6 +28,7 @@ BOUNDS: dict[Mutant, int] = {  # ten times the mean or more
     "retry_under_old_intent": 2_000,
     "settle_any_attempt": 5_000,
     "undecided_forgotten": 5_000,
+    "unnamed_debt_stays": 5_000,
 }
 BOUND = 1_000
 
