@@ -46,12 +46,13 @@ BEGIN
            changed_at = clock_timestamp()
      WHERE p.status < excluded.status;
 
-    -- The provider gave it back: no longer owed.
+    -- The provider gave it back: no longer owed, by its name or by none.
     UPDATE refunds AS f
        SET done_at = clock_timestamp(), verified = true
       FROM payments AS p
      WHERE p.reference = ANY (p_references) AND p.status = 'refunded'
-       AND f.reference = p.reference AND f.done_at IS NULL;
+       AND (f.reference = p.reference OR f.reference IS NULL AND f.reservation_id = p.reservation_id)
+       AND f.done_at IS NULL;
 
     PERFORM FROM reservations AS r
       WHERE r.id IN (SELECT p.reservation_id FROM payments AS p

@@ -190,3 +190,17 @@ async def test_refunds_are_listed_page_by_page(shop: Shop, provider: Provider) -
     assert paged["meta"]["totalItems"] == 5
     assert (await shop.send("GET", "/refunds?cursor=x")).status == 400
     assert (await shop.send("GET", "/refunds?status=paid")).status == 400
+
+
+async def test_a_debt_without_a_name_ends_when_the_provider_gives_the_money_back(
+    shop: Shop, provider: Provider
+) -> None:
+    hold = (await shop.reserve(await shop.open_drop(1), "ann")).json
+    bought = (await shop.confirm(hold["id"], "ann")).json
+    await _refund(shop, bought["id"], restock=True)
+
+    await provider.says("refunded", hold, "pay_1")
+
+    assert (await shop.send("GET", "/refunds?status=due")).json["data"] == []
+    assert (await provider.says("succeeded", hold, "pay_1")).json["status"] == "refunded"
+    assert len((await shop.send("GET", "/refunds")).json["data"]) == 1
