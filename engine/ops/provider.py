@@ -191,6 +191,14 @@ class MockProvider:
             self._visits[reference] = self._begin(self._visit(paid, manner), f"visit-{reference}")
         return reference
 
+    def status(self, reference: str) -> str | None:
+        """Where a payment stands: under_way, accepted, declined or given_back; None: unknown."""
+        if (visit := self._visits.get(reference)) is None:
+            return None
+        if (charge := self.charges.get(reference)) is not None:
+            return "given_back" if charge.given_back else "accepted"
+        return "declined" if visit.done() else "under_way"
+
     async def give_back(self, refunds: Iterable[Mapping[str, Any]]) -> list[str]:
         """Pay back what the shop owes, its rows of GET /refunds, and say so; the references. Of
         one that was given back before, the shop is told once more."""

@@ -1,4 +1,6 @@
-"""Serve: one API worker. Listens, says that it is ready, and drains when told to go."""
+"""Serve: one API worker, a keeper or the mock provider. Each says that it is ready, and drains
+when told to go.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,20 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Callable
 
+import msgspec
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from engine import app, runtime
 from engine.infra.errors import Misconfigured
-from engine.infra.settings import Settings
+from engine.infra.settings import Settings, require_secrets, too_short
 from engine.infra.wire import Protocol
 from engine.ops import doorstep, preflight
+from engine.ops.checkout import Checkout
+from engine.ops.provider import MockProvider
 
 log = structlog.get_logger()
 
@@ -64,37 +71,61 @@ async def serve(settings: Settings) -> None:
     await preflight.at_start(settings, secrets=True)
     sock = listen(settings)
     async with runtime.worker(settings) as routes:
-        config = uvicorn.Config(
-            app.build(routes, settings.compat_mounts),
-            loop="none",
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            backlog=BACKLOG,
-        )
-        server = uvicorn.Server(config)
-        # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
-        loop = asyncio.get_running_loop()
-        serving = asyncio.create_task(server._serve([sock]), name="uvicorn")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _leave, server)
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        spare_the_collector()
-        say_ready()
-        log.info("worker.ready", host=settings.host, port=settings.port)
-        await serving
+        asgi = app.build(routes, settings.compat_mounts)
+        await answer(asgi, sock, lambda: _say_worker_ready(settings))
     log.info("worker.left")
+
+
+def _say_worker_ready(settings: Settings) -> None:
+    spare_the_collector()
+    say_ready()
+    log.info("worker.ready", host=settings.host, port=settings.port)
+
+
+async def answer(asgi: ASGIApp, sock: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer what comes to the socket until SIGTERM or SIGINT, then drain."""
+    config = uvicorn.Config(
+        asgi,
+        loop="none",
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=BACKLOG,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
+    loop = asyncio.get_running_loop()
+    serving = asyncio.create_task(server._serve([sock]), name="uvicorn")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _leave, server)
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    ready()
+    await serving
 
 
 def _leave(server: uvicorn.Server) -> None:
     server.should_exit = True
+
+
+async def provide(settings: Settings, shop: str) -> None:
+    """Run the mock provider of the shop at that address, on loopback, until SIGTERM or SIGINT."""
+    if not doorstep.is_loopback(settings.host):
+        raise Misconfigured(f"the mock provider is for this machine alone: HOST={settings.host}")
+    if not settings.payment_secret:
+        raise Misconfigured(too_short("payment_secret"))
+    require_secrets(msgspec.structs.replace(settings, auth="open"))  # it has but the one
+    port = settings.provider_port or settings.port + 1
+    sock = listen(msgspec.structs.replace(settings, port=port))
+    async with MockProvider(shop, settings.payment_secret) as provider:
+        await answer(Checkout(provider, shop, port).build(), sock, say_ready)
+        log.info("provider.left", charges=len(provider.charges))
 
 
 async def keep(settings: Settings) -> None:
