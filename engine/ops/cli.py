@@ -122,8 +122,9 @@ def provider(
     **Examples**
 
         export PAYMENT_SECRET="$(openssl rand -hex 32)"
-        PAYMENT_URL=http://127.0.0.1:8001/checkout velvetrope serve &
+        PAYMENT_URL=http://127.0.0.1:8001/checkout velvetrope serve
         velvetrope provider
+        velvetrope provider --shop http://127.0.0.1:8080
         curl 127.0.0.1:8001/payments -d '{"reservationId": "…", "amount": "139.00",
           "currency": "USD", "behaviour": "slow+duplicate", "slowSeconds": 3}'
         curl 127.0.0.1:8000/api/v1/refunds?status=due | curl 127.0.0.1:8001/refunds -d @-

@@ -20,7 +20,8 @@ from tests.ops.conftest import Types
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("Run", "Operate", "Credentials", "Check")
-TOP = ("serve", "keep", "dev", "migrate", "seed", "drop", "reconcile", "audit", "apikey", "token")
+TOP = ("serve", "keep", "dev", "provider", "migrate", "seed", "drop", "reconcile", "audit")
+TOP += ("apikey", "token")
 FIELDS = Settings.__struct_fields__
 
 
