@@ -273,7 +273,7 @@ def test_its_port_is_the_one_that_was_asked_for_or_one_that_is_free(
 def test_who_has_a_provider_or_faces_strangers_gets_no_mock(
     folder: Path, given: dict[str, str], other: dict[str, str]
 ) -> None:
-    run = Run(folder, given, **other)
+    run = Run(folder, given | other)
     run.await_ready()
 
     assert run.children("provider") == {}
