@@ -195,8 +195,10 @@ class Buyer(FastHttpUser):
     def await_payment(self, claim: Claim, deadline: float) -> str:
         """Look at the hold until it is known what became of the payment."""
         path, hopeless = f"/reservations/{claim.id}?userId={claim.buyer}", 0
+        pause = LOOK_SECONDS / 4
         while time.monotonic() < deadline + FINISH_SECONDS:
-            gevent.sleep(LOOK_SECONDS)
+            gevent.sleep(pause)
+            pause = min(pause * 1.5, LOOK_SECONDS)
             shown = self.send("look", "GET", path)
             if shown.fate != "accepted":
                 continue
@@ -215,7 +217,7 @@ class Buyer(FastHttpUser):
                     return "paid too late"
             elif owed or {each["status"] for each in payments} == {"failed"}:
                 hopeless += 1
-                if hopeless > 2:  # or else another card is being tried
+                if hopeless > 3:  # or else another card is being tried
                     self.sale.promises.answered(claim.id)
                     return "declined" if self.release(claim) else ""
         return ""

@@ -4,6 +4,10 @@ the shop's agree."""
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +22,7 @@ from tests.support.provider import SECRET
 from tests.support.service import Service
 from tests.support.wait import wait_until
 
+ROOT = Path(__file__).parents[2]
 LONG, SHORT = {"holdSeconds": 60, "paySeconds": 60}, {"holdSeconds": 1, "paySeconds": 1}
 PURCHASED, DUE = "purchased", "refund_due"
 
@@ -238,6 +243,29 @@ async def test_a_wrong_secret_buys_nothing(settings: Settings, tmp_path: Path) -
     assert provider.tally.answers == {401: 2}
     assert shown["status"] == "paying"
     assert "payments" not in shown
+
+
+@pytest.mark.skipif(
+    not (shutil.which("openssl") and shutil.which("curl")), reason="a shell's tools"
+)
+async def test_the_callback_of_the_manual_works_as_it_stands(
+    settings: Settings, tmp_path: Path
+) -> None:
+    manual = (ROOT / "docs" / "OPERATIONS.md").read_text()
+    (shown,) = (block for block in re.findall(r"```\n(.*?)```", manual, re.S) if "webhook" in block)
+    async with selling(settings, tmp_path) as service:
+        drop = await service.open_drop(1, price="139.00", **LONG)
+        hold = await begins(service, drop, "ann")
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            "-c",
+            shown.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}"),
+            env=os.environ | {"PAYMENT_SECRET": SECRET, "RESERVATION": hold["id"]},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+
+    assert (process.returncode, json.loads(out)["outcome"]) == (0, "purchased"), out
 
 
 async def test_one_reference_is_one_payment_and_strangers_are_not_paid_back() -> None:
