@@ -54,7 +54,12 @@ def add_options(parser: LocustArgumentParser) -> None:
     add("--patience", type=float, default=15, help="seconds a buyer waits for a unit to return")
     add("--insistent", type=float, default=5, help="percent who click twice and ask for more")
     add("--payments", default=USUAL, help="weights of a mock provider's behaviours, or none")
-    add("--provider", default="", help="where it is; a hold's payUrl says it unless told")
+    add(
+        "--provider",
+        default="",
+        include_in_web_ui=False,
+        help="where it is; a hold's payUrl says it unless told",
+    )
     add("--pay-seconds", type=int, default=5, help="how long a begun payment keeps a hold")
     add("--extend", type=float, default=5, help="percent of holders who ask for more time")
     add("--refund", type=float, default=3, help="percent of purchases that are sent back")

@@ -122,9 +122,15 @@ async def provide(settings: Settings, shop: str) -> None:
         raise Misconfigured(too_short("payment_secret"))
     require_secrets(msgspec.structs.replace(settings, auth="open"))  # it has but the one
     port = settings.provider_port or settings.port + 1
-    sock = listen(msgspec.structs.replace(settings, port=port))
+    try:
+        sock = listen(msgspec.structs.replace(settings, port=port))
+    except Misconfigured:
+        raise Misconfigured(
+            f"port {port} on {settings.host} is taken: stop what uses it, or choose another with "
+            f"PROVIDER_PORT={port + 1}"
+        ) from None
     async with MockProvider(shop, settings.payment_secret) as provider:
-        await answer(Checkout(provider, shop, port).build(), sock, say_ready)
+        await answer(Checkout(provider, shop, port, settings.host).build(), sock, say_ready)
         log.info("provider.left", charges=len(provider.charges))
 
 

@@ -4,12 +4,13 @@ const API = "/api/v1";
 const LATE_MS = 15 * 60_000; // so long a payment is looked for whose time is over
 const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 const WHY = { // refunds' reasons
-  sold_out: "the last one was sold",
+  sold_out: "nothing was left",
   limit: "you have as many as one buyer may have",
   paused: "the sale is paused",
   wrong_amount: "What you paid was not the price",
   already_paid: "You paid twice",
   refunded: "You paid for what was refunded",
+  unknown_reservation: "You paid for nothing that we know of",
 };
 const holds = new Map(JSON.parse(sessionStorage.holds ?? "[]").map((hold) => [hold.id, hold])); // oldest first
 const cards = new Map();
@@ -127,13 +128,14 @@ function refund(hold, { amount, currency, status, reason }) {
 async function look(hold) {
   const { ok, message, ...fresh } = await send("GET", `/reservations/${hold.id}?userId=${encodeURIComponent(hold.userId)}`);
   if (!ok) return;
-  const before = story(hold), late = hold.late || (hold.status === "expired" && fresh.status === "purchased");
+  const before = story(hold), late = hold.late || (isOver(hold) && fresh.status === "purchased");
   const after = story(remember(hold, { ...fresh, late }));
   if (after && after !== before) say(`${nameOf(hold)}: ${after}`);
 }
 
+const isOver = (hold) => ["expired", "released"].includes(hold.status);
 const isOpen = (hold) => // something may still become of it
-  hold.status === "paying" || (hold.paid && hold.status === "expired" && left(hold) > -LATE_MS) ||
+  hold.status === "paying" || (hold.paid && isOver(hold) && left(hold) > -LATE_MS) ||
   (hold.payments ?? []).some((payment) => payment.outcome === "refund_due" && payment.status !== "refunded");
 
 async function comeBack() {
