@@ -15,6 +15,7 @@ REFUSED = {
     (409, "LIMIT_REACHED"),
     (409, "ENDED"),
     (409, "ALREADY_RESOLVED"),
+    (409, "EXTENSION_USED"),
     (410, "HOLD_EXPIRED"),
 }
 WAIT_MAX_SECONDS = 5.0  # however long a server asks for

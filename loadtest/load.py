@@ -58,10 +58,23 @@ def own_service() -> Iterator[str]:
             "LOG_LEVEL": "warning",
             # Servers of our own, whatever this shell's service uses.
             **dict.fromkeys(("DATABASE_URL", "REDIS_URL", "DB_HOST", "SEED"), ""),
+            # And a mock provider of its own, which our buyers find by a hold's payUrl.
+            **dict.fromkeys(("PAYMENT_URL", "PAYMENT_SECRET", "PROVIDER_PORT"), ""),
         }
         with fleet(command, env, Path(folder) / "service.log", 1) as service:
             await_true(lambda: answers(target), "the service", check=service.check)
             yield target
+
+
+@contextmanager
+def own_provider(target: str) -> Iterator[str]:
+    """A mock provider for a service whose PAYMENT_SECRET we know. Its address."""
+    port = free_port()
+    command = (sys.executable, "-m", "engine", "provider", "--shop", target)
+    with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
+        env = {"HOST": "127.0.0.1", "PORT": str(port), "PROVIDER_PORT": str(port)}
+        with fleet(command, env | {"LOG_LEVEL": "warning"}, Path(folder) / "provider.log", 1):
+            yield f"http://127.0.0.1:{port}"
 
 
 def find(options: argparse.Namespace, stack: ExitStack) -> str:
@@ -80,11 +93,14 @@ def find(options: argparse.Namespace, stack: ExitStack) -> str:
     return target
 
 
-def command(options: argparse.Namespace, others: list[str], target: str) -> list[str]:
+def command(
+    options: argparse.Namespace, others: list[str], target: str, provider: str
+) -> list[str]:
     """Locust's command line."""
     words = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--host", target]
     words += ["--users", str(options.users), "--spawn-rate", str(int(START_RATE_MAX))]
     words += ["--run-time", f"{options.seconds}s", "--shape", options.shape]
+    words += ["--provider", provider] if provider else []
     words += ["--units", str(options.units), *(["--anywhere"] if options.anywhere else [])]
     if options.ui:
         words += ["--web-host", "127.0.0.1", "--web-port", str(options.ui_port)]
@@ -144,7 +160,10 @@ def main() -> None:
             if options.ui:
                 print(f"open http://127.0.0.1:{options.ui_port} - Ctrl-C ends it", flush=True)
             sys.stdout.flush()
-            code = run(command(options, others, target))
+            provider = ""
+            if options.target and os.environ.get("PAYMENT_SECRET") and "--provider" not in others:
+                provider = stack.enter_context(own_provider(target))
+            code = run(command(options, others, target, provider))
     except Untrustworthy as wrong:
         sys.exit(f"loadtest: {wrong}")
     except KeyboardInterrupt:

@@ -30,7 +30,10 @@ from loadtest.fleet import Untrustworthy
 from loadtest.promises import Claim
 from loadtest.sale import PREFIX, Sale, Terms, check_allowed
 from loadtest.shapes import SHAPES, START_RATE_MAX, choose, lead_seconds
+from loadtest.till import USUAL
 
+LAST_STEPS = ("pay", "purchase", "release")  # whose answers end a visit, as `flow:` counts it
+LOOK_SECONDS = 0.5  # between two looks at a payment that is under way
 FINISH_SECONDS = 20  # for buyers to end their visit when the test is over
 
 
@@ -50,6 +53,16 @@ def add_options(parser: LocustArgumentParser) -> None:
     add("--think-max", type=float, default=2.0, help="and at most")
     add("--patience", type=float, default=15, help="seconds a buyer waits for a unit to return")
     add("--insistent", type=float, default=5, help="percent who click twice and ask for more")
+    add("--payments", default=USUAL, help="weights of a mock provider's behaviours, or none")
+    add(
+        "--provider",
+        default="",
+        include_in_web_ui=False,
+        help="where it is; a hold's payUrl says it unless told",
+    )
+    add("--pay-seconds", type=int, default=5, help="how long a begun payment keeps a hold")
+    add("--extend", type=float, default=5, help="percent of holders who ask for more time")
+    add("--refund", type=float, default=3, help="percent of purchases that are sent back")
     add("--api-key", default="", env_var="API_KEY", include_in_web_ui=False, help="scope admin")
     add(
         "--anywhere",
@@ -67,6 +80,7 @@ class Buyer(FastHttpUser):
     wait_time = between(0.1, 0.5)
     sale: Sale
 
+    waited = 0.0  # for the service, in this visit
     leaving = False  # asked to go: end this visit soon
 
     def stop(self, force: bool = False) -> Any:
@@ -83,11 +97,12 @@ class Buyer(FastHttpUser):
         claim, began = self.reserve(buyer)
         if claim is None:
             return
-        waited = time.monotonic() - began
+        self.waited = time.monotonic() - began
         if random.random() * 100 < options.insistent:
             self.ask_for_more(buyer)
+        if random.random() * 100 < options.extend:
+            self.extend(claim)
         gevent.sleep(random.uniform(options.think_min, options.think_max))
-        back = time.monotonic()
         match choose(
             random.random(),
             (
@@ -97,17 +112,16 @@ class Buyer(FastHttpUser):
             ),
         ):
             case "purchased":
-                done = self.purchase(claim) and "purchased"
+                done = self.buy(claim)
             case "released":
-                done = self.release(claim) and "released"
+                done = "released" if self.release(claim) else ""
             case _:
                 done = "abandoned"
         if done:
-            waited += time.monotonic() - back
             self.environment.events.request.fire(
                 request_type="FLOW",
                 name=f"flow: {done}",
-                response_time=waited * 1_000,
+                response_time=self.waited * 1_000,
                 response_length=0,
                 exception=None,
                 context={},
@@ -153,7 +167,77 @@ class Buyer(FastHttpUser):
         if answer.fate == "accepted":
             self.sale.promises.held(answer.body, began)
 
-    def purchase(self, claim: Claim) -> bool:
+    def extend(self, claim: Claim) -> None:
+        """Ask for more time, and once more, which must be refused."""
+        began, body = time.monotonic(), {"userId": claim.buyer}
+        path = f"/reservations/{claim.id}/extend"
+        answer = self.ask("extend", "POST", path, body, str(uuid.uuid4()))
+        if answer.fate == "accepted":
+            self.sale.promises.prolonged(claim, answer.body, began)
+            again = self.ask("extend", "POST", path, body, str(uuid.uuid4()))
+            if again.fate == "accepted":
+                self.sale.promises.extended_again(claim)
+
+    def buy(self, claim: Claim) -> str:
+        """Pay at the provider, or confirm where there is none; what it came to, "" for nothing."""
+        if not self.sale.till.is_open:
+            return "purchased" if self.confirm(claim) else ""
+        began, path = time.monotonic(), f"/reservations/{claim.id}/pay"
+        begun = self.ask("pay", "POST", path, {"userId": claim.buyer}, str(uuid.uuid4()))
+        if begun.fate != "accepted":
+            if begun.fate == "refused":
+                self.sale.promises.lost(claim, begun.code)
+            return ""
+        life = self.sale.promises.prolonged(claim, begun.body, began)
+        if not self.sale.till.takes(begun.body):
+            return "purchased" if self.confirm(claim) else ""
+        names = self.sale.till.pay(begun.body, life)
+        if names == "lost":
+            return "abandoned"
+        self.sale.promises.asked("purchase", claim.id, len(claim.units))
+        return self.await_payment(claim, began + life)
+
+    def await_payment(self, claim: Claim, deadline: float) -> str:
+        """Look at the hold until it is known what became of the payment."""
+        path, hopeless = f"/reservations/{claim.id}?userId={claim.buyer}", 0
+        pause = LOOK_SECONDS / 4
+        while time.monotonic() < deadline + FINISH_SECONDS:
+            gevent.sleep(pause)
+            pause = min(pause * 1.5, LOOK_SECONDS)
+            shown = self.send("look", "GET", path)
+            if shown.fate != "accepted":
+                continue
+            status, payments = shown.body["status"], shown.body.get("payments", [])
+            owed = any(each["outcome"] == "refund_due" for each in payments)
+            if status == "purchased":
+                bought = self.sale.promises.paid(claim, shown.body)
+                self.sale.promises.answered(claim.id)
+                ids = [each["purchaseId"] for each in payments if each["outcome"] == "purchased"]
+                self.maybe_refund(bought, ids[0])
+                return "purchased"
+            if status == "expired":
+                self.sale.promises.lost(claim, "expired")
+                if owed:
+                    self.sale.promises.answered(claim.id)
+                    return "paid too late"
+            elif owed or {each["status"] for each in payments} == {"failed"}:
+                hopeless += 1
+                if hopeless > 3:  # or else another card is being tried
+                    self.sale.promises.answered(claim.id)
+                    return "declined" if self.release(claim) else ""
+        return ""
+
+    def maybe_refund(self, claim: Claim, purchase: str) -> None:
+        """Some pairs come back."""
+        if random.random() * 100 >= self.environment.parsed_options.refund:
+            return
+        self.sale.promises.refunding(claim)
+        path, body = f"/purchases/{purchase}/refund", {"restock": True, "reason": "wrong size"}
+        key = str(uuid.uuid4())
+        if self.ask("refund", "POST", path, body, key, len(claim.units)).fate == "accepted":
+            self.sale.promises.refunded(claim)
+
+    def confirm(self, claim: Claim) -> bool:
         """Buy it, if it still lives."""
         wish = {"reservationId": claim.id, "userId": claim.buyer}
         key = str(uuid.uuid4())
@@ -175,13 +259,14 @@ class Buyer(FastHttpUser):
     ) -> Answer:
         """Ask until the answer is definite, always with the same key, so that it counts once."""
         self.sale.promises.asked(verb, key, units)
-        give_up_at = time.monotonic() + FINISH_SECONDS
+        began = time.monotonic()
         while True:
             answer = self.send(verb, method, path, body, {"Idempotency-Key": key})
+            waited = time.monotonic() - began
             if answer.fate != "again":
                 self.sale.promises.answered(key)
-                return answer
-            if time.monotonic() > give_up_at:
+            if answer.fate != "again" or waited > FINISH_SECONDS:
+                self.waited += waited if verb in LAST_STEPS else 0
                 return answer
             gevent.sleep(answer.wait_seconds * random.uniform(1.0, 1.5))
 
@@ -240,6 +325,9 @@ class Course:
             units=options.units,
             per_buyer=options.per_buyer,
             hold_seconds=options.hold_seconds,
+            pay_seconds=options.pay_seconds,
+            payments=options.payments,
+            provider=options.provider,
             starts_in_seconds=lead_seconds(options.num_users or 1),
         )
         self.sale = Buyer.sale = Sale(target, headers, terms)

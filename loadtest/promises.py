@@ -56,6 +56,7 @@ class Promises:
     def __init__(self, limit: int | None) -> None:
         self.holds = 0
         self.units_bought = 0
+        self.units_returned = 0  # bought, and refunded on an operator's word
         self.replays = 0
         self.above_limit: set[str] = set()
         self.problems: list[str] = []
@@ -108,6 +109,36 @@ class Promises:
             if claim not in self._of_unit[unit]:
                 self._of_unit[unit].append(claim)
         self._check(claim)
+
+    def prolonged(self, claim: Claim, answer: dict[str, Any], sent_at: float) -> float:
+        """A buyer was told that a hold lives longer, by a request first sent at `sent_at`; for
+        how many seconds from then."""
+        life = _moment(answer["expiresAt"]) - _moment(answer["serverTime"])
+        claim.until = max(claim.until, sent_at + life)
+        self._check(claim)
+        return life
+
+    def extended_again(self, claim: Claim) -> None:
+        """A buyer was given more time a second time."""
+        self._broken(f"{claim.buyer} was given more time twice for one hold")
+
+    def paid(self, claim: Claim, answer: dict[str, Any]) -> Claim:
+        """A buyer sees that a payment made a purchase; its claim. One that came after the deadline
+        bought whatever units were free then."""
+        units = [int(unit["id"]) for unit in answer["units"]]
+        if time.monotonic() > claim.until:
+            claim = Claim(claim.id, claim.buyer, units, time.monotonic(), inf, answer)
+            self._of_buyer[claim.buyer].append(claim)
+        self.bought(claim, answer)
+        return claim
+
+    def refunding(self, claim: Claim) -> None:
+        """A purchase is about to be undone: from now on its units may be another's."""
+        claim.until = min(claim.until, time.monotonic())
+
+    def refunded(self, claim: Claim) -> None:
+        """It was undone."""
+        self.units_returned += len(claim.units)
 
     def giving_back(self, claim: Claim) -> None:
         """A buyer is about to give a hold back: from now on the units may be another's."""

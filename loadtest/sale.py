@@ -16,11 +16,13 @@ import msgspec
 from loadtest import verdict
 from loadtest.fleet import Untrustworthy, ask
 from loadtest.promises import Promises
+from loadtest.till import USUAL, Till
 from loadtest.verdict import Evidence
 
 PREFIX = "/api/v1"
 KEY_WANTED = "set API_KEY=vr_… with the scopes sale:read, sale:write and admin"
 REST_SECONDS = 20.0  # for everything under way to end, beyond the life of the last hold
+PAGES_MAX = 1_000
 HOLD_SECONDS_MAX = 60  # longer holds are not waited for
 
 
@@ -31,6 +33,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     units: int = 3_000
     per_buyer: int = 1
     hold_seconds: int = 10
+    pay_seconds: int = 5
+    payments: str = USUAL
+    provider: str = ""
     starts_in_seconds: float = 3.0
 
 
@@ -58,6 +63,7 @@ class Sale:
     def __init__(self, target: str, headers: dict[str, str], terms: Terms) -> None:
         self.buyers = itertools.count(1)
         self.run = uuid.uuid4().hex[:8]  # begins the buyers' names: no two tests share a buyer
+        self.till = Till(self.run, terms.payments, terms.provider)
         self._target, self._headers = target.rstrip("/"), headers
         self._is_ours = not terms.drop_id
         self.drop_id = terms.drop_id or self._open(terms)
@@ -66,6 +72,7 @@ class Sale:
         self.starts_at = time.monotonic() + starts_in.total_seconds()
         self.per_buyer: int | None = drop["maxPerBuyer"]
         self.hold_seconds: int = drop["holdSeconds"]
+        self.life_seconds: int = drop["maxHoldSeconds"] + drop["paySeconds"]
         self.promises = Promises(self.per_buyer)
         self._sold_before: int = drop["soldStock"]
 
@@ -78,6 +85,7 @@ class Sale:
             "totalStock": terms.units,
             "maxPerBuyer": terms.per_buyer,
             "holdSeconds": terms.hold_seconds,
+            "paySeconds": terms.pay_seconds,
             "startsAt": starts_at.isoformat(),
         }
         return int(self.ask("/drops", wanted)["id"])
@@ -97,8 +105,21 @@ class Sale:
         """The five figures."""
         return self.ask(f"/drops/{self.drop_id}/stock")
 
+    def rows(self, path: str) -> list[dict[str, Any]]:
+        """All of an operator's list."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        for _ in range(PAGES_MAX):
+            page = self.ask(f"{path}?limit=100{cursor}")
+            found += page["data"]
+            if page["nextCursor"] is None:
+                return found
+            cursor = f"&cursor={page['nextCursor']}"
+        raise Untrustworthy(f"{path} has more than {PAGES_MAX} pages")
+
     def judge(self, failures: list[str], pause: Callable[[float], None]) -> tuple[Evidence, bool]:
         """After the last buyer has left: wait for everything to end. Whether all adds up."""
+        self.till.await_told(pause)  # a payment may come, and buy, when its buyer has left
         evidence = self._rest(failures, pause)
         if self._is_ours:
             self.ask(f"/drops/{self.drop_id}/close", {})
@@ -107,7 +128,7 @@ class Sale:
     def _rest(self, failures: list[str], pause: Callable[[float], None]) -> Evidence:
         left = self.ask(f"/drops/{self.drop_id}")["serverTime"]
         await_holds = self._is_ours and self.hold_seconds <= HOLD_SECONDS_MAX
-        patience = REST_SECONDS + (self.hold_seconds if await_holds else 0)
+        patience = REST_SECONDS + (self.life_seconds if await_holds else 0)
         until = time.monotonic() + patience
         while True:
             audit = self.ask(f"/drops/{self.drop_id}/audit")
@@ -115,8 +136,11 @@ class Sale:
             if not remains or time.monotonic() > until:
                 break
             pause(0.5)
+        stock, purchases = self.stock(), self.rows(f"/drops/{self.drop_id}/purchases")
         return Evidence(
-            stock=self.stock(),
+            stock=stock,
+            purchased=sum(row["quantity"] for row in purchases if row["status"] != "refunded"),
+            reckoning=self.till.reckon(purchases, lambda: self.rows("/refunds"), pause),
             audit=audit,
             sold_before=self._sold_before,
             promises=self.promises,

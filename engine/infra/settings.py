@@ -62,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     payment_url: Annotated[
         str, why("where buyers pay; told as `payUrl`, with the hold in its query")
     ] = ""
+    provider_port: Annotated[Port, why("of the mock provider; 0: the next free one after PORT")] = 0
     buyers_confirm: Annotated[
         bool, why("0: only a shop's server or a verified payment makes a purchase")
     ] = True

@@ -21,6 +21,7 @@ class DemoDrop(msgspec.Struct, frozen=True, kw_only=True):
     starts_in_seconds: int
     max_per_buyer: int | None = 1  # None: no limit
     hold_seconds: int = 60
+    pay_seconds: int = 60  # short, so that a payment that comes too late is soon seen
     currency: str = "USD"
 
 
@@ -177,7 +178,8 @@ CATALOGUE = (
         price_cents=1_250_00,
         total_stock=1,
         starts_in_seconds=-3 * MINUTE,
-        hold_seconds=300,
+        hold_seconds=30,
+        pay_seconds=30,
     ),
 )
 

@@ -106,6 +106,39 @@ def keep() -> None:
 
 
 @app.command(group=RUN)
+def provider(
+    *,
+    shop: Annotated[
+        str, Parameter(help="the shop's address; HOST and PORT say it unless told")
+    ] = "",
+) -> None:
+    """Run a mock payment provider: a checkout page and signed callbacks. No money moves.
+
+    `velvetrope dev` runs one beside an AUTH=open shop that has no PAYMENT_URL. It is for trying
+    out: slow, failing, doubled and late payments, on this machine alone. Its pages are at
+    PROVIDER_PORT, PORT + 1 unless told; both sides must be given the same PAYMENT_SECRET, and the
+    shop a PAYMENT_URL. It keeps its books in memory: GET /books shows them.
+
+    **Examples**
+
+        export PAYMENT_SECRET="$(openssl rand -hex 32)"
+        PAYMENT_URL=http://127.0.0.1:8001/checkout velvetrope serve
+        velvetrope provider
+        velvetrope provider --shop http://127.0.0.1:8080
+        curl 127.0.0.1:8001/payments -d '{"reservationId": "…", "amount": "139.00",
+          "currency": "USD", "behaviour": "slow+duplicate", "slowSeconds": 3}'
+        curl 127.0.0.1:8000/api/v1/refunds?status=due | curl 127.0.0.1:8001/refunds -d @-
+    """
+    from engine.ops.serve import provide
+
+    async def work(given: Settings) -> None:
+        host = f"[{given.host}]" if ":" in given.host else given.host
+        await provide(given, shop or f"http://{host}:{given.port}")
+
+    terminal.run(work, "provider")
+
+
+@app.command(group=RUN)
 def migrate(
     *,
     check: Annotated[

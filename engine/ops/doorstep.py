@@ -34,7 +34,7 @@ def access(settings: Settings) -> None:
 
 def reach(settings: Settings) -> Finding:
     """Who can reach us, and whether that is who may."""
-    if settings.auth == "open" and not _is_loopback(settings.host):
+    if settings.auth == "open" and not is_loopback(settings.host):
         return Finding(
             "access",
             "fail",
@@ -116,7 +116,8 @@ def reason(wrong: Exception, url: str) -> str:
     return text.replace(password, "***") if password else text
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether all that a host's name stands for is this machine."""
     try:
         found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):

@@ -10,7 +10,6 @@ from engine.infra.settings import Settings
 from engine.ops.catalogue import BUYERS, CATALOGUE, DemoDrop
 from engine.runtime import ground
 from engine.sale import drops, reconcile, shelf, store
-from engine.sale.bodies import PAY_SECONDS
 from engine.sale.models import Claim, Confirm, NewDrop
 
 MINUTE = 60
@@ -45,7 +44,7 @@ async def _create(postgres: Postgres, demo: DemoDrop) -> int:
         None,
         demo.hold_seconds,
         demo.hold_seconds * 2,
-        PAY_SECONDS,
+        demo.pay_seconds,
         demo.max_per_buyer,
         min(demo.max_per_buyer or 10, 10),
         demo.total_stock,

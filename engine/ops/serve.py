@@ -1,4 +1,6 @@
-"""Serve: one API worker. Listens, says that it is ready, and drains when told to go."""
+"""Serve: one API worker, a keeper or the mock provider. Each says that it is ready, and drains
+when told to go.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +9,27 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from engine import app, runtime
 from engine.infra.errors import Misconfigured
 from engine.infra.lobby import Lobby
-from engine.infra.settings import Settings
+from engine.infra.settings import Settings, require_secrets, too_short
 from engine.infra.wire import Protocol
 from engine.ops import doorstep, preflight
+from engine.ops.checkout import Checkout
+from engine.ops.provider import MockProvider
 
 log = structlog.get_logger()
 
 BACKLOG = 2_048
+CHECKOUT_SEATS = 1_000  # connections to the mock provider
 GRACE_SECONDS = 5  # for requests under way at the end
 
 
@@ -80,50 +87,82 @@ async def serve(settings: Settings) -> None:
     doorstep.access(settings)
     await preflight.at_start(settings, secrets=True)
     files = doorstep.raise_files_max()
-    lobby = Lobby(settings, doorstep.seats(settings, files))
     sock = listen(settings)
     settings = counting_with_the_others(settings)
     async with runtime.worker(settings) as routes:
-        config = uvicorn.Config(
-            app.build(routes, settings),
-            loop="none",
-            http=partial(Protocol, lobby),  # type: ignore[arg-type]  # it is called like a class
-            headers=constant_headers(settings),
-            ws="none",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            backlog=BACKLOG,
-        )
-        server = uvicorn.Server(config)
-        # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
-        loop = asyncio.get_running_loop()
-        serving = asyncio.create_task(server._serve([sock]), name="uvicorn")
-        sweeping = asyncio.create_task(lobby.keep_sweeping(), name="lobby")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _leave, server, lobby)
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        spare_the_collector()
-        say_ready()
-        log.info(
-            "worker.ready",
-            host=settings.host,
-            port=settings.port,
-            connections_max=lobby.seats,
-            files_max=files,
-        )
-        await serving
-        sweeping.cancel()
+        lobby = Lobby(settings, doorstep.seats(settings, files))
+
+        def say_worker_ready() -> None:
+            spare_the_collector()
+            say_ready()
+            log.info(
+                "worker.ready",
+                host=settings.host,
+                port=settings.port,
+                connections_max=lobby.seats,
+                files_max=files,
+            )
+
+        await answer(app.build(routes, settings), sock, settings, lobby, say_worker_ready)
     log.info("worker.left")
+
+
+async def answer(
+    asgi: ASGIApp, sock: socket.socket, settings: Settings, lobby: Lobby, ready: Callable[[], None]
+) -> None:
+    """Answer what comes to the socket until SIGTERM or SIGINT, then drain."""
+    config = uvicorn.Config(
+        asgi,
+        loop="none",
+        http=partial(Protocol, lobby),  # type: ignore[arg-type]  # it is called like a class
+        headers=constant_headers(settings),
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=BACKLOG,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
+    loop = asyncio.get_running_loop()
+    serving = asyncio.create_task(server._serve([sock]), name="uvicorn")
+    sweeping = asyncio.create_task(lobby.keep_sweeping(), name="lobby")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _leave, server, lobby)
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    ready()
+    await serving
+    sweeping.cancel()
 
 
 def _leave(server: uvicorn.Server, lobby: Lobby) -> None:
     server.should_exit = True
     lobby.go()
+
+
+async def provide(settings: Settings, shop: str) -> None:
+    """Run the mock provider of the shop at that address, on loopback, until SIGTERM or SIGINT."""
+    if not doorstep.is_loopback(settings.host):
+        raise Misconfigured(f"the mock provider is for this machine alone: HOST={settings.host}")
+    if not settings.payment_secret:
+        raise Misconfigured(too_short("payment_secret"))
+    require_secrets(msgspec.structs.replace(settings, auth="open"))  # it has but the one
+    port = settings.provider_port or settings.port + 1
+    try:
+        sock = listen(msgspec.structs.replace(settings, port=port))
+    except Misconfigured:
+        raise Misconfigured(
+            f"port {port} on {settings.host} is taken: stop what uses it, or choose another with "
+            f"PROVIDER_PORT={port + 1}"
+        ) from None
+    async with MockProvider(shop, settings.payment_secret) as provider:
+        page = Checkout(provider, shop, port, settings.host).build()
+        await answer(page, sock, settings, Lobby(settings, CHECKOUT_SEATS), say_ready)
+        log.info("provider.left", charges=len(provider.charges))
 
 
 async def keep(settings: Settings) -> None:

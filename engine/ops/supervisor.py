@@ -6,7 +6,8 @@
        │
     migrate, seed           children that end
        │
-    serve (WORKERS), keep   children that are started again when they end
+    serve (WORKERS), keep,  children that are started again when they end
+    provider                a mock one, if AUTH=open and no PAYMENT_URL names another
        │
     "velvetrope ready on …"
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +38,7 @@ from engine.ops.devstack import Server, start_postgres, start_valkey
 
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 12.0
+PORT_MAX = 65_535
 TICK_SECONDS = 0.5  # a child's end and readiness wake us; this bounds what else may pass
 
 ENGINE = (sys.executable, "-m", "engine")
@@ -49,6 +52,7 @@ class Commands:
     seed: Sequence[str] = (*ENGINE, "seed")
     serve: Sequence[str] = (*ENGINE, "serve")
     keep: Sequence[str] = (*ENGINE, "keep")
+    provider: Sequence[str] = (*ENGINE, "provider")
 
 
 def run_dev(settings: Settings, commands: Commands | None = None) -> int:
@@ -72,7 +76,8 @@ def _run(settings: Settings, commands: Commands, signals: Signals, down: ExitSta
     port: int = door.getsockname()[1]
     _check_given(settings)
     servers = _start_servers(settings, signals, down)
-    environment = _environment(settings, port, servers)
+    paying = _mock_provider(settings, port, down)
+    environment = _environment(settings, port, servers) | paying
     down.enter_context(stack.announce(settings.data_dir, environment))
     _once(commands.migrate, environment, signals)
     if not settings.database_url or os.environ.get("SEED") == "1":
@@ -82,8 +87,10 @@ def _run(settings: Settings, commands: Commands, signals: Signals, down: ExitSta
     for number in range(1, settings.workers + 1):
         crew.hire(f"api-{number}", commands.serve, environment)
     crew.hire("keeper", commands.keep, environment)
+    if paying:
+        crew.hire("provider", commands.provider, environment)
     crew.await_ready()
-    _welcome(settings, port, servers)
+    _welcome(settings, port, servers, paying.get("PAYMENT_URL", settings.payment_url))
     crew.watch()
 
 
@@ -142,6 +149,32 @@ def _environment(settings: Settings, port: int, servers: Mapping[str, Embedded])
         environment[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
     environment["PORT"] = str(port)
     return environment | {name: embedded.server.url for name, embedded in servers.items()}
+
+
+def _mock_provider(settings: Settings, port: int, down: ExitStack) -> dict[str, str]:
+    """What the children need to know of the mock provider; nothing, if there shall be none."""
+    if settings.auth != "open" or settings.payment_url:
+        return {}
+    wanted = settings.provider_port
+    try:
+        door = doorstep.door(settings.host, wanted or min(port + 1, PORT_MAX))
+    except Misconfigured:
+        if wanted:
+            raise Misconfigured(
+                f"{settings.host}:{wanted} is taken: stop what listens there, or choose another "
+                f"for the mock provider: PROVIDER_PORT={wanted + 1}"
+            ) from None
+        door = doorstep.door(settings.host, 0)
+    theirs: int = down.enter_context(door).getsockname()[1]
+    return {
+        "PROVIDER_PORT": str(theirs),
+        "PAYMENT_URL": f"http://{_in_url(settings.host)}:{theirs}/checkout",
+        "PAYMENT_SECRET": settings.payment_secret or secrets.token_hex(32),
+    }
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _once(command: Sequence[str], environment: Mapping[str, str], signals: Signals) -> None:
@@ -262,7 +295,9 @@ class Crew:
         return new.ready
 
 
-def _welcome(settings: Settings, port: int, servers: Mapping[str, Embedded]) -> None:
+def _welcome(
+    settings: Settings, port: int, servers: Mapping[str, Embedded], payment_url: str
+) -> None:
     given = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     for variable, name in (("DATABASE_URL", "Postgres"), ("REDIS_URL", "Valkey")):
         if variable in servers:
@@ -270,9 +305,11 @@ def _welcome(settings: Settings, port: int, servers: Mapping[str, Embedded]) -> 
             _say(f"  {name:<9} {doorstep.masked(server.url)}  data in {_short(server.data)}")
         else:
             _say(f"  {name:<9} {doorstep.masked(given[variable])}  ({variable})")
+    if payment_url:
+        whose = "PAYMENT_URL" if settings.payment_url else "a mock provider: no money moves"
+        _say(f"  Payment   {doorstep.masked(payment_url)}  ({whose})")
     _say("  Ctrl-C    stops everything; the data stays")
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    _say(f"velvetrope ready on http://{host}:{port}")
+    _say(f"velvetrope ready on http://{_in_url(settings.host)}:{port}")
 
 
 def _short(path: Path) -> Path:

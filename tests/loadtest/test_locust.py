@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from engine.infra.settings import Settings
+from engine.ops.provider import NAMES
+from tests.support.provider import SECRET
 from tests.support.service import Service
 from tests.support.wait import wait_until
 
@@ -18,13 +23,16 @@ BRISK = "--users 20 --seconds 8 --units 60 --hold-seconds 2 --think-min 0.1 --th
 MIXED = "--purchase 40 --abandon 30 --release 30 --insistent 30"
 
 
-async def start(service: Service, report: Path, options: str) -> asyncio.subprocess.Process:
+async def start(
+    service: Service, report: Path, options: str, *more: str, **environment: str
+) -> asyncio.subprocess.Process:
     target = service.url.removesuffix("/api/v1")
-    words = [*options.split(), "--target", target, "--report", str(report)]
+    words = [*options.split(), *more, "--target", target, "--report", str(report)]
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "loadtest.load", *words),
         cwd=ROOT,
+        env=os.environ | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -45,11 +53,40 @@ async def test_a_sound_service_is_found_clean(service: Service, tmp_path: Path) 
 
     assert process.returncode == 0, said
     assert "verdict: clean" in said
+    assert "nobody paid: no mock provider is known there" in said
     for seen in ("flow: purchased", "flow: released", "flow: abandoned"):
         assert int(said.partition(seen)[2].split()[0]) > 0, said
     assert "reserve: refused SOLD_OUT" in said
     assert "reserve: replayed" in said
     assert "<html" in report.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_buyers_pay_at_a_mock_provider_and_the_books_agree(
+    settings: Settings, tmp_path: Path
+) -> None:
+    equal = " ".join(f"{name}=1" for name in NAMES)
+    async with Service.open(settings, tmp_path, PAYMENT_SECRET=SECRET) as service:
+        process = await start(
+            service,
+            tmp_path / "load.html",
+            f"{BRISK} --purchase 90 --abandon 5 --release 5 --pay-seconds 2 --refund 30"
+            " --extend 30",
+            "--payments",
+            equal,
+            PAYMENT_SECRET=SECRET,
+        )
+        said = await read_out(process)
+
+    assert process.returncode == 0, said
+    assert "verdict: clean" in said
+    assert "paid without unit or refund: 0; charged twice without refund: 0" in said
+    for seen in ("refund: accepted", "extend: refused EXTENSION_USED", "pay: accepted"):
+        assert int(said.partition(seen)[2].split()[0]) > 0, said
+    paid, owed = re.search(r"(\d+) payments;", said), re.search(r"(\d+) refunds were due", said)
+    assert paid is not None and int(paid[1]) > 10
+    assert owed is not None and int(owed[1]) > 0
 
 
 @pytest.mark.slow

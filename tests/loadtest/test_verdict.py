@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from engine.ops.provider import Differences
 from loadtest import answers, shapes
+from loadtest.fleet import Untrustworthy
 from loadtest.promises import Claim, Promises
 from loadtest.sale import is_loopback
+from loadtest.till import Reckoning, Till
 from loadtest.verdict import Evidence, judge, told, unsettled
 
 PROPORTIONS = (("purchased", 70.0), ("abandoned", 20.0), ("released", 10.0))
@@ -41,6 +44,8 @@ def evidence(**changes: Any) -> Evidence:
         sold_before=0,
         promises=promises,
         failures=[],
+        purchased=1,
+        reckoning=None,
         unsettled="",
     )
     for name, value in changes.items():
@@ -71,6 +76,100 @@ def test_what_does_not_add_up_is_said(changes: dict[str, Any], word: str) -> Non
     problems = judge(evidence(**changes))
 
     assert any(word in problem for problem in problems), problems
+
+
+def reckoning(**changes: Any) -> Reckoning:
+    words: dict[str, Any] = {
+        "charged": 2,
+        "given_back": 0,
+        "differences": Differences([], [], []),
+        "owed": 1,
+        "still_owed": [],
+        "never_told": 0,
+        "busy": 0,
+    }
+    return Reckoning(**(words | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"differences": Differences(["a", "b"], [], [])}, "without unit or refund: 2 (a b)"),
+        ({"differences": Differences([], ["a"], [])}, "charged twice without refund: 1 (a)"),
+        ({"differences": Differences([], [], ["a"])}, "owed back as well: 1 (a)"),
+        ({"still_owed": list("abcd")}, "still owed: 4 (a b c …)"),
+        ({"never_told": 3}, "3 callbacks never reached"),
+        ({"busy": 1}, "1 payments were under way"),
+    ],
+)
+def test_money_that_bought_nothing_and_is_not_owed_is_found(
+    changes: dict[str, Any], word: str
+) -> None:
+    assert judge(evidence(reckoning=reckoning())) == []
+    (problem,) = judge(evidence(reckoning=reckoning(**changes)))
+
+    assert word in problem
+
+
+def test_the_verdict_says_what_was_paid_or_that_nobody_did() -> None:
+    assert "paid without unit or refund: 0" in told(evidence(reckoning=reckoning()), [])
+    assert "units sold = purchases: 1 = 1" in told(evidence(), [])
+    assert "nobody paid" in told(evidence(), [])
+
+
+def test_a_unit_that_no_purchase_holds_is_found() -> None:
+    assert "1 units are sold, purchases hold 0" in judge(evidence(purchased=0))
+
+
+def test_a_refunded_purchase_is_no_longer_sold() -> None:
+    found = evidence(sold_before=1)
+    claim = promised(found.promises, "bob", 2)
+    found.promises.asked("refund", "key", 1)
+    assert judge(found) == []
+    found.promises.answered("key")
+    found.promises.bought(claim, hold("bob", 2))
+    found.promises.refunding(claim)
+    found.promises.refunded(claim)
+    promised(found.promises, "eve", 2)
+
+    assert found.promises.problems == []
+    assert judge(found) != []
+    found.sold_before = 0
+    assert judge(found) == []
+
+
+def test_a_late_payment_may_buy_other_units_and_a_timely_one_may_not() -> None:
+    promises = Promises(1)
+    late = promised(promises, "ann", 7, ago=11)
+    promised(promises, "bob", 7)
+    promises.paid(late, hold("ann", 8))
+    assert promises.problems == []
+
+    promises.paid(promised(promises, "eve", 9), hold("eve", 10))
+    assert "eve held [9] and bought [10]" in promises.problems[0]
+
+
+def test_a_hold_that_was_given_more_time_lives_longer_and_not_twice() -> None:
+    promises = Promises(1)
+    claim = promised(promises, "ann", 7)
+    life = promises.prolonged(claim, hold("ann", 7, life=20), time.monotonic() - 11)
+    promised(promises, "bob", 7, ago=1)
+
+    assert life == 20
+    assert "belonged to two buyers" in promises.problems[0]
+    promises.extended_again(claim)
+    assert "more time twice" in promises.problems[1]
+
+
+def test_who_pays_is_decided_by_the_first_hold_and_strange_words_are_refused() -> None:
+    till = Till("run", "ok=1")
+    before = till.is_open
+    taken = till.takes({"payUrl": "http://127.0.0.1:9/checkout"})
+    assert (before, taken, till.is_open) == (True, False, False)
+    assert not Till("run", "none").is_open
+    for words, provider in (("kind=1", ""), ("ok=1", "http://127.0.0.1:9")):
+        with pytest.raises(Untrustworthy, match=r"kind|no mock provider"):
+            Till("run", words, provider)
 
 
 def test_a_purchase_without_an_answer_explains_one_sold_unit_more() -> None:

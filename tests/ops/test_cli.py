@@ -20,7 +20,8 @@ from tests.ops.conftest import Types
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("Run", "Operate", "Credentials", "Check")
-TOP = ("serve", "keep", "dev", "migrate", "seed", "drop", "reconcile", "audit", "apikey", "token")
+RUN = ("serve", "keep", "dev", "provider", "migrate", "seed")
+TOP = (*RUN, "drop", "reconcile", "audit", "apikey", "token")
 FIELDS = Settings.__struct_fields__
 
 

@@ -199,7 +199,7 @@ def test_everything_starts_in_order_and_ctrl_c_leaves_nothing_running(folder: Pa
     run.await_ready()
 
     assert run.order()[:2] == ["migrate", "seed"]
-    assert sorted(run.order()[2:]) == ["keep", "serve", "serve"]
+    assert sorted(run.order()[2:]) == ["keep", "provider", "serve", "serve"]
     assert len(running_on(folder)) >= 6  # the supervisor, two servers, three children
     assert run.end() == 0
     assert running_on(folder) == []
@@ -218,6 +218,67 @@ def test_children_are_given_the_addresses_and_the_settings(
         assert (child["HOST"], child["PORT"], child["AUTH"]) == ("127.0.0.1", str(run.port), "open")
         assert (child["POOL_SIZE"], child["COMPAT_MOUNTS"]) == ("5", "false")
     assert run.end(signal.SIGTERM) == 0
+
+
+def test_an_open_shop_has_a_mock_provider_that_knows_its_secret(
+    folder: Path, given: dict[str, str]
+) -> None:
+    run = Run(folder, given)
+    run.await_ready()
+    (shop, _), (provider,) = run.children("serve").values(), run.children("provider").values()
+    (keeper,) = run.children("keep").values()
+
+    assert len(shop["PAYMENT_SECRET"]) >= 32
+    assert shop["PAYMENT_SECRET"] == provider["PAYMENT_SECRET"] == keeper["PAYMENT_SECRET"]
+    url = f"http://127.0.0.1:{provider['PROVIDER_PORT']}/checkout"
+    assert shop["PAYMENT_URL"] == provider["PAYMENT_URL"] == url
+    assert f"{url}  (a mock provider: no money moves)" in run.out.read_text()
+    assert shop["PAYMENT_SECRET"] not in run.out.read_text() + run.err.read_text()
+    found = stack.find(folder / "data")
+    assert found["PAYMENT_URL"] == url
+    assert "PAYMENT_SECRET" not in found
+    (killed,) = run.children("provider")
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: new(run, "provider", {killed}) == 1, "another provider")
+    assert run.end() == 0
+    assert running_on(folder) == []
+
+
+def test_its_port_is_the_one_that_was_asked_for_or_one_that_is_free(
+    folder: Path, given: dict[str, str]
+) -> None:
+    with closing(doorstep.door("127.0.0.1", 0)) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        run = Run(folder, given, PORT=str(port - 1))
+        wait_until(lambda: "ready on" in run.out.read_text(), "ready")
+        (provider,) = run.children("provider").values()
+        assert int(provider["PROVIDER_PORT"]) not in (0, port - 1, port)
+        assert run.end() == 0
+
+        asked = Run(folder, given, PROVIDER_PORT=str(port))
+        line = refused(asked)
+    assert f"127.0.0.1:{port} is taken" in line
+    assert f"PROVIDER_PORT={port + 1}" in line
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"PAYMENT_URL": "https://pay.example/checkout"},
+        {"AUTH": "required", "JWT_SECRET": "j" * 32, "HMAC_SECRET": "h" * 32},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_who_has_a_provider_or_faces_strangers_gets_no_mock(
+    folder: Path, given: dict[str, str], other: dict[str, str]
+) -> None:
+    run = Run(folder, given | other)
+    run.await_ready()
+
+    assert run.children("provider") == {}
+    assert all(child["PAYMENT_SECRET"] == "" for child in run.children("serve").values())
+    assert run.end() == 0
 
 
 def test_given_servers_are_neither_seeded_nor_stopped(folder: Path, given: dict[str, str]) -> None:
@@ -299,7 +360,11 @@ def test_sighup_replaces_each_child_and_the_door_stays_open(
 ) -> None:
     run = Run(folder, given)
     run.await_ready()
-    before = {**run.children("serve"), **run.children("keep")}
+    before = {
+        **run.children("serve"),
+        **run.children("keep"),
+        **run.children("provider"),
+    }
 
     run.process.send_signal(signal.SIGHUP)
 
@@ -308,8 +373,8 @@ def test_sighup_replaces_each_child_and_the_door_stays_open(
         with suppress(ConnectionResetError):
             socket.create_connection(("127.0.0.1", run.port), 5).close()
         assert run.process.poll() is None
-    after = {**run.children("serve"), **run.children("keep")}
-    assert len(after) == 3
+    after = {**run.children("serve"), **run.children("keep"), **run.children("provider")}
+    assert len(after) == 4
     assert set(before).isdisjoint(after)
     assert run.end() == 0
     assert running_on(folder) == []

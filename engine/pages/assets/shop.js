@@ -1,19 +1,35 @@
-// The demo shop: polls stock, holds a unit, buys it or gives it back. Every tab is a buyer of its own.
+// The demo shop: polls stock, holds a pair, pays for it at the provider's page or gives it back. Every
+// tab is a buyer of its own. What became of a payment is asked of the shop, never guessed.
 const API = "/api/v1";
-const me = (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
-const holds = new Map(Object.entries(JSON.parse(sessionStorage.holds ?? "{}"))); // drop id -> hold
-const bought = new Set(JSON.parse(sessionStorage.bought ?? "[]"));
+const LATE_MS = 15 * 60_000; // so long a payment is looked for whose time is over
+const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
+const WHY = { // refunds' reasons
+  sold_out: "nothing was left",
+  limit: "you have as many as one buyer may have",
+  paused: "the sale is paused",
+  wrong_amount: "What you paid was not the price",
+  already_paid: "You paid twice",
+  refunded: "You paid for what was refunded",
+  unknown_reservation: "You paid for nothing that we know of",
+};
+const holds = new Map(JSON.parse(sessionStorage.holds ?? "[]").map((hold) => [hold.id, hold])); // oldest first
 const cards = new Map();
+let me = (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
 let skew = 0; // the server's clock less ours, in ms
 let drops = [];
 
-document.getElementById("me").textContent = me;
 const say = (text) => { document.getElementById("said").textContent = text; };
 const now = () => Date.now() + skew;
+const left = (hold) => Date.parse(hold.expiresAt) - now();
+const mine = (drop) => [...holds.values()].filter((hold) => hold.dropId === drop.id).at(-1);
+const alive = (hold) => hold?.status === "paying" || (hold?.status === "active" && left(hold) > 0);
+const nameOf = (hold) => drops.find((drop) => drop.id === hold.dropId)?.name ?? "Your pair";
 
-function remember() {
-  sessionStorage.holds = JSON.stringify(Object.fromEntries(holds));
-  sessionStorage.bought = JSON.stringify([...bought]);
+function remember(hold, fresh) {
+  // Its own flags stay: what was done here, which the shop does not tell.
+  holds.set(hold.id, { ...hold, ...fresh });
+  sessionStorage.holds = JSON.stringify([...holds.values()]);
+  return holds.get(hold.id);
 }
 
 async function send(method, path, body) {
@@ -32,52 +48,141 @@ async function send(method, path, body) {
 }
 
 async function reserve(drop) {
-  const hold = await send("POST", "/reservations", { dropId: drop.id, userId: me });
-  if (hold.ok) { holds.set(String(drop.id), hold); remember(); }
-  say(hold.ok ? `Pair ${hold.units[0].number} of ${drop.name} is yours until the clock runs out.` : hold.message);
+  const { ok, message, ...hold } = await send("POST", "/reservations", { dropId: drop.id, userId: me });
+  if (ok) remember(hold);
+  say(ok ? `Pair ${hold.units[0].number} of ${drop.name} is yours until the clock runs out.` : message);
   await refresh();
 }
 
-async function buy(drop, hold) {
+async function pay(hold) {
+  // Of a hold whose payment has begun, the same link comes back: that is how a card is tried again.
+  const begun = await send("POST", `/reservations/${hold.id}/pay`, { userId: me });
+  if (!begun.ok) return failed(hold, begun);
+  remember(hold, { status: begun.status, expiresAt: begun.expiresAt, paid: true });
+  if (!begun.payUrl) return confirm(hold);
+  const url = new URL(begun.payUrl);
+  if (LOOPBACK.includes(url.hostname)) { // the mock provider's page: when it is late, and the way back
+    url.searchParams.set("expiresAt", begun.expiresAt);
+    url.searchParams.set("return", `${location.origin}/?reservation=${hold.id}`);
+  }
+  if (/^https?:$/.test(url.protocol)) location.assign(url);
+}
+
+async function confirm(hold) {
   const purchase = await send("POST", "/purchases", { reservationId: hold.id, userId: me });
-  holds.delete(String(drop.id));
-  if (purchase.ok) bought.add(drop.id);
-  remember();
-  say(purchase.ok ? `Bought: ${drop.name}.` : purchase.message);
+  if (!purchase.ok) return failed(hold, purchase);
+  remember(hold, { status: "purchased" });
+  say(`Bought: ${nameOf(hold)}.`);
   await refresh();
 }
 
-async function giveBack(drop, hold) {
+async function extend(hold) {
+  const longer = await send("POST", `/reservations/${hold.id}/extend`, { userId: me });
+  if (!longer.ok && longer.error !== "EXTENSION_USED") return failed(hold, longer);
+  remember(hold, longer.ok ? { expiresAt: longer.expiresAt, extended: true } : { extended: true });
+  say(longer.ok ? `${nameOf(hold)}: ${clock(left(longer))} more to decide.` : longer.message);
+  paint();
+}
+
+async function giveBack(hold) {
   const reply = await send("DELETE", `/reservations/${hold.id}?userId=${encodeURIComponent(me)}`);
-  holds.delete(String(drop.id));
-  remember();
-  say(reply.ok ? `${drop.name} is on sale again.` : reply.message);
+  if (!reply.ok) return failed(hold, reply);
+  remember(hold, { status: "released" });
+  say(`${nameOf(hold)} is on sale again.`);
   await refresh();
+}
+
+async function failed(hold, reply) {
+  await look(hold);
+  say(reply.message);
+  cards.get(hold.dropId).shown = ""; // its buttons work again
+  await refresh();
+}
+
+// What became of a hold, in words: a card's note, and what is said aloud when it changes.
+function story(hold) {
+  const payments = hold?.payments ?? [];
+  const back = payments.filter((payment) => payment.outcome === "refund_due").map((payment) => refund(hold, payment)).join(" ");
+  switch (hold?.status) {
+    case "paying":
+      if (back) return `${back} The pair can still be paid for.`;
+      if (payments.at(-1)?.status === "failed") return "The card was declined and nothing was paid: try again, or give the pair back.";
+      return left(hold) > 0 ? "Waiting for the bank." : "The time to pay is over.";
+    case "purchased":
+      return `${hold.late ? "Your payment came late, but there was another: pair" : "Pair"} ${hold.units[0].number} is yours. ${back}`;
+    case "expired":
+      return back || (hold.paid
+        ? "The time to pay is over and the pair is on sale again. If your payment still comes, you get a pair or your money back."
+        : "Your time ran out.");
+    case "refunded": return "Your purchase was refunded.";
+    default: return back;
+  }
+}
+
+function refund(hold, { amount, currency, status, reason }) {
+  if (status === "refunded") return `You got ${amount} ${currency} back.`;
+  const late = ["sold_out", "limit", "paused"].includes(reason);
+  return `${late ? "Your payment came too late, and " : ""}${WHY[reason] ?? "It bought nothing"}: you get ${amount} ${currency} back.`;
+}
+
+async function look(hold) {
+  const { ok, message, ...fresh } = await send("GET", `/reservations/${hold.id}?userId=${encodeURIComponent(hold.userId)}`);
+  if (!ok) return;
+  const before = story(hold), late = hold.late || (isOver(hold) && fresh.status === "purchased");
+  const after = story(remember(hold, { ...fresh, late }));
+  if (after && after !== before) say(`${nameOf(hold)}: ${after}`);
+}
+
+const isOver = (hold) => ["expired", "released"].includes(hold.status);
+const isOpen = (hold) => // something may still become of it
+  hold.status === "paying" || (hold.paid && isOver(hold) && left(hold) > -LATE_MS) ||
+  (hold.payments ?? []).some((payment) => payment.outcome === "refund_due" && payment.status !== "refunded");
+
+async function comeBack() {
+  const id = new URLSearchParams(location.search).get("reservation");
+  if (!id) return;
+  history.replaceState(null, "", "/");
+  if (!holds.has(id)) {
+    const { ok, message, ...hold } = await send("GET", `/reservations/${encodeURIComponent(id)}`);
+    if (!ok) return say(message);
+    if (!holds.size) me = sessionStorage.me = hold.userId; // a new tab, come from the provider's page
+    remember(hold, { paid: true });
+  }
+  await look(holds.get(id));
+  const hold = holds.get(id), shown = cards.get(hold.dropId);
+  paint();
+  say(`${nameOf(hold)}: ${story(hold) || hold.status}`);
+  shown?.article.scrollIntoView({ block: "center" });
+  shown?.article.focus({ preventScroll: true });
+}
+
+function make(tag, className = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  return made;
 }
 
 function card(drop) {
-  const article = document.createElement("article");
-  const picture = document.createElement("img");
+  const article = make("article"), picture = make("img"), text = make("div");
+  article.tabIndex = -1;
   picture.src = drop.imageUrl ?? "";
   picture.alt = "";
   picture.hidden = !drop.imageUrl;
   picture.loading = "lazy";
-  const text = document.createElement("div");
-  const [title, price, stock, row] = ["h2", "span", "span", "span"].map((tag) => document.createElement(tag));
+  const title = make("h2"), price = make("span"), stock = make("span", "stock"), note = make("p", "note"), row = make("span", "row");
   title.textContent = drop.name;
+  title.id = `drop-${drop.id}`;
+  article.setAttribute("aria-labelledby", title.id);
   price.textContent = `${drop.price} ${drop.currency}`;
-  stock.className = "stock";
-  row.className = "row";
-  text.append(title, price, stock, row);
+  text.append(title, price, stock, note, row);
   article.append(picture, text);
   document.getElementById("drops").append(article);
-  return { stock, row, shown: "" };
+  return { article, stock, note, row, shown: "" };
 }
 
 function button(label, act, quiet) {
-  const made = document.createElement("button");
+  const made = make("button", quiet ? "quiet" : "");
   made.textContent = label;
-  made.className = quiet ? "quiet" : "";
   made.disabled = !act;
   if (act) made.onclick = () => { made.disabled = true; act(); };
   return made;
@@ -89,27 +194,44 @@ function clock(ms) {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
-function words(drop) {
+function words(drop, hold) {
   if (drop.status === "upcoming") return `opens in ${clock(Date.parse(drop.startsAt) - now())}`;
   const returning = drop.availableStock === 0 && drop.heldStock > 0 ? `, ${drop.heldStock} may return` : "";
-  return `${drop.availableStock} of ${drop.totalStock} left${returning}`;
+  const stock = `${drop.availableStock} of ${drop.totalStock} left${returning}`;
+  if (!alive(hold)) return stock;
+  return hold.status === "paying" ? `${stock} · yours to pay for: ${clock(left(hold))}` : `${stock} · yours for ${clock(left(hold))}`;
+}
+
+function buttons(drop, hold, opened) {
+  if (alive(hold)) {
+    const again = hold.payments?.length ? "Try again" : "Go to payment";
+    const made = [button(hold.status === "paying" ? again : "Pay", () => pay(hold))];
+    if (hold.status === "active" && !hold.extended) made.push(button("More time", () => extend(hold), true));
+    return [...made, button("Give it back", () => giveBack(hold), true)];
+  }
+  if (hold?.status === "purchased" && drop.maxPerBuyer === 1) return [button("Bought", null)];
+  if (drop.status === "live" || opened) return [button(drop.availableStock ? "Reserve" : "Try anyway", () => reserve(drop))];
+  return [button({ upcoming: "Not yet", sold_out: "Sold out", ended: "Ended", paused: "Paused", preparing: "Preparing" }[drop.status], null)];
 }
 
 function paint() {
+  document.getElementById("me").textContent = me;
   for (const drop of drops) {
     if (!cards.has(drop.id)) cards.set(drop.id, card(drop));
-    const { stock, row } = cards.get(drop.id);
-    let hold = holds.get(String(drop.id));
-    if (hold && Date.parse(hold.expiresAt) <= now()) { holds.delete(String(drop.id)); remember(); hold = undefined; }
-    stock.textContent = words(drop) + (hold ? ` · yours for ${clock(Date.parse(hold.expiresAt) - now())}` : "");
+    const shown = cards.get(drop.id);
+    let hold = mine(drop);
+    if (hold?.status === "active" && left(hold) <= 0) {
+      hold = remember(hold, { status: "expired" });
+      say(`${drop.name}: ${story(hold)}`);
+    }
+    const lines = [words(drop, hold), story(hold)];
+    if (shown.stock.textContent !== lines[0]) shown.stock.textContent = lines[0];
+    if (shown.note.textContent !== lines[1]) shown.note.textContent = lines[1];
     const opened = drop.status === "upcoming" && Date.parse(drop.startsAt) <= now();
-    const state = [hold?.id, bought.has(drop.id), drop.status, opened, drop.availableStock > 0].join();
-    if (cards.get(drop.id).shown === state) continue; // leave the focus where it is
-    cards.get(drop.id).shown = state;
-    if (hold) row.replaceChildren(button("Buy", () => buy(drop, hold)), button("Give back", () => giveBack(drop, hold), true));
-    else if (bought.has(drop.id)) row.replaceChildren(button("Bought", null));
-    else if (drop.status === "live" || opened) row.replaceChildren(button(drop.availableStock ? "Reserve" : "Try anyway", () => reserve(drop)));
-    else row.replaceChildren(button({ upcoming: "Not yet", sold_out: "Sold out", ended: "Ended", paused: "Paused", preparing: "Preparing" }[drop.status], null));
+    const state = [hold?.id, hold?.status, hold?.extended, hold?.payments?.length, drop.status, opened, drop.availableStock > 0].join();
+    if (shown.shown === state) continue; // leave the focus where it is
+    shown.shown = state;
+    shown.row.replaceChildren(...buttons(drop, hold, opened));
   }
 }
 
@@ -120,9 +242,12 @@ async function refresh() {
   drops = list.data;
   if (drops.length) skew = Date.parse(drops[0].serverTime) - Date.now();
   else say("There are no drops yet: `velvetrope seed` puts twenty on show.");
+  await Promise.all([...holds.values()].filter(isOpen).map(look));
   paint();
 }
 
 await refresh();
+await comeBack();
 setInterval(paint, 250);
 setInterval(refresh, 1000);
+addEventListener("pageshow", (shown) => { if (shown.persisted) location.reload(); }); // back from the provider by the browser's own way
