@@ -99,7 +99,10 @@ class About(msgspec.Struct, frozen=True):
     leads_to: tuple[str, ...] = ()
 
 
-def paged(cursor: Any = Id) -> tuple[Query, ...]:
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+def paged(cursor: str = UUID) -> tuple[Query, ...]:
     """The parameters of a list."""
     return (
         Query(
@@ -107,7 +110,11 @@ def paged(cursor: Any = Id) -> tuple[Query, ...]:
             Annotated[int, shown(minimum=1, maximum=100, default=20)],
             "How many; `pageSize` is understood as well.",
         ),
-        Query("cursor", cursor, "`nextCursor` of the page before."),
+        Query(
+            "cursor",
+            Annotated[str, shown(pattern=f"^({cursor})?$")],
+            "`nextCursor` of the page before; nothing for the first page.",
+        ),
         Query(
             "page",
             Annotated[int, shown(minimum=1, maximum=1_000_000)],

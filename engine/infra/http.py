@@ -136,7 +136,12 @@ def decoder(kind: type[T]) -> Callable[[Call], T]:
 
     def read(call: Call) -> T:
         try:
-            return decode(call.body or b"{}")
+            try:
+                return decode(call.body or b"{}")
+            except msgspec.ValidationError as wrong:
+                if "got `float`" not in str(wrong):
+                    raise
+            return msgspec.convert(_whole(msgspec.json.decode(call.body)), kind)
         except msgspec.ValidationError as wrong:
             problem, _, path = str(wrong).partition(" - at `$")
             field = path.strip("`").lstrip(".") or "body"
@@ -149,6 +154,13 @@ def decoder(kind: type[T]) -> Callable[[Call], T]:
             ) from None
 
     return read
+
+
+def _whole(told: Any) -> Any:
+    """The same with 2.0 as 2: to JSON they are one number, and some clients write it so."""
+    if isinstance(told, dict):
+        return {name: _whole(value) for name, value in told.items()}
+    return int(told) if isinstance(told, float) and told.is_integer() else told
 
 
 def invalid(field: str, problem: str) -> Invalid:
@@ -190,8 +202,9 @@ def money(cents: int) -> str:
 
 
 def cents(field: str, amount: str | int | float) -> int:
-    """Cents from a price: a string or a number, at most two decimals, 0 to a hundred million."""
-    price = _PRICE.fullmatch(str(amount))
+    """Cents from a price: a string or a number, at most two decimals, 0 to a hundred million. What
+    a client's arithmetic left of 0.30, such as 0.30000000000000004, is 0.30."""
+    price = _PRICE.fullmatch(f"{amount:.11g}" if isinstance(amount, float) else str(amount))
     exact = price and int(price[1]) * 100 + int(((price[2] or "") + "00")[:2])
     if exact is None or exact > PRICE_MAX_CENTS:
         raise invalid(field, "want an amount from 0 to 100000000 with at most two decimals")

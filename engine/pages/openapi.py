@@ -200,7 +200,8 @@ class _Writer:
         needs = [name for name in body.needs if self._must(name)]
         schema = self._schemas.of_body(body, needs, defaults=method == "POST")
         content = {"schema": schema, "example": sample(schema, self._schemas.components)}
-        return {"required": bool(needs), "content": {"application/json": content}}
+        must = bool(needs or body.extra.get("minProperties"))
+        return {"required": must, "content": {"application/json": content}}
 
     # ── what is answered ─────────────────────────────────────────────────────────────────────
 
@@ -261,14 +262,19 @@ class _Writer:
         return {"$ref": f"#/components/responses/{codes[0]}"}
 
     def _links(self, about: About) -> dict[str, Any]:
-        by_id = {each.operation: each for each in self._routes if "{id" in each.path}
-        return {
-            name: {
-                "operationId": self._id(by_id[name]),
-                "parameters": {"id": "$response.body#/id"},
-            }
-            for name in about.leads_to
-        }
+        """To every way in to an operation that takes the answer's id: in the path, or in the body
+        under the first name that it needs."""
+        links: dict[str, Any] = {}
+        for route in self._routes:
+            if route.operation not in about.leads_to or route.about is None:
+                continue
+            told: dict[str, Any] = {"operationId": self._id(route)}
+            if "{id" in route.path:
+                told["parameters"] = {"id": "$response.body#/id"}
+            elif route.about.body is not None:
+                told["requestBody"] = {route.about.body.needs[0]: "$response.body#/id"}
+            links[self._id(route)] = told
+        return links
 
 
 def _refusals(route: Route, about: About) -> list[type[Problem]]:

@@ -27,7 +27,7 @@ Name = Annotated[
         "An integer is read as its decimal text.", minLength=1, maxLength=128, format="printable"
     ),
 ]
-DropNumber = Annotated[str, shown(pattern="^[1-9][0-9]{0,11}$")]
+NUMBER = "[1-9][0-9]{0,11}"  # of a drop, as text
 DropId = Annotated[int, shown(minimum=1, maximum=DROP_ID_MAX, examples=[20])]
 Year = r"^(20|21)[0-9]{2}-"
 When = Annotated[str | None | UnsetType, shown(format="date-time", pattern=Year)]
@@ -38,7 +38,7 @@ class ReserveBody(msgspec.Struct):
 
     drop_id: Annotated[
         int | str | UnsetType,
-        shown(minimum=1, maximum=DROP_ID_MAX, examples=[20], pattern="^[1-9][0-9]{0,11}$"),
+        shown(minimum=1, maximum=DROP_ID_MAX, examples=[20], pattern=f"^{NUMBER}$"),
     ] = field(name="dropId", default=UNSET)
     drop_id_snake: int | str | UnsetType = field(name="drop_id", default=UNSET)
     user_id: Name = field(name="userId", default=UNSET)
@@ -111,7 +111,7 @@ class TermsBody(msgspec.Struct):
         str | int | float | UnsetType,
         shown(
             "At most two decimals.",
-            pattern=r"^[0-9]{1,8}(\.[0-9]{1,2})?$",
+            pattern=r"^([0-9]{1,8}(\.[0-9]{1,2})?|100000000(\.00?)?)$",
             minimum=0,
             maximum=PRICE_MAX_CENTS // 100,
             multipleOf=0.01,
@@ -121,7 +121,7 @@ class TermsBody(msgspec.Struct):
     currency: Annotated[Text, shown(pattern="^[A-Za-z]{3}$", default="USD")] = UNSET
     image_url: Annotated[
         str | None | UnsetType,
-        shown("A path or an address.", pattern="^(/|https?://)", maxLength=2_000),
+        shown("A path or an address.", pattern="^(/|https?://)[!-~]*$", maxLength=2_000),
     ] = field(name="imageUrl", default=UNSET)
     image_url_snake: str | None | UnsetType = field(name="image_url", default=UNSET)
     starts_at: Annotated[When, shown("Now, if not said.")] = field(name="startsAt", default=UNSET)
@@ -144,6 +144,7 @@ class TermsBody(msgspec.Struct):
             "Its longest life: not less than `holdSeconds`, twice that if not said.",
             minimum=1,
             maximum=HOLD_MAX_SECONDS * 2,
+            examples=[120],
         ),
     ] = field(name="maxHoldSeconds", default=UNSET)
     max_hold_seconds_snake: Whole = field(name="max_hold_seconds", default=UNSET)
@@ -180,7 +181,7 @@ class TermsBody(msgspec.Struct):
         total = _one("totalStock", self.total_stock, self.total_stock_snake)
         told = {
             "name": _told(self.name, lambda: _line("name", str(self.name), 200)),
-            "price_cents": _told(self.price, lambda: cents("price", str(self.price))),
+            "price_cents": UNSET if self.price is UNSET else cents("price", self.price),
             "image_url": _told(images, lambda: _image(images)),
             "starts_at": _told(starts, lambda: _moment("startsAt", starts)),
             "ends_at": _told(ends, lambda: _moment("endsAt", ends)),
@@ -246,7 +247,7 @@ def new_drop(body: DropBody) -> NewDrop:
     return NewDrop(
         told["name"],
         told["price_cents"],
-        _currency(either("currency", body.currency) or "USD"),
+        _currency("USD" if body.currency is UNSET else body.currency),
         told.get("image_url"),
         starts,
         ends,

@@ -11,7 +11,7 @@ from engine.infra.errors import NotFound
 from engine.infra.http import Listing
 from engine.sale.arguments import HoldStatus, PurchaseStatus
 from engine.sale.audit import Audit
-from engine.sale.bodies import ChangeBody, ConfirmBody, DropBody, DropId, DropNumber, ReserveBody
+from engine.sale.bodies import NUMBER, ChangeBody, ConfirmBody, DropBody, DropId, ReserveBody
 from engine.sale.errors import (
     AlreadyResolved,
     Ended,
@@ -90,7 +90,7 @@ SHOW_PURCHASE = replace(SHOW_RESERVATION, tag="Purchases", answers={200: Purchas
 LIST_DROPS = About(
     "Drops",
     "anybody",
-    query=(STATUS, *paged(DropNumber)),
+    query=(STATUS, *paged(NUMBER)),
     answers={200: Listing[DropView]},
 )
 SHOW_DROP = About("Drops", "anybody", id=DropId, answers={200: DropView})

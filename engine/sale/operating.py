@@ -214,6 +214,8 @@ class OperatorRoutes:
         """Every hold of a drop, newest first."""
         drop_id = await self._drop_of_list(call)
         buyer, statuses = arguments.buyer_filter(call), arguments.hold_statuses(call)
+        page = page_of(call)
+        after = arguments.before(page)
 
         async def read(before: str | None, count: int, skip: int) -> list[Life]:
             return await store.list_holds(
@@ -236,8 +238,7 @@ class OperatorRoutes:
                 export.HOLD_COLUMNS, page_after, lambda life: life.hold.id, export.hold_cells
             )
             return self._csv(call, pieces, f"drop-{drop_id}-reservations")
-        page = page_of(call)
-        found = await read(arguments.before(page), page.limit + 1, page.skip)
+        found = await read(after, page.limit + 1, page.skip)
         items = None
         if page.page:
             items = await store.count_holds(self._postgres, drop_id, buyer, statuses)
@@ -250,6 +251,8 @@ class OperatorRoutes:
         """Every purchase of a drop, newest first."""
         drop_id = await self._drop_of_list(call)
         buyer, statuses = arguments.buyer_filter(call), arguments.purchase_statuses(call)
+        page = page_of(call)
+        after = arguments.before(page)
         wanted = statuses is None or "purchased" in statuses  # nothing is ever refunded yet
 
         async def read(before: str | None, count: int, skip: int) -> list[Purchase]:
@@ -269,8 +272,7 @@ class OperatorRoutes:
                 export.PURCHASE_COLUMNS, page_after, lambda each: each.id, export.purchase_cells
             )
             return self._csv(call, pieces, f"drop-{drop_id}-purchases")
-        page = page_of(call)
-        found = await read(arguments.before(page), page.limit + 1, page.skip)
+        found = await read(after, page.limit + 1, page.skip)
         items = None
         if page.page:
             items = await store.count_drop_purchases(self._postgres, drop_id, buyer) * wanted
