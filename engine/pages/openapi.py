@@ -54,9 +54,14 @@ TAGS = {
     "Operators": "Running a sale. An admin's token, or a key with the scope `admin`.",
     "Health": "For people, and for machines that watch. Asks for no credential.",
 }
+KEY_OF_REFUSALS = "Idempotency-Key-if-known"
 HEADERS: dict[str, tuple[str, bool]] = {  # name: sentence, and whether it is always there
     "X-Request-ID": ("The request's own, or a new one. It is in every line of the log.", True),
     "Idempotency-Key": ("The key in force: the request's own, or a new one.", True),
+    KEY_OF_REFUSALS: (
+        "The key in force, if the request came so far and is one that has one.",
+        False,
+    ),
     "Idempotent-Replayed": ("`true`: it was done before, and this is the first answer.", False),
     "Retry-After": ("Seconds after which it is worth asking again.", False),
 }
@@ -248,7 +253,8 @@ class _Writer:
         only = {"properties": {"error": {"enum": codes}}}
         told = {
             "description": "\n".join(f"- `{each.code}` {_sentence(each)}" for each in kinds),
-            "headers": _headers(*EVERYWHERE, *(["Retry-After"] if again else [])),
+            "headers": _headers(*EVERYWHERE, *(["Retry-After"] if again else []))
+            | {"Idempotency-Key": _header(KEY_OF_REFUSALS)},
             "content": {
                 "application/json": {
                     "schema": {"allOf": [self._error, only]},
@@ -293,7 +299,11 @@ def _refusals(route: Route, about: About) -> list[type[Problem]]:
 
 
 def _headers(*names: str) -> dict[str, Any]:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    return {name: _header(name) for name in names}
+
+
+def _header(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/headers/{name}"}
 
 
 def _example(kind: type[Problem]) -> dict[str, Any]:

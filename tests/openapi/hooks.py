@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import datetime
 from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation.meta import TestPhase
 
 # Unicode's categories of what is printed.
@@ -18,6 +20,8 @@ printed = st.text(letters, min_size=1, max_size=200).filter(
 moments = st.datetimes(datetime(2000, 1, 2), datetime(2199, 12, 30)).map(
     lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 )
+
+keys = itertools.count()
 
 schemathesis.openapi.format("printable", printed)
 schemathesis.openapi.format("date-time", moments)
@@ -39,8 +43,11 @@ RELATIONS = re.compile(
 @schemathesis.hook
 def map_case(context: Any, case: Any) -> Any:
     """In a story, drops that are on sale, orders they can fill, and owners: else none goes far."""
-    story = case.meta.phase.name == TestPhase.STATEFUL and case.meta.generation.mode.is_positive
-    if not story:
+    meta = case.meta
+    headers = meta.components.get(ParameterLocation.HEADER)
+    if "Idempotency-Key" in case.headers and headers is not None and headers.mode.is_positive:
+        case.headers["Idempotency-Key"] = f"key {next(keys)}"  # or most answers are 422
+    if meta.phase.name != TestPhase.STATEFUL or not meta.generation.mode.is_positive:
         return case
     unwanted = {"startsAt", "endsAt", "quantity"}
     if case.operation.path != "/reservations" and case.operation.path != "/reserve/{id}":

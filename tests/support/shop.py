@@ -32,11 +32,17 @@ class Shop:
     async def send(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Reply:
-        """One request through the app itself."""
+        """One request to the API, through the app itself."""
+        return await self.visit(method, "/api/v1" + path, body, headers)
+
+    async def visit(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Reply:
+        """The same of any path, such as a page's."""
         raw = (
             b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         )
-        parts = urlsplit("/api/v1" + path)
+        parts = urlsplit(path)
         given = {"host": "127.0.0.1", "content-length": str(len(raw)), **(headers or {})}
         scope = {
             "type": "http",

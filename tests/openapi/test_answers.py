@@ -1,0 +1,197 @@
+"""What a running engine answers is what the document says: every operation, at least once well."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.openapi.conftest import Document
+from tests.support.http import Reply
+from tests.support.shop import Shop
+
+NOBODY = "0199a3f2-7c1e-7d43-9b5a-2f6c8e1d4a90"
+
+
+class Told(Shop):
+    """A shop whose every answer is compared with the document."""
+
+    def __init__(self, shop: Shop, document: Document) -> None:
+        self._shop, self._document = shop, document
+        self.seen: dict[tuple[str, str], set[int]] = {}
+
+    async def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Reply:
+        """One request, and a look into the document."""
+        reply = await self._shop.send(method, path, body, headers)
+        where = self._place(method, urlsplit(path).path)
+        self.seen.setdefault(where, set()).add(reply.status)
+        answer = self._document.answer(*where, reply.status)
+        self._check(reply, answer, f"{method} {path}")
+        return reply
+
+    def _place(self, method: str, path: str) -> tuple[str, str]:
+        """The operation of a path: a literal segment beats {id}."""
+        parts = path.split("/")
+        fits = [
+            (method, each)
+            for way, each in self._document.operations
+            if way == method
+            and len(parts) == len(each.split("/"))
+            and all(b in {a, "{id}"} for a, b in zip(parts, each.split("/"), strict=True))
+        ]
+        return min(fits, key=lambda place: place[1].count("{id}"))
+
+    def _check(self, reply: Reply, answer: dict[str, Any], what: str) -> None:
+        for name, told in answer.get("headers", {}).items():
+            if self._document.follow(told).get("required"):
+                assert name.lower() in reply.headers, (what, name)
+        for name in reply.headers:
+            if name not in {"content-type", "content-length", "content-disposition"}:
+                assert name in {told.lower() for told in answer["headers"]}, (what, name)
+        forms = answer.get("content", {})
+        if not reply.body:
+            assert not forms, what
+            return
+        kind = reply.headers["content-type"].partition(";")[0]
+        if kind == "application/json":
+            wrong = self._document.problems(forms[kind]["schema"], reply.json)
+            assert wrong == [], (what, reply.json)
+        else:
+            assert kind in forms, what
+
+    @asynccontextmanager
+    async def nothing_left_out(self) -> AsyncIterator[None]:
+        """Every operation was answered well in here."""
+        yield
+        lacking = [
+            place
+            for place in self._document.operations
+            if not any(status < 400 for status in self.seen.get(place, set()))
+        ]
+        assert lacking == []
+
+
+@pytest.fixture
+def told(shop: Shop, document: Document) -> Told:
+    """The shop of the test, compared with its document."""
+    return Told(shop, document)
+
+
+async def _sells(told: Told, drop: int) -> None:
+    """Holds and purchases by either way in, a release, and what is to be seen of them."""
+    first, second, third = [
+        await told.reserve(drop, "ann", "a"),
+        await told.send("POST", f"/reserve/{drop}", {"userId": "ann"}),
+        await told.reserve(drop, "ann", "c", quantity=2),
+    ]
+    again = await told.reserve(drop, "ann", "a")
+    assert again.headers["idempotent-replayed"] == "true"
+    bought = await told.confirm(first.json["id"], "ann", "p", paymentReference="pay_1")
+    assert (await told.confirm(first.json["id"], "ann")).status == 200
+    await told.send("POST", f"/purchase/{second.json['id']}", {"userId": "ann"})
+    assert (await told.release(third.json["id"], "ann")).status == 204
+    await told.reserve(drop, "bob")
+    for path in (
+        *(f"/reservations/{first.json['id']}", "/reservations?userId=bob&page=1"),
+        *(f"/purchases/{bought.json['id']}?userId=ann", "/purchases/mine?userId=ann&limit=1"),
+        "/buyers/ann/timeline",
+    ):
+        assert (await told.send("GET", path)).status == 200, path
+
+
+async def test_every_operation_answers_as_the_document_says(told: Told) -> None:
+    async with told.nothing_left_out():
+        drop = await told.open_drop(20, maxPerBuyer=9, imageUrl="/pictures/0-a.svg")
+        await _sells(told, drop)
+        await told.change(drop, addStock=5, endsAt="2190-01-01T00:00:00Z", maxPerBuyer=None)
+        for verb in ("pause", "reconcile?dryRun=true", "reconcile", "resume"):
+            assert (await told.send("POST", f"/drops/{drop}/{verb}")).status == 200
+        stock = await told.send("GET", f"/drops/{drop}/stock")
+        tag = {"if-none-match": stock.headers["etag"]}
+        assert (await told.send("GET", f"/drops/{drop}/stock", headers=tag)).status == 304
+        for path in ("", "/audit", "/reservations", "/purchases", "/purchases?format=csv"):
+            assert (await told.send("GET", f"/drops/{drop}{path}")).status == 200, path
+        for path in ("/drops?status=live,paused&limit=1", "/health", "/health/live"):
+            assert (await told.send("GET", path)).status == 200
+        assert (await told.send("GET", "/health/ready")).status == 200
+        assert (await told.send("POST", f"/drops/{drop}/close")).status == 200
+
+
+async def test_every_refusal_is_the_one_the_document_names(told: Told) -> None:
+    drop, upcoming = await told.open_drop(2), await told.open_drop(1, startsAt="2190-01-01T00:00Z")
+    hold = (await told.reserve(drop, "ann", "k")).json["id"]
+    refused = [
+        await told.reserve(drop, "ann"),
+        await told.reserve(drop, "bob", "k", quantity=200),
+        await told.reserve(10**12, "bob"),
+        await told.reserve(upcoming, "bob"),
+        await told.reserve(drop, "ann", key="\x7f"),
+        await told.send("POST", "/reservations", b"x" * 70_000),
+        await told.confirm(hold, "bob"),
+        await told.confirm(NOBODY, "ann"),
+        await told.send("GET", "/purchases/nothing"),
+        await told.send("GET", "/drops", headers={"authorization": "Bearer nonsense"}),
+        await told.send("GET", "/drops", headers={"origin": "https://elsewhere.example"}),
+    ]  # fmt: skip
+    await told.reserve(drop, "bob")
+    refused.append(await told.reserve(drop, "cyd"))
+    await told.send("POST", f"/drops/{drop}/pause")
+    refused.append(await told.reserve(drop, "dan"))
+    await told.release(hold, "ann")
+    refused.append(await told.confirm(hold, "ann"))
+    refused.append(
+        await told.send("POST", f"/drops/{drop}/pause", headers={"idempotency-key": "k"})
+    )
+    refused.append(
+        await told.send("POST", f"/drops/{upcoming}/pause", headers={"idempotency-key": "k"})
+    )
+
+    assert [reply.error for reply in refused if reply.status >= 400] == [
+        *("LIMIT_REACHED", "VALIDATION_ERROR", "NOT_FOUND", "NOT_STARTED", "VALIDATION_ERROR"),
+        *("PAYLOAD_TOO_LARGE", "NOT_YOUR_RESERVATION", "NOT_FOUND", "NOT_FOUND", "UNAUTHORIZED"),
+        *("FORBIDDEN", "SOLD_OUT", "PAUSED", "ALREADY_RESOLVED", "IDEMPOTENCY_MISMATCH"),
+    ]
+
+
+async def test_a_whole_number_may_be_written_with_a_point(told: Told) -> None:
+    body = (
+        b'{"name": "Aurora", "price": 0.30000000000000004, "totalStock": 5.0, "maxPerBuyer": 2.0}'
+    )
+    drop = await told.send("POST", "/drops", body)
+    hold = await told.send(
+        "POST", f"/reserve/{drop.json['id']}", b'{"userId": 7.0, "quantity": 2.0}'
+    )
+    broken = await told.send(
+        "POST", f"/reserve/{drop.json['id']}", b'{"userId": 7, "quantity": 1.5}'
+    )
+
+    assert (drop.json["price"], drop.json["totalStock"]) == ("0.30", 5)
+    assert (hold.json["userId"], hold.json["quantity"]) == ("7", 2)
+    assert broken.json["details"]["fields"][0]["field"] == "quantity"
+
+
+async def test_an_empty_currency_is_none(told: Told) -> None:
+    body = {"name": "Aurora", "price": 1, "totalStock": 5}
+    refused = await told.send("POST", "/drops", body | {"currency": ""})
+    unsaid = await told.send("POST", "/drops", body)
+
+    assert (refused.status, refused.json["details"]["fields"][0]["field"]) == (400, "currency")
+    assert unsaid.json["currency"] == "USD"
+
+
+@pytest.mark.parametrize("query", ["page=0", "cursor=nonsense", "limit=101"])
+@pytest.mark.parametrize("form", ["json", "csv"])
+@pytest.mark.parametrize("rows", ["reservations", "purchases"])
+async def test_a_page_that_cannot_be_is_refused_in_every_form(
+    told: Told, rows: str, form: str, query: str
+) -> None:
+    drop = await told.open_drop(1)
+
+    reply = await told.send("GET", f"/drops/{drop}/{rows}?format={form}&{query}")
+
+    assert reply.error == "VALIDATION_ERROR"
