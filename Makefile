@@ -107,6 +107,10 @@ loadtest-ui: .venv/.ok ## the same on Locust's own page
 drill-redis: .venv/.ok ## lose Redis in mid-sale and see the sale go on; AWAY=60 (seconds)
 	@$(PY) -m loadtest.drill $(if $(AWAY),--away $(AWAY))
 
+.PHONY: fuzz
+fuzz: .venv/.ok ## ask a running service for all that the API's document allows; EXAMPLES=200
+	@EXAMPLES=$(or $(EXAMPLES),200) $(PY) -m pytest tests/openapi/test_fuzz.py -n 2
+
 .PHONY: model
 model: .venv/.ok ## walk random schedules through the model of the protocol
 	@$(PY) -m tests.simulation.run

@@ -1,6 +1,6 @@
 """How a route is described, so that the API's document can be built from the table of routes.
 
-    Route("pause", "POST", "/drops/{id}/pause", self.pause, about=About(
+    Route("pause", "POST", "/drops/{id}/pause", self.pause, About(
         "Operators", "admin", keyed=True, id=DropId, answers={200: DropView}, refusals=(NotOpen,)))
 
 The handler's docstring is the operation's text, its first line the title. The rest follows and is

@@ -26,8 +26,8 @@ class Route(msgspec.Struct, frozen=True):
     method: str
     path: str  # {id} stands for one segment, {id:path} for one that may hold slashes
     handler: Handler
-    hot: bool = False
     about: About | None = None  # None: a page, not of the API
+    hot: bool = False
     text: str = ""
 
     def __post_init__(self) -> None:

@@ -54,6 +54,7 @@ TAGS = {
     "Operators": "Running a sale. An admin's token, or a key with the scope `admin`.",
     "Health": "For people, and for machines that watch. Asks for no credential.",
 }
+SHORT = " (short form)"  # another way in to the same operation
 KEY_OF_REFUSALS = "Idempotency-Key-if-known"
 HEADERS: dict[str, tuple[str, bool]] = {  # name: sentence, and whether it is always there
     "X-Request-ID": ("The request's own, or a new one. It is in every line of the log.", True),
@@ -130,12 +131,13 @@ class _Writer:
         """One operation of the document."""
         about = route.about
         assert about is not None
+        name = self._id(route)
         title, _, text = route.text.partition("\n")
         needs = f"Needs the scope `{about.who}`." if about.who not in {None, "anybody"} else ""
         told: dict[str, Any] = {
-            "operationId": self._id(route),
+            "operationId": name,
             "tags": [about.tag],
-            "summary": title.strip().rstrip("."),
+            "summary": title.strip().rstrip(".") + ("" if name == route.operation else SHORT),
             "description": "\n\n".join(filter(None, (text.strip(), needs))) or title.strip(),
             "security": self._security(about),
             "parameters": self._parameters(route, about),

@@ -62,7 +62,8 @@ class Schemas:
 
 
 def _named(encoded: bytes) -> bytes:
-    return re.sub(rb"\bListing_(\w+)_(?=\")", rb"\1List", encoded)
+    """`HoldViewList` for `Listing[HoldView]`."""
+    return re.sub(rb"\bListing(?:_(\w+)_|\[(\w+)\])(?=\")", rb"\1\2List", encoded)
 
 
 def _must_be(schema: Schema) -> None:

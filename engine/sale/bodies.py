@@ -24,7 +24,11 @@ Whole = int | UnsetType
 Name = Annotated[
     str | int | UnsetType | None,
     shown(
-        "An integer is read as its decimal text.", minLength=1, maxLength=128, format="printable"
+        "An integer is read as its decimal text.",
+        minLength=1,
+        maxLength=128,
+        format="printable",
+        examples=["ann"],
     ),
 ]
 NUMBER = "[1-9][0-9]{0,11}"  # of a drop, as text

@@ -47,39 +47,39 @@ class OperatorRoutes:
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler."""
         table = [
-            Route("create_drop", "POST", "/drops", self.create, about=described.CREATE_DROP),
-            Route("change_drop", "PATCH", "/drops/{id}", self.change, about=described.CHANGE_DROP),
-            Route("pause", "POST", "/drops/{id}/pause", self.pause, about=described.SWITCH),
-            Route("resume", "POST", "/drops/{id}/resume", self.resume, about=described.SWITCH),
-            Route("close", "POST", "/drops/{id}/close", self.close, about=described.SWITCH),
-            Route("audit", "GET", "/drops/{id}/audit", self.audit, about=described.AUDIT),
+            Route("create_drop", "POST", "/drops", self.create, described.CREATE_DROP),
+            Route("change_drop", "PATCH", "/drops/{id}", self.change, described.CHANGE_DROP),
+            Route("pause", "POST", "/drops/{id}/pause", self.pause, described.SWITCH),
+            Route("resume", "POST", "/drops/{id}/resume", self.resume, described.SWITCH),
+            Route("close", "POST", "/drops/{id}/close", self.close, described.SWITCH),
+            Route("audit", "GET", "/drops/{id}/audit", self.audit, described.AUDIT),
             Route(
                 "reconcile",
                 "POST",
                 "/drops/{id}/reconcile",
                 self.reconcile,
-                about=described.RECONCILE,
+                described.RECONCILE,
             ),
             Route(
                 "list_holds",
                 "GET",
                 "/drops/{id}/reservations",
                 self.list_holds,
-                about=described.LIST_HOLDS,
+                described.LIST_HOLDS,
             ),
             Route(
                 "list_sales",
                 "GET",
                 "/drops/{id}/purchases",
                 self.list_sales,
-                about=described.LIST_SALES,
+                described.LIST_SALES,
             ),
             Route(
                 "timeline",
                 "GET",
                 "/buyers/{id:path}/timeline",
                 self.timeline,
-                about=described.TIMELINE,
+                described.TIMELINE,
             ),
         ]
         return [

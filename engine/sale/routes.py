@@ -49,60 +49,51 @@ class SaleRoutes:
 
     def _table(self) -> list[Route]:
         return [
+            Route("reserve", "POST", "/reservations", self.reserve, described.RESERVE, hot=True),
             Route(
-                "reserve", "POST", "/reservations", self.reserve, hot=True, about=described.RESERVE
-            ),
-            Route(
-                "reserve",
-                "POST",
-                "/reserve/{id}",
-                self.reserve,
-                hot=True,
-                about=described.RESERVE_DROP,
+                "reserve", "POST", "/reserve/{id}", self.reserve, described.RESERVE_DROP, hot=True
             ),
             Route(
                 "list_reservations",
                 "GET",
                 "/reservations",
                 self.list_reservations,
-                about=described.LIST_RESERVATIONS,
+                described.LIST_RESERVATIONS,
             ),
             Route(
                 "show_reservation",
                 "GET",
                 "/reservations/{id}",
                 self.show_reservation,
-                about=described.SHOW_RESERVATION,
+                described.SHOW_RESERVATION,
             ),
-            Route("release", "DELETE", "/reservations/{id}", self.release, about=described.RELEASE),
-            Route(
-                "purchase", "POST", "/purchases", self.purchase, hot=True, about=described.PURCHASE
-            ),
+            Route("release", "DELETE", "/reservations/{id}", self.release, described.RELEASE),
+            Route("purchase", "POST", "/purchases", self.purchase, described.PURCHASE, hot=True),
             Route(
                 "purchase",
                 "POST",
                 "/purchase/{id}",
                 self.purchase,
+                described.PURCHASE_HOLD,
                 hot=True,
-                about=described.PURCHASE_HOLD,
             ),
             Route(
                 "list_purchases",
                 "GET",
                 "/purchases/mine",
                 self.list_purchases,
-                about=described.LIST_PURCHASES,
+                described.LIST_PURCHASES,
             ),
             Route(
                 "show_purchase",
                 "GET",
                 "/purchases/{id}",
                 self.show_purchase,
-                about=described.SHOW_PURCHASE,
+                described.SHOW_PURCHASE,
             ),
-            Route("list_drops", "GET", "/drops", self.list_drops, about=described.LIST_DROPS),
-            Route("show_drop", "GET", "/drops/{id}", self.show_drop, about=described.SHOW_DROP),
-            Route("stock", "GET", "/drops/{id}/stock", self.stock, hot=True, about=described.STOCK),
+            Route("list_drops", "GET", "/drops", self.list_drops, described.LIST_DROPS),
+            Route("show_drop", "GET", "/drops/{id}", self.show_drop, described.SHOW_DROP),
+            Route("stock", "GET", "/drops/{id}/stock", self.stock, described.STOCK, hot=True),
         ]
 
     # ── holds ────────────────────────────────────────────────────────────────────────────────

@@ -62,7 +62,7 @@ def _passed(folder: Path) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(7_200 if "EXAMPLES" in os.environ else 420)
 @pytest.mark.parametrize("auth", ["open", "required"])
 async def test_nothing_the_document_allows_or_forbids_is_answered_otherwise(
     settings: Settings, tmp_path: Path, auth: str
@@ -72,6 +72,8 @@ async def test_nothing_the_document_allows_or_forbids_is_answered_otherwise(
     if auth == "required":
         token = tokens.create(JWT_SECRET, "root", 3_600, "admin")
         more = ["--header", f"Authorization: Bearer {token}", "--max-examples", "5"]
+    if longer := os.environ.get("EXAMPLES"):
+        more += ["--max-examples", longer]
     async with Service.open(
         given, tmp_path, JWT_SECRET=JWT_SECRET, HMAC_SECRET=HMAC_SECRET
     ) as service:
