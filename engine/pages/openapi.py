@@ -66,7 +66,8 @@ HEADERS: dict[str, tuple[str, bool]] = {  # name: sentence, and whether it is al
     "Idempotent-Replayed": ("`true`: it was done before, and this is the first answer.", False),
     "Retry-After": ("Seconds after which it is worth asking again.", False),
 }
-EVERYWHERE = ("X-Request-ID",)  # headers of every answer
+# Headers of every answer. Those of rate limits belong here, and their 429 in _refusals.
+EVERYWHERE = ("X-Request-ID",)
 # It does not begin with a quote: quotes around a key are taken off.
 KEY = Query(
     "Idempotency-Key",
