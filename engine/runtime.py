@@ -13,6 +13,7 @@ from engine.identity.access import Door
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
 from engine.infra.health import Health
+from engine.infra.limits import Limits
 from engine.infra.postgres import Postgres
 from engine.infra.redis import Redis
 from engine.infra.routing import Route
@@ -85,8 +86,10 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
         sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt)
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
         health = Health(base.postgres, base.redis)
+        limits = Limits(settings, base.postgres, base.redis, crew)
+        routes = [*sale.routes(), *operating.routes(), *health.routes()]
         try:
-            yield [*sale.routes(), *operating.routes(), *health.routes()]
+            yield [limits.guard(route) for route in routes]
         finally:
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()

@@ -31,9 +31,9 @@ class Health:
     def routes(self) -> list[Route]:
         """/health for people, /health/live and /health/ready for machines."""
         return [
-            Route("health", "GET", "/health", self.health),
-            Route("live", "GET", "/health/live", self.live),
-            Route("ready", "GET", "/health/ready", self.ready),
+            Route("health", "GET", "/health", self.health, counted="free"),
+            Route("live", "GET", "/health/live", self.live, counted="free"),
+            Route("ready", "GET", "/health/ready", self.ready, counted="free"),
         ]
 
     async def health(self, call: Call) -> Answer:

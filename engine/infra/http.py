@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -21,6 +21,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from engine.infra.errors import Invalid, Problem, TooLarge
 from engine.infra.ids import trace_id
+
+if TYPE_CHECKING:
+    from engine.infra.limits import Meter
 
 log = structlog.get_logger()
 encode = msgspec.json.Encoder().encode
@@ -43,7 +46,19 @@ class ClientGone(Exception):
 class Call:
     """One request: where to, by whom, with what."""
 
-    __slots__ = ("body", "headers", "key", "operation", "params", "request_id", "scope")
+    __slots__ = (
+        "body",
+        "headers",
+        "key",
+        "meter",
+        "notes",
+        "operation",
+        "over",
+        "params",
+        "request_id",
+        "scope",
+        "spent",
+    )
 
     def __init__(self, scope: Scope, operation: str = "") -> None:
         self.scope = scope
@@ -52,6 +67,11 @@ class Call:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.body = b""
         self.key: str | None = None  # the Idempotency-Key in force, echoed in the answer
+        # What its caller may still ask for (limits.py): None where nothing is counted.
+        self.meter: Meter | None = None
+        self.spent: tuple[Any, str] | None = None  # the budget that paid for it, and whose it was
+        self.over: Problem | None = None  # what it is told if it turns out to be no repetition
+        self.notes: list[tuple[bytes, bytes]] | None = None  # headers for its answer
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = (
             given.decode("ascii") if 0 < len(given) <= 128 and _printable(given) else trace_id()
@@ -255,7 +275,7 @@ def problem_answer(problem: Problem, request_id: str) -> Answer:
         "details": {name: value for name, value in problem.details.items() if name != "allow"},
         "requestId": request_id,
     }
-    headers: list[tuple[bytes, bytes]] = []
+    headers: list[tuple[bytes, bytes]] = [*problem.headers]
     if problem.retry_after_seconds is not None:
         headers.append((b"retry-after", str(problem.retry_after_seconds).encode()))
     if "allow" in problem.details:
@@ -300,6 +320,7 @@ async def _stream(
             (b"x-request-id", call.request_id.encode()),
             (b"content-type", answer.content_type),
             *answer.headers,
+            *(call.notes or ()),
         ],
     }
     leaving = asyncio.create_task(_leaves(receive), name="client-leaves")
@@ -330,6 +351,8 @@ async def _write(answer: Answer, call: Call, send: Send) -> None:
         headers.append((b"content-length", b"%d" % len(answer.body)))
     if answer.body:
         headers.append((b"content-type", answer.content_type))
+    if call.notes is not None:
+        headers += call.notes
     if call.key is not None:
         headers.append((b"idempotency-key", call.key.encode()))
     start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}

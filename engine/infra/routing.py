@@ -7,6 +7,7 @@ router. Both end in the same handlers, so which way a request takes changes noth
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 from starlette.routing import Route as StarletteRoute
@@ -14,6 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.infra.errors import MethodNotAllowed, NotFound
 from engine.infra.http import Answer, Call, Handler, serve
+
+# free: never limited, for who asks whether we live
+Counted = Literal["read", "write", "admin", "callback", "free"]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -24,6 +28,12 @@ class Route(msgspec.Struct, frozen=True):
     path: str  # {id} stands for one segment, {id:path} for one that may hold slashes
     handler: Handler
     hot: bool = False
+    counted: Counted | None = None  # as what its requests are limited; None: by its method
+
+    @property
+    def budget(self) -> Counted:
+        """As what its requests are limited."""
+        return self.counted or ("read" if self.method in ("GET", "HEAD") else "write")
 
 
 async def not_found(call: Call) -> Answer:
@@ -73,10 +83,7 @@ class Lanes:
         self._app = app
         hot = [route for route in routes if route.hot]
         self._literal = {
-            (r.method, mount + r.path): r
-            for r in hot
-            if "{" not in r.path
-            for mount in mounts
+            (r.method, mount + r.path): r for r in hot if "{" not in r.path for mount in mounts
         }
         # By what stands before and after the one {id} of a path.
         self._shaped = {

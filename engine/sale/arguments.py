@@ -16,17 +16,31 @@ from engine.sale.errors import NotYourReservation
 
 HOLD_STATUSES = ("active", "paying", "purchased", "expired", "released")
 PURCHASE_STATUSES = ("purchased", "refunded")
+NOBODY = ("owner", "operator")  # words for whoever it may be: no buyer, and no budget of one
 STATUSES = ("preparing", "upcoming", "live", "sold_out", "ended", "paused")
 
 
 def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:
-    """The request's identity, and whether its key is the client's. The key is echoed."""
+    """The request's identity, and whether its key is the client's. The key is echoed.
+
+    Raises `RateLimited` for one without a key; one with a key may be a repetition, see `Request`.
+    """
     given = call.idempotency_key()
     call.key = given or trace_id()
+    if buyer not in NOBODY:
+        _charge(call, caller, buyer)
     subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
     return Request(
-        request_identity(f"{caller.kind}:{subject}", operation, call.key), given is not None
+        request_identity(f"{caller.kind}:{subject}", operation, call.key),
+        given is not None,
+        call.over,
     )
+
+
+def _charge(call: Call, caller: Caller, buyer: str) -> None:
+    """With AUTH=open whoever is named pays; others paid when their credential was read."""
+    if caller.kind == "open" and call.meter is not None:
+        call.meter.charge(call, caller.kind, buyer)
 
 
 def named_in_query(call: Call) -> str | None:
@@ -46,7 +60,9 @@ def must_be_named(buyer: str | None) -> str:
 def buyer_of_list(caller: Caller, call: Call) -> str:
     """Whose list it is: a token's own buyer, or the one named in the query."""
     named = named_in_query(call)
-    return must_be_named(buyer_named(caller, named))
+    buyer = must_be_named(buyer_named(caller, named))
+    _charge(call, caller, buyer)
+    return buyer
 
 
 def check_owner(caller: Caller, call: Call, owner: str) -> None:

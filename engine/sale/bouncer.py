@@ -20,10 +20,9 @@ import msgspec
 
 from engine.infra import lua
 from engine.infra.postgres import Postgres
-from engine.infra.redis import Away, Redis
+from engine.infra.redis import ABI, Away, Redis
 from engine.sale.models import Figures, Offer
 
-ABI = "vr1"  # changes when the meaning of a key changes
 LIFE_SECONDS = 7 * 86_400
 ATTEMPTS_PER_EPOCH = 1 << 20  # epochs are seconds, and Lua counts exactly to 2^53 only
 

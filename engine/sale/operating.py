@@ -47,13 +47,13 @@ class OperatorRoutes:
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler."""
         table = [
-            Route("create_drop", "POST", "/drops", self.create),
-            Route("change_drop", "PATCH", "/drops/{id}", self.change),
-            Route("pause", "POST", "/drops/{id}/pause", self.pause),
-            Route("resume", "POST", "/drops/{id}/resume", self.resume),
-            Route("close", "POST", "/drops/{id}/close", self.close),
+            Route("create_drop", "POST", "/drops", self.create, counted="admin"),
+            Route("change_drop", "PATCH", "/drops/{id}", self.change, counted="admin"),
+            Route("pause", "POST", "/drops/{id}/pause", self.pause, counted="admin"),
+            Route("resume", "POST", "/drops/{id}/resume", self.resume, counted="admin"),
+            Route("close", "POST", "/drops/{id}/close", self.close, counted="admin"),
             Route("audit", "GET", "/drops/{id}/audit", self.audit),
-            Route("reconcile", "POST", "/drops/{id}/reconcile", self.reconcile),
+            Route("reconcile", "POST", "/drops/{id}/reconcile", self.reconcile, counted="admin"),
             Route("list_holds", "GET", "/drops/{id}/reservations", self.list_holds),
             Route("list_sales", "GET", "/drops/{id}/purchases", self.list_sales),
             Route("timeline", "GET", "/buyers/{id:path}/timeline", self.timeline),

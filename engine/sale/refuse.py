@@ -84,6 +84,8 @@ class Refusing:
                 self._queue(drop_id).again(seat, COPY_WAIT_SECONDS)
             elif word == "limit":
                 await self._refuse_limit(drop_id, seat, allowances.get(wish.buyer), looked_up)
+            elif seat.over is not None:
+                seat.fail(seat.over)
             else:
                 assert admission.figures is not None
                 seat.fail(_refusal(word, wish, admission.figures, admission.available))

@@ -49,13 +49,13 @@ class SaleRoutes:
 
     def _table(self) -> list[Route]:
         return [
-            Route("reserve", "POST", "/reservations", self.reserve, hot=True),
-            Route("reserve", "POST", "/reserve/{id}", self.reserve, hot=True),
+            Route("reserve", "POST", "/reservations", self.reserve, hot=True, counted="write"),
+            Route("reserve", "POST", "/reserve/{id}", self.reserve, hot=True, counted="write"),
             Route("list_reservations", "GET", "/reservations", self.list_reservations),
             Route("show_reservation", "GET", "/reservations/{id}", self.show_reservation),
-            Route("release", "DELETE", "/reservations/{id}", self.release),
-            Route("purchase", "POST", "/purchases", self.purchase, hot=True),
-            Route("purchase", "POST", "/purchase/{id}", self.purchase, hot=True),
+            Route("release", "DELETE", "/reservations/{id}", self.release, counted="write"),
+            Route("purchase", "POST", "/purchases", self.purchase, hot=True, counted="write"),
+            Route("purchase", "POST", "/purchase/{id}", self.purchase, hot=True, counted="write"),
             Route("list_purchases", "GET", "/purchases/mine", self.list_purchases),
             Route("show_purchase", "GET", "/purchases/{id}", self.show_purchase),
             Route("list_drops", "GET", "/drops", self.list_drops),
@@ -74,7 +74,7 @@ class SaleRoutes:
         buyer = arguments.must_be_named(buyer_named(caller, body.buyer))
         request = arguments.request(call, caller, buyer, "reserve")
         wish = Reserve(drop_id, buyer, body.units_wanted, request.id, request.keyed)
-        hold = await self._reserving.reserve(wish)
+        hold = await self._reserving.reserve(wish, request.over)
         return Answer(views.hold_view(hold), 201, [REPLAYED] if hold.replayed else None)
 
     async def list_reservations(self, call: Call) -> Answer:
@@ -140,7 +140,7 @@ class SaleRoutes:
         buyer = buyer_named(caller, body.buyer)
         request = arguments.request(call, caller, buyer or "owner", "purchase")
         bought = await self._purchasing.purchase(
-            Confirm(id, buyer, body.reference, request.id, request.keyed)
+            Confirm(id, buyer, body.reference, request.id, request.keyed), request.over
         )
         status = 200 if bought.word == "repeated" else 201
         headers = [REPLAYED] if bought.word == "replayed" else None

@@ -1,0 +1,316 @@
+"""Limits: who asks too much hears 429, and everybody else pays a microsecond.
+
+Each worker decides by itself: one look-up and a little arithmetic (rates.py), nothing is awaited.
+What it let through it tells Redis afterwards, for all subjects together, and only of those whose
+untold use has reached an eighth of their burst: an ordinary buyer never costs a round trip. What
+comes back is how far the subject's bucket is used by all workers together.
+
+    address   before any credential is looked at; loopback is not counted
+    failures  credentials that are none, by address
+    buyer     a token's, or with AUTH=open the one who is named     after the credential, see
+    key       an API key's                                          `Meter.charge`
+
+So N workers together let through at most burst · (1 + N/8) and what arrives while a report is on
+its way, never more than N · burst, and in the long run exactly the rate. While Redis is away each
+goes on with its share, rate / WORKERS and burst / WORKERS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from engine.infra import lua
+from engine.infra.addresses import Addresses
+from engine.infra.combiner import Crew
+from engine.infra.errors import RateLimited
+from engine.infra.http import Answer, Call
+from engine.infra.log import Seldom
+from engine.infra.postgres import Postgres
+from engine.infra.rates import SECOND, Bucket, Rate, rate_of, take
+from engine.infra.redis import ABI, Away, Redis
+from engine.infra.routing import Route
+from engine.infra.settings import Settings
+
+log = structlog.get_logger()
+
+TOLD_AT = 8  # a subject is told of when so much of its burst is untold: one part in eight
+GAP_SECONDS = 0.02  # between two reports; what is due meanwhile goes along
+REPORT_MAX = 500  # subjects in one report
+SUBJECTS_MAX = 100_000  # a policy and worker, twice; then those not seen longest are forgotten
+FORGET_SECONDS = 10
+REPLAYED = b"idempotent-replayed"
+
+_limit = lua.load("limit")
+_now = time.monotonic_ns
+
+
+class Policy:
+    """One limit: its name, its rate, and the buckets of its subjects in this worker."""
+
+    def __init__(self, name: str, rate: Rate, workers: int, due: Callable[..., None]) -> None:
+        self.name, self.rate = name, rate
+        self.refused = 0  # for who counts
+        self.step, self.span = rate.step, rate.span
+        self.half = rate.span // 2  # from here on the caller is told what is left
+        self._share = min(rate.step * workers, rate.span)
+        self._told_at = max(rate.burst // TOLD_AT, 1)
+        self._due = due
+        # Two generations: who is not seen through one is forgotten with the next. By then its
+        # bucket is full, and what was never told of it is less than an eighth of the rate.
+        self._young: dict[str, Bucket] = {}
+        self._old: dict[str, Bucket] = {}
+        self._age = max(rate.span * workers, FORGET_SECONDS * SECOND)
+        self._turn_at = _now() + self._age
+
+    def take(self, subject: str, now: int) -> int:
+        """Take one for a subject; see `rates.take`."""
+        bucket = self._young.get(subject) or self._find(subject, now)
+        ahead = take(bucket, now, self.step, self.span)
+        if bucket.untold >= self._told_at:
+            self._due(self, subject, bucket)
+        return ahead
+
+    def give_back(self, subject: str) -> None:
+        """One was taken that should not have been."""
+        if (bucket := self._young.get(subject)) is not None:
+            bucket.tat -= self.step
+            bucket.untold -= 1
+
+    def wait(self, subject: str) -> int:
+        """Nanoseconds until there is one for the subject; 0: there is. Takes nothing."""
+        bucket = self._young.get(subject) or self._old.get(subject)
+        return max(bucket.tat - _now() + self.step - self.span, 0) if bucket is not None else 0
+
+    def alone(self, alone: bool) -> None:
+        """Whether this worker must do with its share, for nobody tells it of the others."""
+        self.step = self._share if alone else self.rate.step
+
+    def _find(self, subject: str, now: int) -> Bucket:
+        if now > self._turn_at or len(self._young) >= SUBJECTS_MAX:
+            self._old, self._young, self._turn_at = self._young, {}, now + self._age
+        bucket = self._old.pop(subject, None) or Bucket()
+        self._young[subject] = bucket
+        return bucket
+
+    def headers(self, ahead: int, seconds: int | None = None) -> tuple[tuple[bytes, bytes], ...]:
+        """RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-11: what is left,
+        and in how many seconds all of it is back (or, of a refusal, when to come again)."""
+        left = max(self.span - ahead, 0) // self.step if seconds is None else 0
+        back = seconds if seconds is not None else math.ceil(ahead / SECOND)
+        window = math.ceil(self.rate.span / SECOND)
+        quota = f'"{self.name}";q={self.rate.burst};w={window}'
+        return (
+            (b"ratelimit-policy", quota.encode()),
+            (b"ratelimit", f'"{self.name}";r={left};t={back}'.encode()),
+        )
+
+    def refusal(self, wait: int) -> RateLimited:
+        """No, and when to come again: not all at the same moment."""
+        self.refused += 1
+        seconds = wait / SECOND
+        retry = math.ceil(seconds + random.uniform(0, max(seconds / 4, 1)))
+        ahead = wait + self.span
+        return RateLimited(
+            seconds=retry,
+            headers=self.headers(ahead, retry),
+            policy=self.name,
+            retrySeconds=retry,
+        )
+
+
+class Meter(msgspec.Struct, frozen=True):
+    """The limits of one operation."""
+
+    addresses: Addresses
+    address: Policy | None
+    buyer: Policy | None
+    key: Policy | None
+    failures: Policy | None
+    warn: Callable[[Call], None]
+
+    def arrive(self, call: Call) -> None:
+        """Charge the address, before anything is known. Raises `RateLimited`: it says nothing of
+        what became of an earlier copy of the request."""
+        call.meter = self
+        if self.address is None:
+            return
+        subject = self.addresses.subject(call.scope, call.headers)
+        if subject is None:
+            return
+        ahead = self.address.take(subject, _now())
+        if ahead > self.address.half:
+            if ahead > self.address.span:
+                self.warn(call)
+                raise self.address.refusal(ahead - self.address.span)
+            call.notes = [*(call.notes or ()), *self.address.headers(ahead)]
+
+    def charge(self, call: Call, kind: str, subject: str) -> None:
+        """Charge a buyer or a shop's key, once a request. Raises `RateLimited`, unless the request
+        carries a key: then it may be a repetition, and `call.over` waits for the look-up."""
+        policy = self.key if kind == "shop" else self.buyer
+        if policy is None or call.spent is not None or call.over is not None:
+            return
+        ahead = policy.take(subject, _now())
+        if ahead <= policy.half:
+            call.spent = policy, subject
+        elif ahead <= policy.span:
+            call.spent = policy, subject
+            call.notes = [*(call.notes or ()), *policy.headers(ahead)]
+        else:
+            refusal = policy.refusal(ahead - policy.span)
+            if call.scope["method"] in ("GET", "HEAD") or b"idempotency-key" not in call.headers:
+                raise refusal
+            call.over = refusal
+
+    def check_guesser(self, call: Call) -> None:
+        """Before a credential is looked up that nobody here remembers: not for an address of which
+        too many were none. Raises `RateLimited`."""
+        if self.failures is not None:
+            subject = self.addresses.subject(call.scope, call.headers)
+            if subject is not None and (wait := self.failures.wait(subject)):
+                raise self.failures.refusal(wait)
+
+    def failed(self, call: Call) -> None:
+        """The credential was none."""
+        if self.failures is not None:
+            subject = self.addresses.subject(call.scope, call.headers)
+            if subject is not None:
+                self.failures.take(subject, _now())
+
+
+class Limits:
+    """All limits of one worker."""
+
+    def __init__(self, settings: Settings, postgres: Postgres, redis: Redis, crew: Crew) -> None:
+        self._postgres, self._redis, self._crew = postgres, redis, crew
+        self._workers = settings.workers
+        self._due: dict[tuple[Policy, str], Bucket] = {}
+        self._telling = False
+        self._alone = False
+        self._complaints = Seldom()
+        self._addresses = Addresses(settings.trusted_proxies)
+        self.policies: list[Policy] = []
+        given = settings
+        failures = self._policy("failed-auth-per-address", given.rate_failed_auth_per_address)
+        reads = self._policy("reads-per-address", given.rate_reads_per_address)
+        writes = self._policy("writes-per-address", given.rate_writes_per_address)
+        admin = self._policy("admin-per-address", given.rate_admin_per_address)
+        callbacks = self._policy("callbacks-per-address", given.rate_callbacks_per_address)
+        operators = self._policy("admin-per-caller", given.rate_admin_per_caller)
+        reads_of_buyer = self._policy("reads-per-buyer", given.rate_reads_per_buyer)
+        writes_of_buyer = self._policy("writes-per-buyer", given.rate_writes_per_buyer)
+        reads_of_key = self._policy("reads-per-key", given.rate_reads_per_key)
+        writes_of_key = self._policy("writes-per-key", given.rate_writes_per_key)
+        self._meters = {
+            "read": self._meter(reads, reads_of_buyer, reads_of_key, failures),
+            "write": self._meter(writes, writes_of_buyer, writes_of_key, failures),
+            "admin": self._meter(admin, operators, operators, failures),
+            "callback": self._meter(callbacks, None, None, failures),
+        }
+
+    def _policy(self, name: str, text: str) -> Policy | None:
+        rate = rate_of(text)
+        if rate is None:
+            return None
+        self.policies.append(Policy(name, rate, self._workers, self._put))
+        return self.policies[-1]
+
+    def _meter(
+        self,
+        address: Policy | None,
+        buyer: Policy | None,
+        key: Policy | None,
+        failures: Policy | None,
+    ) -> Meter:
+        return Meter(self._addresses, address, buyer, key, failures, self._warn)
+
+    def guard(self, route: Route) -> Route:
+        """The route, its requests counted."""
+        if route.budget == "free" or not self.policies:
+            return route
+        meter, handler = self._meters[route.budget], route.handler
+
+        async def guarded(call: Call) -> Answer:
+            meter.arrive(call)
+            answer = await handler(call)
+            if call.spent is not None and answer.headers:
+                _spare_replays(call, answer)
+            return answer
+
+        return msgspec.structs.replace(route, handler=guarded, counted=route.budget)
+
+    def _warn(self, call: Call) -> None:
+        """An address is refused that speaks for others: it may be a proxy we were not told of."""
+        if (
+            b"x-forwarded-for" in call.headers
+            and not self._addresses.vouched(call.scope)
+            and self._complaints.due()
+        ):
+            mend = "if it is your proxy, name it in TRUSTED_PROXIES: all behind it count as one"
+            log.warning("limits.unknown_proxy", peer=call.scope["client"][0], mend=mend)
+
+    # ── what the other workers let through ───────────────────────────────────────────────────
+
+    def _put(self, policy: Policy, subject: str, bucket: Bucket) -> None:
+        if self._alone:
+            bucket.untold = 0  # nobody asks for it afterwards
+            return
+        self._due[policy, subject] = bucket
+        if not self._telling and not self._crew.closing:
+            self._telling = True
+            self._crew.start(self._tell(), "limits")
+
+    async def _tell(self) -> None:
+        """Report what is due until nothing is, then end: nobody pays for a quiet worker."""
+        try:
+            while self._due and not self._crew.closing:
+                due = [self._due.popitem() for _ in range(min(len(self._due), REPORT_MAX))]
+                try:
+                    await self._report([each for each in due if each[1].untold > 0])
+                except Away:
+                    await self._alone_until_redis_is_back()
+                await asyncio.sleep(GAP_SECONDS)
+        finally:
+            self._telling = False
+
+    async def _report(self, due: list[tuple[tuple[Policy, str], Bucket]]) -> None:
+        prefix = f"{ABI}:{{{self._postgres.identity}:limits}}"
+        names, uses = [], list[float]()
+        for (policy, subject), bucket in due:
+            names.append(f"{prefix}:{policy.name}:{subject}")
+            uses += (policy.rate.step / 1_000, policy.rate.burst, bucket.untold)
+            bucket.untold = 0
+        if not names:
+            return
+        told = await self._redis.run(_limit, {"buckets": names}, uses=uses)
+        now = _now()
+        for ((policy, _), bucket), ahead_us in zip(due, told, strict=True):
+            # What was let through since this report left comes on top.
+            shared = now + ahead_us * 1_000 + bucket.untold * policy.step
+            bucket.tat = max(bucket.tat, shared)
+
+    async def _alone_until_redis_is_back(self) -> None:
+        self._set_alone(True)
+        self._due.clear()
+        while self._redis.away and not self._crew.closing:
+            await asyncio.sleep(GAP_SECONDS)
+        self._set_alone(False)
+
+    def _set_alone(self, alone: bool) -> None:
+        self._alone = alone
+        for policy in self.policies:
+            policy.alone(alone)
+
+
+def _spare_replays(call: Call, answer: Answer) -> None:
+    """A repetition that hears its first answer again costs its buyer nothing."""
+    if call.spent is not None and any(name == REPLAYED for name, _ in answer.headers):
+        policy, subject = call.spent
+        policy.give_back(subject)
