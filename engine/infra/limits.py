@@ -206,11 +206,13 @@ class Limits:
         operators = self._policy("admin-per-caller", given.rate_admin_per_caller)
         reads_of_buyer = self._policy("reads-per-buyer", given.rate_reads_per_buyer)
         writes_of_buyer = self._policy("writes-per-buyer", given.rate_writes_per_buyer)
+        confirms_of_buyer = self._policy("confirms-per-buyer", given.rate_writes_per_buyer)
         reads_of_key = self._policy("reads-per-key", given.rate_reads_per_key)
         writes_of_key = self._policy("writes-per-key", given.rate_writes_per_key)
         self._meters = {
             "read": self._meter(reads, reads_of_buyer, reads_of_key, failures),
             "write": self._meter(writes, writes_of_buyer, writes_of_key, failures),
+            "confirm": self._meter(writes, confirms_of_buyer, writes_of_key, failures),
             "admin": self._meter(admin, operators, operators, failures),
             "callback": self._meter(callbacks, None, None, failures),
         }

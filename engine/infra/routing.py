@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.infra.errors import MethodNotAllowed, NotFound
 from engine.infra.http import Answer, Call, Handler, serve
 
-# free: never limited, for who asks whether we live
-Counted = Literal["read", "write", "admin", "callback", "free"]
+# confirm: what a buyer does with a hold; a budget of its own, so that who hammered for a unit can
+# still buy it. free: never limited, for who asks whether we live.
+Counted = Literal["read", "write", "confirm", "admin", "callback", "free"]
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -105,9 +105,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_reads_per_buyer: Annotated[
         str, why("a page that polls, in several windows", "a rate, or off")
     ] = "30/s burst 100"
-    rate_writes_per_buyer: Annotated[str, why("faster than any hand", "a rate, or off")] = (
-        "10/s burst 30"
-    )
+    rate_writes_per_buyer: Annotated[
+        str, why("reserving; apart from it, and as much, what becomes of holds", "a rate, or off")
+    ] = "10/s burst 30"
     rate_reads_per_key: Annotated[
         str, why("a shop's server, for all its buyers", "a rate, or off")
     ] = "5000/s burst 10000"
