@@ -35,6 +35,8 @@ CREATE TABLE drops (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     prepared_at timestamp with time zone,
     most_per_buyer integer,
+    cooldown_factor integer DEFAULT 0 NOT NULL,
+    CONSTRAINT a_cool_down_lasts_0_to_1000_times_a_hold CHECK (((cooldown_factor >= 0) AND (cooldown_factor <= 1000))),
     CONSTRAINT a_drop_ends_after_it_starts CHECK (((ends_at IS NULL) OR (ends_at >= starts_at))),
     CONSTRAINT a_drop_has_between_one_and_a_million_units CHECK (((total_stock >= 1) AND (total_stock <= 1000000))),
     CONSTRAINT a_pause_has_a_known_reason CHECK ((paused_reason = ANY (ARRAY['admin'::text, 'audit'::text]))),
@@ -60,6 +62,8 @@ CREATE TABLE allowances (
     drop_id bigint NOT NULL,
     buyer text NOT NULL COLLATE "C",
     used integer NOT NULL,
+    abandoned integer DEFAULT 0 NOT NULL,
+    cools_until timestamp with time zone,
     CONSTRAINT nobody_uses_less_than_nothing CHECK ((used >= 0))
 );
 
@@ -238,6 +242,8 @@ ALTER TABLE ONLY stock
 ALTER TABLE ONLY units
     ADD CONSTRAINT units_pkey PRIMARY KEY (drop_id, number);
 
+CREATE INDEX drops_that_cool ON drops USING btree (id) WHERE (cooldown_factor > 0);
+
 CREATE INDEX purchases_by_buyer ON purchases USING btree (buyer, id);
 
 CREATE INDEX purchases_by_drop ON purchases USING btree (drop_id, purchased_at DESC);
@@ -265,7 +271,9 @@ CREATE INDEX units_free_by_position ON units USING btree (drop_id, "position") W
 --   bump_epoch
 --   claim_units
 --   claim_units_singly
+--   cool_down
 --   drop_status
+--   end_cool_downs
 --   expire_holds
 --   fill_drop
 --   hold_status

@@ -32,6 +32,9 @@ HoldSeconds = Annotated[int | None, Parameter(help="how long a buyer may think (
 LifeSeconds = Annotated[int | None, Parameter(help="how long a hold may be extended to")]
 EachBuyer = Annotated[str | None, Parameter(help="units a buyer: a number or none (1)")]
 EachOrder = Annotated[int | None, Parameter(help="units a reservation (up to 10)")]
+CoolDown = Annotated[
+    int | None, Parameter(help="who lets a hold go waits so many times as long (0: off)")
+]
 Picture = Annotated[str | None, Parameter(help="a path or an http(s) address, or none")]
 Wait = Annotated[bool, Parameter(help="show a bar until a keeper has put every unit there")]
 Limit = Annotated[
@@ -104,6 +107,7 @@ def create(
     max_hold_seconds: LifeSeconds = None,
     max_per_buyer: EachBuyer = None,
     max_per_order: EachOrder = None,
+    cooldown_factor: CoolDown = None,
     image_url: Picture = None,
     wait: Wait = False,
     json: AsJson = False,
@@ -136,6 +140,7 @@ def create(
             max_hold_seconds=said(max_hold_seconds),
             max_per_buyer=drop_acts.limit(max_per_buyer),
             max_per_order=said(max_per_order),
+            cooldown_factor=said(cooldown_factor),
             image_url=optional(image_url),
         )
         wish = drop_acts.checked(bodies.new_drop, body)
@@ -158,6 +163,7 @@ def change(
     max_hold_seconds: LifeSeconds = None,
     max_per_buyer: EachBuyer = None,
     max_per_order: EachOrder = None,
+    cooldown_factor: CoolDown = None,
     image_url: Picture = None,
     json: AsJson = False,
 ) -> None:
@@ -186,6 +192,7 @@ def change(
             max_hold_seconds=said(max_hold_seconds),
             max_per_buyer=limit(max_per_buyer),
             max_per_order=said(max_per_order),
+            cooldown_factor=said(cooldown_factor),
             image_url=optional(image_url),
         )
 

@@ -21,6 +21,7 @@ DROP_ID_MAX = (1 << 43) - 1  # so that a unit's id fits 63 bits
 ORDER_MAX = 100
 HOLD_MAX_SECONDS = 86_400
 BUYER_MAX = 10_000
+COOLDOWN_MAX = 1_000
 
 
 class ReserveBody(msgspec.Struct):
@@ -99,6 +100,8 @@ class TermsBody(msgspec.Struct):
     max_per_buyer_snake: int | None | UnsetType = field(name="max_per_buyer", default=UNSET)
     max_per_order: Whole = field(name="maxPerOrder", default=UNSET)
     max_per_order_snake: Whole = field(name="max_per_order", default=UNSET)
+    cooldown_factor: Whole = field(name="cooldownFactor", default=UNSET)
+    cooldown_factor_snake: Whole = field(name="cooldown_factor", default=UNSET)
     total_stock: Whole = field(name="totalStock", default=UNSET)
     total_stock_snake: Whole = field(name="total_stock", default=UNSET)
 
@@ -117,6 +120,7 @@ class TermsBody(msgspec.Struct):
         life = _one("maxHoldSeconds", self.max_hold_seconds, self.max_hold_seconds_snake)
         each = _one("maxPerBuyer", self.max_per_buyer, self.max_per_buyer_snake)
         order = _one("maxPerOrder", self.max_per_order, self.max_per_order_snake)
+        cool = _one("cooldownFactor", self.cooldown_factor, self.cooldown_factor_snake)
         total = _one("totalStock", self.total_stock, self.total_stock_snake)
         told = {
             "name": _told(self.name, lambda: _line("name", str(self.name), 200)),
@@ -132,6 +136,9 @@ class TermsBody(msgspec.Struct):
                 each, lambda: each if each is None else _whole("maxPerBuyer", each, BUYER_MAX)
             ),
             "max_per_order": _told(order, lambda: _whole("maxPerOrder", order, ORDER_MAX)),
+            "cooldown_factor": _told(
+                cool, lambda: _whole("cooldownFactor", cool, COOLDOWN_MAX, low=0)
+            ),
             "total_stock": _told(total, lambda: _whole("totalStock", total, STOCK_MAX)),
         }
         return {name: value for name, value in told.items() if value is not UNSET}
@@ -190,6 +197,7 @@ def new_drop(body: DropBody) -> NewDrop:
         each,
         told.get("max_per_order", min(each or 10, 10)),
         told["total_stock"],
+        told.get("cooldown_factor", 0),
     )
 
 
@@ -230,9 +238,9 @@ def _told(value: Any, check: Callable[[], Any]) -> Any:
     return UNSET if value is UNSET else check()
 
 
-def _whole(name: str, number: int, high: int) -> int:
-    if not 1 <= number <= high:
-        raise invalid(name, f"want 1 to {high}")
+def _whole(name: str, number: int, high: int, low: int = 1) -> int:
+    if not low <= number <= high:
+        raise invalid(name, f"want {low} to {high}")
     return number
 
 

@@ -74,6 +74,7 @@ class DropView(msgspec.Struct, rename="camel"):
     max_hold_seconds: int
     max_per_buyer: int | None
     max_per_order: int
+    cooldown_factor: int
     created_at: str
     server_time: str
     recent_purchases: list[dict[str, str]] | UnsetType = UNSET
@@ -206,6 +207,7 @@ def drop_view(drop: Drop, recent: list[dict[str, str]] | UnsetType = UNSET) -> D
         drop.max_hold_seconds,
         drop.max_per_buyer,
         drop.max_per_order,
+        drop.cooldown_factor,
         iso(drop.created_at),
         iso(drop.server_time),
         recent,

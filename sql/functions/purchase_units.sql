@@ -5,7 +5,8 @@
 -- by this call: the caller looks up why. Running it twice is running it once, so a lost reply is
 -- answered by calling it again.
 --
--- Locks  reservations by id, units of those holds, stock rows by drop.
+-- Locks  reservations by id, allowances by drop and buyer (end_cool_downs), units of those holds,
+--        stock rows by drop.
 -- Index  reservations_pkey, units_pkey
 CREATE OR REPLACE FUNCTION purchase_units(
     p_requests uuid[], p_ids uuid[], p_reservations uuid[], p_buyers text[], p_references text[]
@@ -55,6 +56,7 @@ BEGIN
     IF v_bought IS NULL THEN
         RETURN;
     END IF;
+    PERFORM end_cool_downs(v_bought);
 
     UPDATE units
        SET state = 'sold'
