@@ -246,7 +246,7 @@ class Limits:
                 _spare_replays(call, answer)
             return answer
 
-        return msgspec.structs.replace(route, handler=guarded, counted=route.budget)
+        return msgspec.structs.replace(route, handler=guarded)
 
     def _warn(self, call: Call) -> None:
         """An address is refused that speaks for others: it may be a proxy we were not told of."""

@@ -45,6 +45,7 @@ class Shop:
             "raw_path": parts.path.encode(),
             "query_string": parts.query.encode(),
             "root_path": "",
+            "client": ("127.0.0.1", 1),
             "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
         }
         sent: list[Message] = []
