@@ -33,7 +33,7 @@ from engine.infra.errors import RateLimited
 from engine.infra.http import Answer, Call
 from engine.infra.log import Seldom
 from engine.infra.postgres import Postgres
-from engine.infra.rates import SECOND, Bucket, Rate, rate_of, take
+from engine.infra.rates import SECOND, Rate, rate_of
 from engine.infra.redis import ABI, Away, Redis
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
@@ -54,7 +54,9 @@ _now = time.monotonic_ns
 class Policy:
     """One limit: its name, its rate, and the buckets of its subjects in this worker."""
 
-    def __init__(self, name: str, rate: Rate, workers: int, due: Callable[..., None]) -> None:
+    def __init__(
+        self, name: str, rate: Rate, workers: int, due: Callable[[Policy, str], None]
+    ) -> None:
         self.name, self.rate = name, rate
         self.refused = 0  # for who counts
         self.step, self.span = rate.step, rate.span
@@ -62,42 +64,71 @@ class Policy:
         self._share = min(rate.step * workers, rate.span)
         self._told_at = max(rate.burst // TOLD_AT, 1)
         self._due = due
-        # Two generations: who is not seen through one is forgotten with the next. By then its
-        # bucket is full, and what was never told of it is less than an eighth of the rate.
-        self._young: dict[str, Bucket] = {}
-        self._old: dict[str, Bucket] = {}
+        # The arrival time of each subject, and how many of its requests were not told, 1 where
+        # nothing stands: most people ask once. Two generations: who is not seen through one is
+        # forgotten with the next, when its bucket is full and what was never told of it is less
+        # than an eighth of the rate.
+        self._tats: dict[str, int] = {}
+        self._untold: dict[str, int] = {}
+        self._old: tuple[dict[str, int], dict[str, int]] = {}, {}
         self._age = max(rate.span * workers, FORGET_SECONDS * SECOND)
-        self._turn_at = _now() + self._age
+        self._turn_at = 0
 
     def take(self, subject: str, now: int) -> int:
-        """Take one for a subject; see `rates.take`."""
-        bucket = self._young.get(subject) or self._find(subject, now)
-        ahead = take(bucket, now, self.step, self.span)
-        if bucket.untold >= self._told_at:
-            self._due(self, subject, bucket)
+        """Take one if there is one; how far the arrival time is, or would be, ahead of now. More
+        than `span`: there was none, nothing was taken, and there will be one after the
+        nanoseconds it is more."""
+        tat = self._tats.get(subject)
+        if tat is None:
+            return self._meet(subject, now)
+        ahead = (tat - now if tat > now else 0) + self.step
+        if ahead <= self.span:
+            self._tats[subject] = now + ahead
+            untold = self._untold[subject] = self._untold.get(subject, 1) + 1
+            if untold >= self._told_at:
+                self._due(self, subject)
         return ahead
+
+    def _meet(self, subject: str, now: int) -> int:
+        if now > self._turn_at or len(self._tats) >= SUBJECTS_MAX:
+            self._old = self._tats, self._untold
+            self._tats, self._untold, self._turn_at = {}, {}, now + self._age
+        tats, untold = self._old
+        if subject in tats:
+            self._tats[subject] = tats[subject]
+            self._untold[subject] = untold.get(subject, 1)
+            return self.take(subject, now)
+        self._tats[subject] = now + self.step
+        if self._told_at == 1:
+            self._due(self, subject)
+        return self.step
 
     def give_back(self, subject: str) -> None:
         """One was taken that should not have been."""
-        if (bucket := self._young.get(subject)) is not None:
-            bucket.tat -= self.step
-            bucket.untold -= 1
+        if subject in self._tats:
+            self._tats[subject] -= self.step
+            self._untold[subject] = self._untold.get(subject, 1) - 1
 
-    def wait(self, subject: str) -> int:
+    def wait(self, subject: str, now: int) -> int:
         """Nanoseconds until there is one for the subject; 0: there is. Takes nothing."""
-        bucket = self._young.get(subject) or self._old.get(subject)
-        return max(bucket.tat - _now() + self.step - self.span, 0) if bucket is not None else 0
+        tat = self._tats.get(subject) or self._old[0].get(subject, 0)
+        return max(tat - now + self.step - self.span, 0)
+
+    def untold(self, subject: str) -> int:
+        """How many were let through that nobody was told of; from now on they are told."""
+        count = self._untold.get(subject, 1) if subject in self._tats else 0
+        self._untold[subject] = 0
+        return count
+
+    def hear(self, subject: str, tat: int) -> None:
+        """What all workers together let through, but for what was since."""
+        if subject in self._tats:
+            since = self._untold.get(subject, 0) * self.step
+            self._tats[subject] = max(self._tats[subject], tat + since)
 
     def alone(self, alone: bool) -> None:
         """Whether this worker must do with its share, for nobody tells it of the others."""
         self.step = self._share if alone else self.rate.step
-
-    def _find(self, subject: str, now: int) -> Bucket:
-        if now > self._turn_at or len(self._young) >= SUBJECTS_MAX:
-            self._old, self._young, self._turn_at = self._young, {}, now + self._age
-        bucket = self._old.pop(subject, None) or Bucket()
-        self._young[subject] = bucket
-        return bucket
 
     def headers(self, ahead: int, seconds: int | None = None) -> tuple[tuple[bytes, bytes], ...]:
         """RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-11: what is left,
@@ -174,7 +205,7 @@ class Meter(msgspec.Struct, frozen=True):
         too many were none. Raises `RateLimited`."""
         if self.failures is not None:
             subject = self.addresses.subject(call.scope, call.headers)
-            if subject is not None and (wait := self.failures.wait(subject)):
+            if subject is not None and (wait := self.failures.wait(subject, _now())):
                 raise self.failures.refusal(wait)
 
     def failed(self, call: Call) -> None:
@@ -191,7 +222,7 @@ class Limits:
     def __init__(self, settings: Settings, postgres: Postgres, redis: Redis, crew: Crew) -> None:
         self._postgres, self._redis, self._crew = postgres, redis, crew
         self._workers = settings.workers
-        self._due: dict[tuple[Policy, str], Bucket] = {}
+        self._due = set[tuple[Policy, str]]()
         self._telling = False
         self._alone = False
         self._complaints = Seldom()
@@ -260,11 +291,11 @@ class Limits:
 
     # ── what the other workers let through ───────────────────────────────────────────────────
 
-    def _put(self, policy: Policy, subject: str, bucket: Bucket) -> None:
+    def _put(self, policy: Policy, subject: str) -> None:
         if self._alone:
-            bucket.untold = 0  # nobody asks for it afterwards
+            policy.untold(subject)  # nobody asks for it afterwards
             return
-        self._due[policy, subject] = bucket
+        self._due.add((policy, subject))
         if not self._telling and not self._crew.closing:
             self._telling = True
             self._crew.start(self._tell(), "limits")
@@ -273,30 +304,28 @@ class Limits:
         """Report what is due until nothing is, then end: nobody pays for a quiet worker."""
         try:
             while self._due and not self._crew.closing:
-                due = [self._due.popitem() for _ in range(min(len(self._due), REPORT_MAX))]
+                due = [self._due.pop() for _ in range(min(len(self._due), REPORT_MAX))]
                 try:
-                    await self._report([each for each in due if each[1].untold > 0])
+                    await self._report(due)
                 except Away:
                     await self._alone_until_redis_is_back()
                 await asyncio.sleep(GAP_SECONDS)
         finally:
             self._telling = False
 
-    async def _report(self, due: list[tuple[tuple[Policy, str], Bucket]]) -> None:
+    async def _report(self, due: list[tuple[Policy, str]]) -> None:
         prefix = f"{ABI}:{{{self._postgres.identity}:limits}}"
-        names, uses = [], list[float]()
-        for (policy, subject), bucket in due:
-            names.append(f"{prefix}:{policy.name}:{subject}")
-            uses += (policy.rate.step / 1_000, policy.rate.burst, bucket.untold)
-            bucket.untold = 0
-        if not names:
-            return
-        told = await self._redis.run(_limit, {"buckets": names}, uses=uses)
-        now = _now()
-        for ((policy, _), bucket), ahead_us in zip(due, told, strict=True):
-            # What was let through since this report left comes on top.
-            shared = now + ahead_us * 1_000 + bucket.untold * policy.step
-            bucket.tat = max(bucket.tat, shared)
+        told, names, uses = [], [], list[float]()
+        for policy, subject in due:
+            if (count := policy.untold(subject)) > 0:
+                told.append((policy, subject))
+                names.append(f"{prefix}:{policy.name}:{subject}")
+                uses += (policy.rate.step / 1_000, policy.rate.burst, count)
+        if told:
+            ahead = await self._redis.run(_limit, {"buckets": names}, uses=uses)
+            now = _now()
+            for (policy, subject), ahead_us in zip(told, ahead, strict=True):
+                policy.hear(subject, now + ahead_us * 1_000)
 
     async def _alone_until_redis_is_back(self) -> None:
         self._set_alone(True)

@@ -1,12 +1,12 @@
-"""Rates: how much somebody may ask for, as one readable text, and the arithmetic behind it.
+"""Rates: how much somebody may ask for, as one readable text.
 
     200/s burst 1000    a bucket of 1,000 that refills at 200 a second
     10/m                ten a minute, all of them at once if need be
     0, off              no limit
 
-The arithmetic is GCRA, the generic cell rate algorithm (virtual scheduling, ITU-T I.371 annex A;
+A rate is kept by GCRA, the generic cell rate algorithm (virtual scheduling, ITU-T I.371 annex A;
 ATM Forum Traffic Management 4.0, 4.4.2). All that is kept of a bucket is one moment, the
-theoretical arrival time (TAT): until then the bucket is not full again.
+theoretical arrival time (TAT), at which it is full again; `limits.Policy.take` is the algorithm.
 """
 
 from __future__ import annotations
@@ -52,24 +52,3 @@ def rate_of(text: str) -> Rate | None:
     if form is None or not 1 <= count <= COUNT_MAX or not 1 <= burst <= COUNT_MAX:
         raise Misconfigured(f"{text!r} is no rate: want 200/s burst 1000, 10/m, or off")
     return Rate(count, _UNITS[form[2]], burst)
-
-
-class Bucket:
-    """What is left to one subject. `untold`: what was taken and the other workers do not know."""
-
-    __slots__ = ("tat", "untold")
-
-    def __init__(self) -> None:
-        self.tat = 0
-        self.untold = 0
-
-
-def take(bucket: Bucket, now: int, step: int, span: int) -> int:
-    """Take one if there is one; how far the TAT is, or would be, ahead of now. More than `span`:
-    there was none, nothing was taken, and there will be one after the nanoseconds it is more."""
-    tat = bucket.tat
-    ahead = (tat - now if tat > now else 0) + step
-    if ahead <= span:
-        bucket.tat = now + ahead
-        bucket.untold += 1
-    return ahead

@@ -8,17 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.infra import limits
 from engine.infra.errors import Misconfigured
-from engine.infra.rates import SECOND, Bucket, Rate, rate_of, take
+from engine.infra.limits import Policy
+from engine.infra.rates import SECOND, Rate, rate_of
 from engine.infra.settings import Settings, read
 
 RATES = st.builds(Rate, st.integers(1, 10_000), st.sampled_from([1, 60, 3_600]), st.integers(1, 50))
 
 
+def _policy(rate: Rate, due: list[str] | None = None) -> Policy:
+    return Policy("tested", rate, 2, lambda _, subject: (due or []).append(subject))
+
+
 def _let_through(rate: Rate, moments: list[int]) -> list[int]:
     """Those of these moments at which a request is let through."""
-    bucket = Bucket()
-    return [now for now in moments if take(bucket, now, rate.step, rate.span) <= rate.span]
+    policy = _policy(rate)
+    return [now for now in moments if policy.take("ann", now) <= rate.span]
 
 
 @pytest.mark.parametrize(
@@ -64,14 +70,85 @@ def test_a_burst_is_let_through_at_once_and_then_one_at_a_time() -> None:
 
 
 def test_a_refusal_takes_nothing_and_says_how_long_to_wait() -> None:
-    rate, bucket = Rate(1, 60, 1), Bucket()
-    assert take(bucket, 0, rate.step, rate.span) <= rate.span
+    rate = Rate(1, 60, 1)
+    policy = _policy(rate)
+    assert policy.take("ann", 0) <= rate.span
 
-    waits = [take(bucket, SECOND, rate.step, rate.span) - rate.span for _ in range(5)]
+    waits = [policy.take("ann", SECOND) - rate.span for _ in range(5)]
 
     assert waits == [59 * SECOND] * 5
-    assert take(bucket, 60 * SECOND, rate.step, rate.span) <= rate.span
-    assert bucket.untold == 2
+    assert policy.wait("ann", SECOND) == 59 * SECOND
+    assert policy.wait("ann", 60 * SECOND) == policy.wait("bob", 0) == 0
+    assert policy.take("ann", 60 * SECOND) <= rate.span
+
+
+def test_an_eighth_of_a_burst_is_told_and_then_no_more_until_the_next() -> None:
+    due: list[str] = ["nobody"]
+    policy = _policy(Rate(1, 3_600, 80), due)
+    for n in range(25):
+        policy.take("ann", 0)
+        if due[-1] == "ann":
+            due.append(f"{policy.untold('ann')} after {n + 1}")
+    policy.take("bob", 0)
+
+    assert due == ["nobody", "ann", "10 after 10", "ann", "10 after 20"]
+    assert (policy.untold("ann"), policy.untold("bob"), policy.untold("eve")) == (5, 1, 0)
+
+
+def test_what_the_others_let_through_is_heard_and_never_forgets_ones_own() -> None:
+    rate = Rate(1, 1, 10)
+    policy = _policy(rate)
+    for _ in range(4):
+        policy.take("ann", 0)
+    assert policy.untold("ann") == 4
+    policy.take("ann", 0)  # while the report was on its way
+
+    policy.hear("ann", 2 * SECOND)
+    mine = policy.take("ann", 0)
+    policy.hear("ann", 8 * SECOND)
+    shared = policy.take("ann", 0)
+
+    assert mine == 6 * SECOND
+    assert shared > rate.span, "8 by all, and 2 since"
+
+
+def test_alone_it_has_its_share_of_rate_and_burst() -> None:
+    rate = Rate(10, 1, 30)
+    policy = _policy(rate)
+    policy.alone(True)
+    through = sum(policy.take("ann", 0) <= rate.span for _ in range(100))
+    later = sum(policy.take("ann", SECOND) <= rate.span for _ in range(100))
+    policy.alone(False)
+
+    assert (through, later) == (15, 5)
+    assert policy.take("bob", 0) == rate.step
+
+
+def test_what_is_given_back_can_be_taken_again() -> None:
+    rate = Rate(1, 3_600, 3)
+    policy = _policy(rate)
+    for _ in range(50):
+        assert policy.take("ann", 0) <= rate.span
+        policy.give_back("ann")
+
+    assert policy.untold("ann") == 0
+
+
+def test_memory_is_bounded_and_a_bucket_in_use_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SUBJECTS_MAX", 100)
+    rate = Rate(1, 1, 3)
+    policy = _policy(rate)
+    for n in range(10_000):
+        policy.take(f"buyer-{n}", n)
+        if n % 50 == 0:
+            policy.take("bot", n)
+
+    assert len(policy._tats) + len(policy._old[0]) <= 202
+    assert policy.take("bot", 10_000) > rate.span
+    aged = 10_000 + 2 * limits.FORGET_SECONDS * SECOND
+    policy.take("ann", aged)
+    policy.take("bob", 2 * aged)
+    assert set(policy._tats) == {"bob"}
 
 
 @given(RATES, st.lists(st.integers(0, 10 * SECOND), max_size=200))
