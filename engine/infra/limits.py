@@ -21,7 +21,8 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 import structlog
@@ -30,7 +31,7 @@ from engine.infra import lua
 from engine.infra.addresses import Addresses
 from engine.infra.combiner import Crew
 from engine.infra.errors import RateLimited
-from engine.infra.http import Answer, Call
+from engine.infra.http import Answer, Call, Handler
 from engine.infra.log import Seldom
 from engine.infra.postgres import Postgres
 from engine.infra.rates import SECOND, Rate, rate_of
@@ -45,7 +46,7 @@ GAP_SECONDS = 0.02  # between two reports; what is due meanwhile goes along
 REPORT_MAX = 500  # subjects in one report
 SUBJECTS_MAX = 100_000  # a policy and worker, twice; then those not seen longest are forgotten
 FORGET_SECONDS = 10
-REPLAYED = b"idempotent-replayed"
+IDEMPOTENCY_KEY, REPLAYED = b"idempotency-key", b"idempotent-replayed"
 
 _limit = lua.load("limit")
 _now = time.monotonic_ns
@@ -78,8 +79,9 @@ class Policy:
         """Take one if there is one; how far the arrival time is, or would be, ahead of now. More
         than `span`: there was none, nothing was taken, and there will be one after the
         nanoseconds it is more."""
-        tat = self._tats.get(subject)
-        if tat is None:
+        first = now + self.step
+        tat = self._tats.setdefault(subject, first)  # one look-up, for most ask once
+        if tat is first:
             return self._meet(subject, now)
         ahead = (tat - now if tat > now else 0) + self.step
         if ahead <= self.span:
@@ -90,15 +92,15 @@ class Policy:
         return ahead
 
     def _meet(self, subject: str, now: int) -> int:
-        if now > self._turn_at or len(self._tats) >= SUBJECTS_MAX:
-            self._old = self._tats, self._untold
-            self._tats, self._untold, self._turn_at = {}, {}, now + self._age
+        """One that is new to this generation, and stands in it now."""
         tats, untold = self._old
         if subject in tats:
             self._tats[subject] = tats[subject]
             self._untold[subject] = untold.get(subject, 1)
             return self.take(subject, now)
-        self._tats[subject] = now + self.step
+        if now > self._turn_at or len(self._tats) > SUBJECTS_MAX:
+            self._old, self._turn_at = (self._tats, self._untold), now + self._age
+            self._tats, self._untold = {subject: now + self.step}, {}
         if self._told_at == 1:
             self._due(self, subject)
         return self.step
@@ -196,7 +198,7 @@ class Meter(msgspec.Struct, frozen=True):
             call.notes = [*(call.notes or ()), *policy.headers(ahead)]
         else:
             refusal = policy.refusal(ahead - policy.span)
-            if call.scope["method"] in ("GET", "HEAD") or b"idempotency-key" not in call.headers:
+            if call.scope["method"] in ("GET", "HEAD") or IDEMPOTENCY_KEY not in call.headers:
                 raise refusal
             call.over = refusal
 
@@ -270,12 +272,9 @@ class Limits:
             return route
         meter, handler = self._meters[route.budget], route.handler
 
-        async def guarded(call: Call) -> Answer:
+        def guarded(call: Call) -> Coroutine[Any, Any, Answer]:
             meter.arrive(call)
-            answer = await handler(call)
-            if call.spent is not None and answer.headers:
-                _spare_replays(call, answer)
-            return answer
+            return _spared(call, handler) if IDEMPOTENCY_KEY in call.headers else handler(call)
 
         return msgspec.structs.replace(route, handler=guarded)
 
@@ -340,8 +339,10 @@ class Limits:
             policy.alone(alone)
 
 
-def _spare_replays(call: Call, answer: Answer) -> None:
+async def _spared(call: Call, handler: Handler) -> Answer:
     """A repetition that hears its first answer again costs its buyer nothing."""
+    answer = await handler(call)
     if call.spent is not None and any(name == REPLAYED for name, _ in answer.headers):
         policy, subject = call.spent
         policy.give_back(subject)
+    return answer
