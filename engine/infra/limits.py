@@ -230,18 +230,17 @@ class Limits:
         self._complaints = Seldom()
         self._addresses = Addresses(settings.trusted_proxies)
         self.policies: list[Policy] = []
-        given = settings
-        failures = self._policy("failed-auth-per-address", given.rate_failed_auth_per_address)
-        reads = self._policy("reads-per-address", given.rate_reads_per_address)
-        writes = self._policy("writes-per-address", given.rate_writes_per_address)
-        admin = self._policy("admin-per-address", given.rate_admin_per_address)
-        callbacks = self._policy("callbacks-per-address", given.rate_callbacks_per_address)
-        operators = self._policy("admin-per-caller", given.rate_admin_per_caller)
-        reads_of_buyer = self._policy("reads-per-buyer", given.rate_reads_per_buyer)
-        writes_of_buyer = self._policy("writes-per-buyer", given.rate_writes_per_buyer)
-        confirms_of_buyer = self._policy("confirms-per-buyer", given.rate_writes_per_buyer)
-        reads_of_key = self._policy("reads-per-key", given.rate_reads_per_key)
-        writes_of_key = self._policy("writes-per-key", given.rate_writes_per_key)
+        failures = self._policy("failed-auth-per-address", settings.rate_failed_auth_per_address)
+        reads = self._policy("reads-per-address", settings.rate_reads_per_address)
+        writes = self._policy("writes-per-address", settings.rate_writes_per_address)
+        admin = self._policy("admin-per-address", settings.rate_admin_per_address)
+        callbacks = self._policy("callbacks-per-address", settings.rate_callbacks_per_address)
+        operators = self._policy("admin-per-caller", settings.rate_admin_per_caller)
+        reads_of_buyer = self._policy("reads-per-buyer", settings.rate_reads_per_buyer)
+        writes_of_buyer = self._policy("writes-per-buyer", settings.rate_writes_per_buyer)
+        confirms_of_buyer = self._policy("confirms-per-buyer", settings.rate_writes_per_buyer)
+        reads_of_key = self._policy("reads-per-key", settings.rate_reads_per_key)
+        writes_of_key = self._policy("writes-per-key", settings.rate_writes_per_key)
         self._meters = {
             "read": self._meter(reads, reads_of_buyer, reads_of_key, failures),
             "write": self._meter(writes, writes_of_buyer, writes_of_key, failures),

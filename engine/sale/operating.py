@@ -157,11 +157,14 @@ class OperatorRoutes:
         drop_id = arguments.drop_in_path(call)
         dry_run = arguments.flag(call, "dryRun", "dry_run")
         request = arguments.request(call, caller, "operator", "reconcile")
+        meaning = f"reconcile {drop_id}"
+        known = None if dry_run else await idempotency.recall(self._postgres, request, meaning)
+        if known is not None:
+            return known
+        if request.over is not None:
+            raise request.over
         if dry_run:
             return Answer(await repair(self._postgres, self._bouncer, drop_id, dry_run=True))
-        meaning = f"reconcile {drop_id}"
-        if known := await idempotency.recall(self._postgres, request, meaning):
-            return known
         # Repairing twice is repairing once. It has connections of its own, and takes its time: no
         # transaction waits for it.
         told = Answer(await repair(self._postgres, self._bouncer, drop_id, dry_run=False))

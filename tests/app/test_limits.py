@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from engine import runtime
 from engine.identity import apikeys, tokens
@@ -220,6 +221,47 @@ async def test_nobody_gets_more_by_lying_about_an_address(settings: Settings) ->
     assert neighbours == next_door == [200]
     assert {reply.status for reply in live} == {200}
     assert local == [200] * 8, "this machine's own proxy is not limited, whatever it forwards"
+
+
+async def test_a_proxy_that_nobody_named_is_told_of_once(settings: Settings) -> None:
+    async with _shop(settings, rate_reads_per_address=HOUR + "3") as shop:
+        shop.client = ("192.0.2.1", 4_711)
+        with structlog.testing.capture_logs() as logs:
+            replies = [
+                await shop.send("GET", "/drops", None, _from(f"203.0.113.{n}")) for n in range(6)
+            ]
+
+    assert [reply.status for reply in replies] == [200] * 3 + [429] * 3
+    told = [line for line in logs if line["event"] == "limits.unknown_proxy"]
+    assert [line["peer"] for line in told] == ["192.0.2.1"]
+    assert "TRUSTED_PROXIES" in told[0]["mend"]
+
+
+async def test_an_operator_over_budget_repairs_nothing_but_hears_the_first_answer_again(
+    guarded: Settings,
+) -> None:
+    admin = {"authorization": f"Bearer {tokens.create(SECRET, 'root', 600, 'admin')}"}
+    async with _shop(guarded, rate_admin_per_caller=HOUR + "3") as shop:
+        body = {"name": "Aurora", "price": "1.00", "totalStock": 3}
+        keyed = admin | {"idempotency-key": "first"}
+        made = await shop.send("POST", "/drops", body, keyed)
+        path = f"/drops/{made.json['id']}"
+        told = [
+            await shop.send("POST", f"{path}/{word}", None, admin) for word in ("pause", "resume")
+        ]
+        again = await shop.send("POST", "/drops", body, keyed)
+        fresh = admin | {"idempotency-key": "another"}
+        refused = [
+            await shop.send("POST", f"{path}/reconcile?dryRun={dry}", None, fresh)
+            for dry in ("true", "false")
+        ]
+        refused += [await shop.send("PATCH", path, {"name": "Other"}, fresh)]
+        shown = await shop.show(made.json["id"])
+
+    assert (made.status, *(reply.status for reply in told)) == (201, 200, 200)
+    assert (again.status, again.body) == (201, made.body)
+    assert [reply.status for reply in refused] == [429] * 3
+    assert shown["name"] == "Aurora"
 
 
 @pytest.fixture
