@@ -14,6 +14,7 @@ from engine.infra import tracing
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
 from engine.infra.health import Health
+from engine.infra.limits import Limits
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.infra.publisher import Publisher
@@ -95,16 +96,18 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
             "worker", meter, settings.metrics_dir, base.postgres, base.redis, crew.queued
         )
         metrics = MetricsPage(settings, publisher, base.postgres, base.redis, base.bouncer, door)
+        limits = Limits(settings, base.postgres, base.redis, crew)
         tracing.start(settings, "worker")
         publisher.start()
+        routes = [
+            *sale.routes(),
+            *paying.routes(),
+            *operating.routes(),
+            *health.routes(),
+            *metrics.routes(),
+        ]
         try:
-            yield [
-                *sale.routes(),
-                *paying.routes(),
-                *operating.routes(),
-                *health.routes(),
-                *metrics.routes(),
-            ]
+            yield [limits.guard(route) for route in routes]
         finally:
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()

@@ -32,16 +32,18 @@ import msgspec
 import redis
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
+from engine.infra.settings import Settings
 from engine.ops.devstack import start_postgres, start_valkey
 from engine.ops.launch import free_port
 from loadtest import client, report, wrk
 from loadtest.client import Figures, Shot
 from loadtest.fleet import ROOT, Fleet, Untrustworthy, ask, await_true, fleet
-from loadtest.report import BASELINE, ECHO, HOLDS, KEYED, MEASURES, SOLD_OUT, Run
+from loadtest.report import BASELINE, ECHO, HOLDS, KEYED, MEASURES, SOLD_OUT, UNLIMITED, Run
 
 ENGINE = (sys.executable, "-m", "engine")
 WORKERS = 2  # of each system
 WARM_UP_SECONDS = 1
+LIMITS = [name for name in Settings.__struct_fields__ if name.startswith("rate_")]
 HOLDS_PER_S_MAX = 25_000  # drops are made to last at this rate
 
 
@@ -84,6 +86,7 @@ class Bench:
             "HOST": "127.0.0.1",
             "AUTH": "open",
             "LOG_LEVEL": "warning",
+            "TRUSTED_PROXIES": "127.0.0.1",  # each request comes from an address of its own
         }
 
     def _start(self, name: str, *command: str, env: dict[str, str], count: int = WORKERS) -> Fleet:
@@ -105,6 +108,9 @@ class Bench:
         if done.returncode:
             raise Untrustworthy(f"the engine does not migrate: {done.stderr.decode()}")
         self._engine = self._start("engine", *ENGINE, "serve", env={"PORT": str(free_port())})
+        if self._options.without_limits:
+            off = {limit.upper(): "off" for limit in LIMITS} | {"PORT": str(free_port())}
+            self._unlimited = self._start("unlimited", *ENGINE, "serve", env=off)
         self._keeper = self._start("keeper", *ENGINE, "keep", env={}, count=1)
         port, check = self._engine.port, self._engine.check
         await_true(lambda: ask(port, "/api/v1/drops")[0] == 200, "the engine", check=check)
@@ -122,12 +128,13 @@ class Bench:
         self._keeper.check()
         if name == ECHO:
             return self._run(self._echo, "/reservations")
-        if name == HOLDS:
+        engine = self._unlimited if name in UNLIMITED.values() else self._engine
+        if name in (HOLDS, UNLIMITED[HOLDS]):
             drop_id, port = self._open_drop(self._stock), self._engine.port
             held = partial(_held, port, f"/api/v1/drops/{drop_id}/stock")
-            return self._run(self._engine, "/api/v1/reservations", drop_id, held=held)
-        if name in (SOLD_OUT, KEYED):
-            return self._run_sold_out(keyed=name == KEYED)
+            return self._run(engine, "/api/v1/reservations", drop_id, held=held)
+        if name in (SOLD_OUT, KEYED, UNLIMITED[SOLD_OUT]):
+            return self._run_sold_out(engine, keyed=name == KEYED)
         workers = self._baselines[name]
         drop_id = ask(workers.port, "/drops", {"totalStock": self._stock})[1]["id"]
         held = partial(_held, workers.port, f"/stock/{drop_id}")
@@ -141,9 +148,9 @@ class Bench:
         await_true(lambda: ask(port, path)[1]["status"] != "preparing", "a drop to be filled")
         return drop_id
 
-    def _run_sold_out(self, *, keyed: bool) -> Run:
+    def _run_sold_out(self, engine: Fleet, *, keyed: bool) -> Run:
         path = "/api/v1/reservations"
-        run = self._run(self._engine, path, self._sold_out, keyed=keyed)
+        run = self._run(engine, path, self._sold_out, keyed=keyed)
         told = self._wish(f"late-{self._shots}")  # wrk tells no statuses: ask for one
         if run.figures.ok or told != 409:
             raise Untrustworthy(f"sold out, yet {run.figures.ok} holds and an answer of {told}")
@@ -223,10 +230,13 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         Path(folder).chmod(0o711)  # root's Postgres runs as somebody else, who has to get in
         machine = report.machine(Path(folder))
         systems = Bench(options, Path(folder), stack)
-        with tqdm(total=options.rounds * len(MEASURES), unit="run") as progress:
+        # Beside what they are compared with: a minute changes more than limits cost.
+        twins = UNLIMITED if options.without_limits else {}
+        measures = [name for each in MEASURES for name in (each, twins.get(each)) if name]
+        with tqdm(total=options.rounds * len(measures), unit="run") as progress:
             for _ in range(options.rounds):
                 rounds.append({})
-                for name in MEASURES:
+                for name in measures:
                     progress.set_description(name)
                     rounds[-1][name] = systems.measure(name)
                     progress.update()
@@ -270,6 +280,8 @@ def _options() -> argparse.Namespace:
         "--connections", type=int, default=512, choices=range(2, 4097), metavar="2-4096"
     )
     parser.add_argument("--client", default="auto", choices=("wrk", "own", "auto"))
+    told = "measure workers with all limits off as well, beside the others"
+    parser.add_argument("--without-limits", action="store_true", help=told)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     if options.client == "auto":

@@ -22,10 +22,12 @@ import uvloop
 
 GRACE_SECONDS = 10.0  # for last answers; who is slower counts as an error
 RETRY_SECONDS = 0.05
+ADDRESSES = 4_096  # that a process speaks for, as a proxy does: limits by address are exercised
 
 
 class Shot(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client sends over and over: a wish for one unit, every time by a new buyer."""
+    """What a client sends over and over: a wish for one unit, every time by a new buyer, and from
+    another address."""
 
     port: int
     path: str
@@ -187,7 +189,9 @@ class Gun:
         buyer = f"{self._shot.run}-{self._sent}"
         body = f'{{"dropId":{self._shot.drop_id},"userId":"{buyer}"}}'
         key = f"Idempotency-Key: {buyer}\r\n" if self._shot.keyed else ""
-        return f"{self._shot.head}{key}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        address = f"10.9.{self._sent // 256 % 16}.{self._sent % 256}"
+        head = f"{self._shot.head}X-Forwarded-For: {address}\r\n"
+        return f"{head}{key}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def hit(self, status: int, sent_at: float, body: bytes) -> None:
         """Count an answer; its body matters to those who come after us."""

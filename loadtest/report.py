@@ -19,6 +19,7 @@ from loadtest.fleet import ROOT
 ECHO, HOLDS, SOLD_OUT, KEYED = "echo", "holds", "sold out", "sold out, keyed"
 BASELINE = {4: "one by one, pool 4", 16: "one by one, pool 16"}
 MEASURES = (ECHO, HOLDS, SOLD_OUT, KEYED, *BASELINE.values())
+UNLIMITED = {HOLDS: "holds, no limits", SOLD_OUT: "sold out, no limits"}
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -54,7 +55,7 @@ def summarise(rounds: list[dict[str, Run]]) -> list[Row]:
     echo = [each[ECHO].score for each in rounds]
     baseline = [max(each[name].score for name in BASELINE.values()) for each in rounds]
     rows = []
-    for name in MEASURES:
+    for name in rounds[0]:
         runs = [each[name] for each in rounds]
         scores = [run.score for run in runs]
         rows.append(

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from loadtest.client import Figures, Shot
+from loadtest.client import ADDRESSES, Figures, Shot
 
 THREADS = 2
 
@@ -26,8 +26,13 @@ function setup(thread)
 end
 
 local head, run, opening, keyed, n = {head}, {run}, {opening}, {keyed}, 0
+local from = {{}}
 function init()
   run = run .. "-" .. number .. "-"
+  for i = 1, {addresses} do
+    local address = "10." .. number .. "." .. math.floor(i / 256) .. "." .. i % 256
+    from[i] = "X-Forwarded-For: " .. address .. "\\r\\n"
+  end
 end
 
 function request()
@@ -35,7 +40,8 @@ function request()
   local buyer = run .. n
   local body = opening .. buyer .. '"}}'
   local key = keyed and "Idempotency-Key: " .. buyer .. "\\r\\n" or ""
-  return head .. key .. "Content-Length: " .. #body .. "\\r\\n\\r\\n" .. body
+  local start = head .. from[n % {addresses} + 1] .. key
+  return start .. "Content-Length: " .. #body .. "\\r\\n\\r\\n" .. body
 end
 """
 
@@ -101,6 +107,7 @@ def _script(shot: Shot) -> str:
         run=_lua(shot.run),
         opening=_lua(f'{{"dropId":{shot.drop_id},"userId":"'),
         keyed=str(shot.keyed).lower(),
+        addresses=ADDRESSES,
     )
 
 

@@ -9,16 +9,17 @@
     drop     figures, terms and the sum of open intents (hash)
     intents  request -> attempt:quantity:deadline_ms:buyer (hash)
     buyers   buyer -> units held or asked for, a suspicion (hash)
+    cooling  buyer -> until when he must wait, in ms, a suspicion (hash)
   ARGV
     epoch : int      the epoch the worker believes in
     ttl_ms : int     how long an intent may stay open before its worker is taken for dead
-    batch : packed   request, attempt, quantity, buyer, trusted (1: the limit was checked), ...
+    batch : packed   request, attempt, quantity, buyer, trusted (1: limit and cool-down were checked), ...
 
   RETURNS {word, available, {figures}, {words}, young}
     unknown   nothing is known of this drop: load it, never say sold out
     fenced    the worker's epoch is not the bouncer's
     shut      preparing, paused, not_started or ended: see words[1]
-    open      words, one a request: admitted, repeated, too_many, limit or sold_out
+    open      words, one a request: admitted, repeated, too_many, limit, cooling or sold_out
     young is 1 while requests of before this drop was (re)filled may be on their way to Postgres
 
   INVARIANTS
@@ -26,7 +27,8 @@
     INV-4   a request has at most one open intent
 ]]
 local m = redis.call("HMGET", drop, "epoch", "version", "free", "held", "sold", "withdrawn", "total",
-  "open", "starts_ms", "ends_ms", "shut", "max_per_buyer", "max_per_order", "born_ms", "promised")
+  "open", "starts_ms", "ends_ms", "shut", "max_per_buyer", "max_per_order", "born_ms", "promised",
+  "cools")
 if not m[1] or not m[11] then
   return { "unknown", 0, {}, {}, 0 }
 end
@@ -62,6 +64,8 @@ local limit, order = tonumber(m[12]), tonumber(m[13])
 local standing = redis.call("HMGET", intents, unpack(requests))
 local used = limit > 0 and redis.call("HMGET", buyers, unpack(names)) or {}
 
+local waits = m[16] == "1" and redis.call("HMGET", cooling, unpack(names)) or {}
+
 local words, opened, counted, sums, taken = {}, {}, {}, {}, 0
 local deadline = ":" .. string.format("%.0f", now_ms + ttl_ms) .. ":"
 for n = 1, #requests do
@@ -74,6 +78,8 @@ for n = 1, #requests do
     words[n] = "too_many"
   elseif limit > 0 and asked[at + 5] == 0 and uses + quantity > limit then
     words[n] = "limit"
+  elseif waits[n] and asked[at + 5] == 0 and tonumber(waits[n]) > now_ms then
+    words[n] = "cooling"
   elseif available < quantity then
     words[n] = "sold_out"
   else

@@ -9,14 +9,16 @@
     drop     figures, terms and the sum of open intents (hash)
     intents  request -> attempt:quantity:deadline_ms:buyer (hash)
     buyers   buyer -> units held or asked for, a suspicion (hash)
+    cooling  buyer -> until when he must wait, in ms, a suspicion (hash)
     dues     bell -> when it rings, in ms (zset)
     bell     rings by expiring; carries no truth
   ARGV
     epoch : int       of the figures
     figures : packed  version, free, held, sold, withdrawn, total; empty: none to tell
-    terms : packed    version, starts_ms, ends_ms, shut, max_per_buyer, max_per_order, promised; empty: none
+    terms : packed    version, starts_ms, ends_ms, shut, max_per_buyer, max_per_order, promised, cools; empty: none
     closed : packed   request, attempt, kept (1: it has its units), ...
     uses : packed     buyer, units, exact (1: units are the truth, 0: add them), ...
+    cools : packed    buyer, ms that he must wait yet (0: he need not), ...
     ring_ms : int     ring the bell after so long; 0: no bell
     life_s : int      how long an untouched drop is remembered
 
@@ -45,7 +47,7 @@ if #now > 0 then
   local fresh = not their_epoch or epoch > their_epoch
   if fresh then
     -- Another history: its intents and its buyers mean nothing here.
-    redis.call("DEL", drop, intents, buyers)
+    redis.call("DEL", drop, intents, buyers, cooling)
     open, known[3] = 0, false
     redis.call("HSET", drop, "born_ms", string.format("%.0f", time[1] * 1000 + math.floor(time[2] / 1000)))
   end
@@ -60,7 +62,8 @@ local new_terms = cmsgpack.unpack(terms)
 if #new_terms > 0 and epoch >= (their_epoch or 0) and new_terms[1] > (tonumber(known[3]) or 0) then
   redis.call("HSET", drop, "terms_version", new_terms[1], "starts_ms", string.format("%.0f", new_terms[2]),
     "ends_ms", new_terms[3] == 0 and "" or string.format("%.0f", new_terms[3]), "shut", new_terms[4],
-    "max_per_buyer", new_terms[5], "max_per_order", new_terms[6], "promised", new_terms[7])
+    "max_per_buyer", new_terms[5], "max_per_order", new_terms[6], "promised", new_terms[7],
+    "cools", new_terms[8])
 end
 
 local ends = cmsgpack.unpack(closed)
@@ -100,6 +103,17 @@ for buyer, units in pairs(adds) do
   if units ~= 0 and redis.call("HEXISTS", buyers, buyer) == 1
     and redis.call("HINCRBY", buyers, buyer, units) <= 0 then
     redis.call("HDEL", buyers, buyer)
+  end
+end
+
+local waits = cmsgpack.unpack(cools)
+for i = 1, #waits, 2 do
+  if waits[i + 1] > 0 then
+    redis.call("HSET", cooling, waits[i],
+      string.format("%.0f", time[1] * 1000 + math.floor(time[2] / 1000) + waits[i + 1]))
+    redis.call("EXPIRE", cooling, life_s)
+  else
+    redis.call("HDEL", cooling, waits[i])
   end
 end
 

@@ -44,6 +44,8 @@ CREATE TABLE drops (
     prepared_at timestamp with time zone,
     most_per_buyer integer,
     pay_seconds integer DEFAULT 600 NOT NULL,
+    cooldown_factor integer DEFAULT 0 NOT NULL,
+    CONSTRAINT a_cool_down_lasts_0_to_1000_times_a_hold CHECK (((cooldown_factor >= 0) AND (cooldown_factor <= 1000))),
     CONSTRAINT a_drop_ends_after_it_starts CHECK (((ends_at IS NULL) OR (ends_at >= starts_at))),
     CONSTRAINT a_drop_has_between_one_and_a_million_units CHECK (((total_stock >= 1) AND (total_stock <= 1000000))),
     CONSTRAINT a_pause_has_a_known_reason CHECK ((paused_reason = ANY (ARRAY['admin'::text, 'audit'::text]))),
@@ -69,6 +71,8 @@ CREATE TABLE allowances (
     drop_id bigint NOT NULL,
     buyer text NOT NULL COLLATE "C",
     used integer NOT NULL,
+    abandoned integer DEFAULT 0 NOT NULL,
+    cools_until timestamp with time zone,
     CONSTRAINT nobody_uses_less_than_nothing CHECK ((used >= 0))
 );
 
@@ -295,6 +299,8 @@ ALTER TABLE ONLY stock
 ALTER TABLE ONLY units
     ADD CONSTRAINT units_pkey PRIMARY KEY (drop_id, number);
 
+CREATE INDEX drops_that_cool ON drops USING btree (id) WHERE (cooldown_factor > 0);
+
 CREATE INDEX payments_by_reservation ON payments USING btree (reservation_id);
 
 CREATE INDEX payments_undecided ON payments USING btree (changed_at) WHERE ((status = 'succeeded'::payment_state) AND (outcome IS NULL));
@@ -330,7 +336,9 @@ CREATE INDEX units_free_by_position ON units USING btree (drop_id, "position") W
 --   bump_epoch
 --   claim_units
 --   claim_units_singly
+--   cool_down
 --   drop_status
+--   end_cool_downs
 --   expire_holds
 --   extend_hold
 --   fill_drop

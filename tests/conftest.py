@@ -30,6 +30,7 @@ from tests.support.service import Service
 from tests.support.shop import Shop
 
 TEMPLATE = "velvetrope_template"
+OFTEN = "100000/s"  # counted, but as often as a test likes
 _numbers = itertools.count()
 
 
@@ -93,6 +94,9 @@ def settings(database: str, redis_url: str) -> Settings:
         payment_secret=SECRET,
         log_level="warning",
         recount_seconds=0,  # a test wants every audit counted anew
+        rate_reads_per_buyer=OFTEN,
+        rate_writes_per_buyer=OFTEN,
+        rate_admin_per_caller=OFTEN,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from engine.identity.apikeys import ApiKeys
+from engine.identity.errors import TokenExpired
 from engine.identity.models import Caller, is_buyer
 from engine.identity.tokens import Tokens
 from engine.infra.combiner import Crew
@@ -41,10 +42,42 @@ class Door:
             scheme, _, token = given.decode("latin-1").partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthorized("Authorization must be 'Bearer <token>'")
-            return self._tokens.caller(token.strip())
+            return self._bearer(call, token.strip())
         if (key := headers.get(b"x-api-key")) is not None:
-            return await self._keys.caller(key.decode("latin-1"))
+            return await self._shop(call, key.decode("latin-1"))
         return OPEN if self._open else ANYBODY
+
+    def _bearer(self, call: Call, token: str) -> Caller:
+        """A token's caller, who pays for the request. Good ones are let in whatever their
+        neighbours try: no number of attempts finds a key of 32 bytes, and none costs a query."""
+        try:
+            caller = self._tokens.caller(token)
+        except TokenExpired:  # it was good: nobody guesses
+            raise
+        except Unauthorized:
+            if call.meter is not None:
+                call.meter.check_guesser(call)
+                call.meter.failed(call)
+            raise
+        if call.meter is not None:
+            call.meter.charge(call, caller.kind, caller.subject)
+        return caller
+
+    async def _shop(self, call: Call, key: str) -> Caller:
+        """A key's shop, which pays for the request. One that is not remembered costs a query."""
+        caller = self._keys.remembered(key)
+        if caller is None:
+            if call.meter is not None:
+                call.meter.check_guesser(call)
+            try:
+                caller = await self._keys.caller(key)
+            except Unauthorized:
+                if call.meter is not None:
+                    call.meter.failed(call)
+                raise
+        if call.meter is not None:
+            call.meter.charge(call, caller.kind, caller.subject)
+        return caller
 
     def _check_origin(self, call: Call) -> None:
         """With AUTH=open a web page elsewhere must not reach us through a rebound name."""

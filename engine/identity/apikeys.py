@@ -79,11 +79,15 @@ class ApiKeys:
         self._postgres, self._crew = postgres, crew
         self._known: dict[str, tuple[Caller, float]] = {}
 
+    def remembered(self, key: str) -> Caller | None:
+        """Whose key this is, if it was good seconds ago."""
+        known = self._known.get(key)
+        return known[0] if known is not None and time.monotonic() < known[1] else None
+
     async def caller(self, key: str) -> Caller:
         """Whose key this is. Raises `Unauthorized`."""
-        known = self._known.get(key)
-        if known is not None and time.monotonic() < known[1]:
-            return known[0]
+        if (known := self.remembered(key)) is not None:
+            return known
         form = FORM.fullmatch(key)
         if form is None:
             raise Unauthorized("The API key is not valid")

@@ -41,13 +41,19 @@ class Seat(Generic[W, R]):
         "deadline",
         "future",
         "keyed",
+        "over",
         "span",
         "trusted",
         "wish",
     )
 
     def __init__(
-        self, wish: W, future: asyncio.Future[R], deadline: float, keyed: bool = False
+        self,
+        wish: W,
+        future: asyncio.Future[R],
+        deadline: float,
+        keyed: bool = False,
+        over: Exception | None = None,
     ) -> None:
         self.wish = wish
         self.future = future
@@ -57,6 +63,7 @@ class Seat(Generic[W, R]):
         self.keyed = keyed  # an earlier copy may have been sent, and may have succeeded
         self.copying = False  # another worker is at it: this one waits for that one's outcome
         self.span: Any = None  # of its request, if that is traced
+        self.over = over  # what it is told unless an earlier copy of it was done: nothing is tried
         self.trusted = False  # its limit was checked in Postgres: no suspicion stops it
 
     def answer(self, result: R) -> None:
@@ -179,10 +186,10 @@ class Combiner(Generic[W, R]):
         """Whether anybody waits."""
         return self._running or bool(self._queue) or bool(self._later)
 
-    def put(self, wish: W, keyed: bool = False) -> Seat[W, R]:
+    def put(self, wish: W, keyed: bool = False, over: Exception | None = None) -> Seat[W, R]:
         """Queue a wish; a `Fault` at once when the queue is full or the worker is leaving."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        seat = Seat(wish, future, time.monotonic() + self._deadline_seconds, keyed)
+        seat = Seat(wish, future, time.monotonic() + self._deadline_seconds, keyed, over)
         if len(self._queue) >= self._queue_max or self._crew.closing:
             raise seat.fault()
         if tracing.on() is not None:

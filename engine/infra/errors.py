@@ -25,6 +25,7 @@ class Problem(Exception):
     example: ClassVar[dict[str, Any]] = {}
     retryable: bool = False
     retry_after_seconds: int | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # that its answer carries
 
     def __init__(self, message: str = "", **details: Any) -> None:
         self.message = message or (self.__doc__ or "").strip().splitlines()[0]
@@ -118,6 +119,26 @@ class InProgress(Refusal):
     status = 409
     retryable = True
     retry_after_seconds = 1
+
+
+class RateLimited(Refusal):
+    """Too many requests. Nothing was done: try again later, with the same Idempotency-Key."""
+
+    code = "RATE_LIMITED"
+    status = 429
+    retryable = True
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        seconds: int,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
+        self.retry_after_seconds = seconds
+        self.headers = headers
 
 
 class Fault(Problem):

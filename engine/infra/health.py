@@ -54,9 +54,16 @@ class Health:
     def routes(self) -> list[Route]:
         """/health for people, /health/live and /health/ready for machines."""
         return [
-            Route("health", "GET", "/health", self.health, _about(HealthView, 503)),
-            Route("live", "GET", "/health/live", self.live, _about(Sign)),
-            Route("ready", "GET", "/health/ready", self.ready, _about(Sign, 503)),
+            Route(
+                "health",
+                "GET",
+                "/health",
+                self.health,
+                _about(HealthView, 503),
+                counted="free",
+            ),
+            Route("live", "GET", "/health/live", self.live, _about(Sign), counted="free"),
+            Route("ready", "GET", "/health/ready", self.ready, _about(Sign, 503), counted="free"),
         ]
 
     async def health(self, call: Call) -> Answer:

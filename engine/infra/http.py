@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -25,6 +25,9 @@ from engine.infra.accounts import account
 from engine.infra.errors import Invalid, Problem, TooLarge
 from engine.infra.ids import trace_id
 
+if TYPE_CHECKING:
+    from engine.infra.limits import Meter
+
 log = structlog.get_logger()
 encode = msgspec.json.Encoder().encode
 
@@ -33,7 +36,6 @@ KEY_LENGTH_MAX = 128
 PRICE_MAX_CENTS = 10_000_000_000
 _PRICE = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
 DIGITS_MAX = 9  # of a number in a header or a query: Python refuses to read thousands of them
-PAGE_MAX = 1_000_000
 # For answers that bring none of their own. What every answer has, pages too, `serve` tells uvicorn.
 # JSON is no document: these two are for the day when somebody renders or stores it all the same.
 GUARDS = (
@@ -53,7 +55,20 @@ class ClientGone(Exception):
 class Call:
     """One request: where to, by whom, with what."""
 
-    __slots__ = ("body", "drop_id", "headers", "key", "operation", "params", "request_id", "scope")
+    __slots__ = (
+        "body",
+        "drop_id",
+        "headers",
+        "key",
+        "meter",
+        "notes",
+        "operation",
+        "over",
+        "params",
+        "request_id",
+        "scope",
+        "spent",
+    )
 
     def __init__(self, scope: Scope, operation: str = "") -> None:
         self.scope = scope
@@ -63,6 +78,11 @@ class Call:
         self.body = b""
         self.drop_id: int | None = None  # whose refusals these are, for the line that sums them up
         self.key: str | None = None  # the Idempotency-Key in force, echoed in the answer
+        # What its caller may still ask for (limits.py): None where nothing is counted.
+        self.meter: Meter | None = None
+        self.spent: tuple[Any, str] | None = None  # the budget that paid for it, and whose it was
+        self.over: Problem | None = None  # what it is told if it turns out to be no repetition
+        self.notes: list[tuple[bytes, bytes]] | None = None  # headers for its answer
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = (
             given.decode("ascii") if 0 < len(given) <= 128 and _printable(given) else trace_id()
@@ -222,65 +242,6 @@ def cents(field: str, amount: str | int | float) -> int:
     return exact
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Which part of a list: `limit` rows after a cursor, or page k."""
-
-    limit: int
-    cursor: str | None
-    page: int | None
-
-    @property
-    def skip(self) -> int:
-        """Rows before this page."""
-        return (self.page - 1) * self.limit if self.page else 0
-
-
-def page_of(call: Call, limit_max: int = 100) -> Page:
-    """The page a call asks for. Out of range is a 400."""
-    query = call.query
-    size = query.get("limit", query.get("pageSize", query.get("page_size", "20")))
-    number = query.get("page")
-    limit, page = _count("limit", size, limit_max), None
-    if number is not None:
-        page = _count("page", number, PAGE_MAX)
-    return Page(limit, query.get("cursor") or None, page)
-
-
-def _count(field: str, text: str, high: int) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > DIGITS_MAX:
-        raise invalid(field, f"want 1 to {high}")
-    if not 1 <= int(text) <= high:
-        raise invalid(field, f"want 1 to {high}")
-    return int(text)
-
-
-class Count(msgspec.Struct, rename="camel"):
-    """Where a page stands; only where `page` was asked for."""
-
-    total_items: int
-    total_pages: int
-    current_page: int
-    page_size: int
-
-
-class Listing(msgspec.Struct, Generic[T], rename="camel"):
-    """A list: a page of rows, and the cursor of the next page; null after the last."""
-
-    data: list[T]
-    next_cursor: str | None
-    meta: Count | msgspec.UnsetType = msgspec.UNSET
-
-
-def listing(
-    rows: list[T], page: Page, next_cursor: str | None, items: int | None = None
-) -> Listing[T]:
-    """The one shape of lists."""
-    body = Listing(rows, next_cursor)
-    if page.page is not None and items is not None:
-        body.meta = Count(items, -(-items // page.limit), page.page, page.limit)
-    return body
-
-
 class Error(msgspec.Struct, rename="camel"):
     """The one shape of every error. Programs go by `error`, people by `message`; `requestId` finds
     it in the log."""
@@ -297,7 +258,7 @@ def problem_answer(problem: Problem, request_id: str) -> Answer:
     """The one error shape."""
     details = {name: value for name, value in problem.details.items() if name != "allow"}
     body = Error(False, problem.code, problem.message, problem.retryable, details, request_id)
-    headers: list[tuple[bytes, bytes]] = []
+    headers: list[tuple[bytes, bytes]] = [*problem.headers]
     if problem.retry_after_seconds is not None:
         headers.append((b"retry-after", str(problem.retry_after_seconds).encode()))
     if "allow" in problem.details:
@@ -346,6 +307,8 @@ async def _stream(
     """Send piece by piece, no faster than the client reads, and no longer than it is there. What
     fails on the way cuts the connection, so that a part is never taken for the whole."""
     headers = head_of(answer, call.request_id)
+    if call.notes is not None:
+        headers += call.notes
     start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
     leaving = asyncio.create_task(_leaves(receive), name="client-leaves")
     piece = answer.body  # the first one, read before anything was promised
@@ -371,6 +334,8 @@ async def _leaves(receive: Receive) -> None:
 
 async def _write(answer: Answer, call: Call, send: Send) -> None:
     headers = head_of(answer, call.request_id)
+    if call.notes is not None:
+        headers += call.notes
     if call.key is not None:
         headers.append((b"idempotency-key", call.key.encode()))
     start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}

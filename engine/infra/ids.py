@@ -25,10 +25,12 @@ def parse_id(text: str) -> uuid.UUID | None:
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request's identity, and whether its key is the client's: then it may be a repetition."""
+    """A request's identity, and whether its key is the client's: then it may be a repetition.
+    `over`: its caller asked too much, so this is the answer unless it is a repetition."""
 
     id: str
     keyed: bool
+    over: Exception | None = None
 
 
 def request_identity(subject: str, operation: str, key: str) -> str:

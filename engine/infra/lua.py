@@ -5,12 +5,14 @@ their types. The loader binds those names, so a body never says `ARGV[3]`; a cal
 exactly these words.
 
     ARGV types   text · int · packed (MessagePack, unpacked by the script)
+    word...      the only key there is: a list of as many as a call gives
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,17 +32,19 @@ class Script(msgspec.Struct, frozen=True):
     arguments: tuple[tuple[str, str], ...]
     source: str
     sha: str
+    many: bool = False  # its one key is a list
 
-    def bind(self, keys: dict[str, str], arguments: dict[str, Any]) -> list[Any]:
+    def bind(self, keys: Mapping[str, Any], arguments: dict[str, Any]) -> list[Any]:
         """The arguments of EVALSHA after the sha: number of keys, keys, values."""
         assert tuple(keys) == self.keys, f"{self.name}: keys {tuple(keys)}, declared {self.keys}"
+        given = keys[self.keys[0]] if self.many else keys.values()
         declared = tuple(name for name, _ in self.arguments)
         assert tuple(arguments) == declared, f"{self.name}: {tuple(arguments)}, declared {declared}"
         values = [
             _pack(arguments[name]) if kind == "packed" else arguments[name]
             for name, kind in self.arguments
         ]
-        return [len(keys), *keys.values(), *values]
+        return [len(given), *given, *values]
 
 
 def folder() -> Path:
@@ -65,10 +69,12 @@ def parse(name: str, text: str) -> Script:
     if not promise.startswith(f"{name}: "):
         raise ValueError(f"{name}: the first line must read '{name}: what it promises'")
     keys = tuple(word for word, _ in _words(header, "KEYS"))
+    many = len(keys) == 1 and keys[0].endswith("...")
+    keys = (keys[0][:-3],) if many else keys
     arguments = tuple(_typed(name, word, rest) for word, rest in _words(header, "ARGV"))
     if "RETURNS" not in header:
         raise ValueError(f"{name}: the header does not say what it RETURNS")
-    binding = [f"local {key} = KEYS[{i}]" for i, key in enumerate(keys, 1)]
+    binding = [f"local {key} = KEYS" + ("" if many else f"[{i}]") for i, key in enumerate(keys, 1)]
     for i, (word, kind) in enumerate(arguments, 1):
         binding.append(
             f"local {word} = " + (f"tonumber(ARGV[{i}])" if kind == "int" else f"ARGV[{i}]")
@@ -79,7 +85,8 @@ def parse(name: str, text: str) -> Script:
     # full, a replica, or lacks its quorum. Without it a script that only refuses would run on.
     flags = " flags=no-writes" if "Changes nothing." in header else ""
     source = f"#!lua{flags}{lines}\n\n{'; '.join(binding)}\n" + text[match.end() :]
-    return Script(name, promise, keys, arguments, source, hashlib.sha1(source.encode()).hexdigest())
+    sha = hashlib.sha1(source.encode()).hexdigest()
+    return Script(name, promise, keys, arguments, source, sha, many)
 
 
 def _words(header: str, section: str) -> list[tuple[str, str]]:
@@ -87,7 +94,7 @@ def _words(header: str, section: str) -> list[tuple[str, str]]:
     match = re.search(rf"^  {section}\n((?:    .*\n?)+)", header + "\n", re.MULTILINE)
     if match is None:
         return []
-    return re.findall(r"^    (\w+)\s+(.*)$", match[1], re.MULTILINE)
+    return re.findall(r"^    (\w+(?:\.{3})?)\s+(.*)$", match[1], re.MULTILINE)
 
 
 def _typed(name: str, word: str, rest: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,8 @@ from engine.infra.lua import Script
 log = structlog.get_logger()
 
 ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError)
-PROBE_KEY = "vr1:probe"
+ABI = "vr1"  # begins every key; changes when the meaning of a key changes
+PROBE_KEY = f"{ABI}:probe"
 PROBE_SECONDS = 0.2
 
 
@@ -67,7 +68,7 @@ class Redis:
         await connection.on_connect()
         self._met_at = time.monotonic()
 
-    async def run(self, script: Script, keys: dict[str, str], **arguments: Any) -> Any:
+    async def run(self, script: Script, keys: Mapping[str, Any], **arguments: Any) -> Any:
         """Run a script with exactly its declared words. Raises `Away`."""
         if self.away:
             raise Away

@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
+from engine.infra.addresses import networks
 from engine.infra.errors import Misconfigured
+from engine.infra.rates import rate_of
 
 SECRET_BYTES_MIN = 32
 ORIGINS = ("CLIENT_URL", "FRONTEND_URL")  # other systems' names for CORS_ORIGINS
@@ -109,6 +111,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     otel_traces_sampler_arg: Annotated[
         Share, why("of requests whose caller did not decide; batches follow them", "0 to 1")
     ] = 0.01
+    # Who may ask how much: a number a second (s), minute (m) or hour (h), and how many at once.
+    rate_reads_per_address: Annotated[
+        str, why("generous: a university or a phone network shares one", "a rate, or off")
+    ] = "1000/s burst 5000"
+    rate_writes_per_address: Annotated[
+        str, why("reserve, buy, release; likewise", "a rate, or off")
+    ] = "200/s burst 1000"
+    rate_admin_per_address: Annotated[str, why("what operators do", "a rate, or off")] = (
+        "50/s burst 500"
+    )
+    rate_callbacks_per_address: Annotated[
+        str, why("payment providers send all of a rush at once", "a rate, or off")
+    ] = "1000/s burst 10000"
+    rate_failed_auth_per_address: Annotated[
+        str, why("credentials that are none: somebody guesses", "a rate, or off")
+    ] = "1/s burst 20"
+    rate_reads_per_buyer: Annotated[
+        str, why("a page that polls, in several windows", "a rate, or off")
+    ] = "30/s burst 100"
+    rate_writes_per_buyer: Annotated[
+        str, why("reserving; apart from it, and as much, what becomes of holds", "a rate, or off")
+    ] = "10/s burst 30"
+    rate_reads_per_key: Annotated[
+        str, why("a shop's server, for all its buyers", "a rate, or off")
+    ] = "5000/s burst 10000"
+    rate_writes_per_key: Annotated[str, why("likewise", "a rate, or off")] = "5000/s burst 10000"
+    rate_admin_per_caller: Annotated[str, why("an operator's token or key", "a rate, or off")] = (
+        "20/s burst 200"
+    )
+    trusted_proxies: Annotated[
+        str, why("whose X-Forwarded-For is believed", "addresses and networks, comma list")
+    ] = ""
     request_deadline_ms: Annotated[Length, why("nothing holds a request longer", "ms")] = 5_000
     # The door.
     header_timeout_ms: Annotated[Span, why("for a request's line and headers, in all", "ms")] = (
@@ -179,6 +213,13 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         raise Misconfigured("RETENTION_HOURS: idempotency keys are promised for 24 hours or more")
     _ = settings.jwt_expires_seconds
     _ = settings.origins
+    networks(settings.trusted_proxies)
+    for name in Settings.__struct_fields__:
+        if name.startswith("rate_"):
+            try:
+                rate_of(getattr(settings, name))
+            except Misconfigured as wrong:
+                raise Misconfigured(f"{name.upper()}: {wrong}") from None
     return settings
 
 

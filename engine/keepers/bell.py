@@ -11,9 +11,8 @@ import redis.asyncio
 import structlog
 
 from engine.infra.log import Seldom
-from engine.infra.redis import ERRORS
+from engine.infra.redis import ABI, ERRORS
 from engine.keepers.keeper import Keeper
-from engine.sale.bouncer import ABI
 
 log = structlog.get_logger()
 

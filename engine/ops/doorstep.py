@@ -70,6 +70,19 @@ def seats(settings: Settings, files_max: int) -> int:
     return settings.max_connections or min(room, SEATS_MAX)
 
 
+def proxies(settings: Settings) -> Finding:
+    """Whether clients behind a proxy would all count as one."""
+    if is_loopback(settings.host) or settings.trusted_proxies:
+        return Finding("proxies", "ok", settings.trusted_proxies or "none but this machine's own")
+    return Finding(
+        "proxies",
+        "warn",
+        f"HOST={settings.host} and TRUSTED_PROXIES is empty: all who come through one balancer "
+        "share the limits of one address",
+        "name your balancers in TRUSTED_PROXIES, or 127.0.0.1 if clients reach us themselves",
+    )
+
+
 def door(host: str, port: int) -> socket.socket:
     """Bind the address, never listen, or refuse; closing the socket gives it up.
 

@@ -33,6 +33,9 @@ LifeSeconds = Annotated[int | None, Parameter(help="how long a hold may be exten
 PaySeconds = Annotated[int | None, Parameter(help="to pay in, once payment has begun (600)")]
 EachBuyer = Annotated[str | None, Parameter(help="units a buyer: a number or none (1)")]
 EachOrder = Annotated[int | None, Parameter(help="units a reservation (up to 10)")]
+CoolDown = Annotated[
+    int | None, Parameter(help="who lets a hold go waits so many times as long (0: off)")
+]
 Picture = Annotated[str | None, Parameter(help="a path or an http(s) address, or none")]
 Wait = Annotated[bool, Parameter(help="show a bar until a keeper has put every unit there")]
 Limit = Annotated[
@@ -108,6 +111,7 @@ def create(
     pay_seconds: PaySeconds = None,
     max_per_buyer: EachBuyer = None,
     max_per_order: EachOrder = None,
+    cooldown_factor: CoolDown = None,
     image_url: Picture = None,
     wait: Wait = False,
     json: AsJson = False,
@@ -141,6 +145,7 @@ def create(
             pay_seconds=said(pay_seconds),
             max_per_buyer=drop_acts.limit(max_per_buyer),
             max_per_order=said(max_per_order),
+            cooldown_factor=said(cooldown_factor),
             image_url=optional(image_url),
         )
         wish = drop_acts.checked(bodies.new_drop, body)
@@ -164,6 +169,7 @@ def change(
     pay_seconds: PaySeconds = None,
     max_per_buyer: EachBuyer = None,
     max_per_order: EachOrder = None,
+    cooldown_factor: CoolDown = None,
     image_url: Picture = None,
     json: AsJson = False,
 ) -> None:
@@ -195,6 +201,7 @@ def change(
             pay_seconds=said(pay_seconds),
             max_per_buyer=limit(max_per_buyer),
             max_per_order=said(max_per_order),
+            cooldown_factor=said(cooldown_factor),
             image_url=optional(image_url),
         )
 

@@ -29,6 +29,7 @@ async def everything(settings: Settings) -> list[Finding]:
         *bouncer,
         *findings.secrets(settings),
         doorstep.reach(settings),
+        doorstep.proxies(settings),
         *findings.machine(probes.files_max(), probes.cpus(), settings),
     ]
 

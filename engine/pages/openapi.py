@@ -65,9 +65,14 @@ HEADERS: dict[str, tuple[str, bool]] = {  # name: sentence, and whether it is al
     ),
     "Idempotent-Replayed": ("`true`: it was done before, and this is the first answer.", False),
     "Retry-After": ("Seconds after which it is worth asking again.", False),
+    "RateLimit": (
+        'What is left of a budget, `"name";r=requests;t=seconds until it is whole`; told once less'
+        " than half is left.",
+        False,
+    ),
+    "RateLimit-Policy": ('That budget: `"name";q=requests;w=seconds`.', False),
 }
-# Headers of every answer. Those of rate limits belong here, and their 429 in _refusals.
-EVERYWHERE = ("X-Request-ID",)
+EVERYWHERE = ("X-Request-ID", "RateLimit", "RateLimit-Policy")  # headers of every answer
 # It does not begin with a quote: quotes around a key are taken off.
 KEY = Query(
     "Idempotency-Key",
@@ -292,6 +297,8 @@ def _refusals(route: Route, about: About) -> list[type[Problem]]:
     if about.who is not None:
         found += [errors.Unauthorized, errors.Forbidden, errors.Retryable]
         found += [] if route.method == "GET" else [errors.OutcomeUnknown]
+    if route.budget != "free":
+        found.append(errors.RateLimited)
     if "{id" in route.path:
         found.append(errors.NotFound)
     if route.method != "GET":

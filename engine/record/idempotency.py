@@ -37,6 +37,10 @@ async def once(
     effect may be run more than once, each time in a transaction that is undone but for the last.
     `publish` follows the commit; if it fails a keeper does it, for what is done is done.
     """
+    if request.over is not None:
+        if (known := await recall(postgres, request, meaning)) is not None:
+            return known
+        raise request.over
     answer = await _insist(postgres, request, meaning, effect)
     if publish is not None:
         with suppress(Fault):

@@ -10,8 +10,9 @@ from msgspec import UNSET
 from engine.identity.access import as_buyer, buyer_named
 from engine.identity.models import Caller, is_buyer
 from engine.infra.errors import NotFound
-from engine.infra.http import Call, Page, either, invalid
+from engine.infra.http import Call, either, invalid
 from engine.infra.ids import Request, parse_id, request_identity, trace_id
+from engine.infra.lists import Page
 from engine.sale import bodies
 from engine.sale.errors import NotYourReservation
 from engine.sale.models import DropStatus
@@ -21,16 +22,30 @@ PurchaseStatus = Literal["purchased", "refunded"]
 RefundStatus = Literal["due", "done"]
 HOLD_STATUSES, PURCHASE_STATUSES = get_args(HoldStatus), get_args(PurchaseStatus)
 REFUND_STATUSES, STATUSES = get_args(RefundStatus), get_args(DropStatus)
+NOBODY = ("owner", "operator")  # words for whoever it may be: no buyer, and no budget of one
 
 
 def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:
-    """The request's identity, and whether its key is the client's. The key is echoed."""
+    """The request's identity, and whether its key is the client's. The key is echoed.
+
+    Raises `RateLimited` for one without a key; one with a key may be a repetition, see `Request`.
+    """
     given = call.idempotency_key()
     call.key = given or trace_id()
+    if buyer not in NOBODY:
+        _charge(call, caller, buyer)
     subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
     return Request(
-        request_identity(f"{caller.kind}:{subject}", operation, call.key), given is not None
+        request_identity(f"{caller.kind}:{subject}", operation, call.key),
+        given is not None,
+        call.over,
     )
+
+
+def _charge(call: Call, caller: Caller, buyer: str) -> None:
+    """With AUTH=open whoever is named pays; others paid when their credential was read."""
+    if caller.kind == "open" and call.meter is not None:
+        call.meter.charge(call, caller.kind, buyer)
 
 
 def named_in_query(call: Call) -> str | None:
@@ -50,7 +65,9 @@ def must_be_named(buyer: str | None) -> str:
 def buyer_of_list(caller: Caller, call: Call) -> str:
     """Whose list it is: a token's own buyer, or the one named in the query."""
     named = named_in_query(call)
-    return must_be_named(buyer_named(caller, named))
+    buyer = must_be_named(buyer_named(caller, named))
+    _charge(call, caller, buyer)
+    return buyer
 
 
 def check_owner(caller: Caller, call: Call, owner: str) -> None:

@@ -18,6 +18,7 @@ DROP_ID_MAX = (1 << 43) - 1  # so that a unit's id fits 63 bits
 ORDER_MAX = 100
 HOLD_MAX_SECONDS = 86_400
 BUYER_MAX = 10_000
+COOLDOWN_MAX = 1_000
 PAY_SECONDS = 600  # to pay in, once payment has begun
 
 Text = str | UnsetType
@@ -168,6 +169,16 @@ class TermsBody(msgspec.Struct):
         shown("The smaller of `maxPerBuyer` and 10, if not said.", minimum=1, maximum=ORDER_MAX),
     ] = field(name="maxPerOrder", default=UNSET)
     max_per_order_snake: Whole = field(name="max_per_order", default=UNSET)
+    cooldown_factor: Annotated[
+        Whole,
+        shown(
+            "Who abandons a hold waits so many times as long before the next; 0: not at all.",
+            minimum=0,
+            maximum=COOLDOWN_MAX,
+            default=0,
+        ),
+    ] = field(name="cooldownFactor", default=UNSET)
+    cooldown_factor_snake: Whole = field(name="cooldown_factor", default=UNSET)
     total_stock: Annotated[Whole, shown(minimum=1, maximum=STOCK_MAX, examples=[120])] = field(
         name="totalStock", default=UNSET
     )
@@ -189,6 +200,7 @@ class TermsBody(msgspec.Struct):
         pay = _one("paySeconds", self.pay_seconds, self.pay_seconds_snake)
         each = _one("maxPerBuyer", self.max_per_buyer, self.max_per_buyer_snake)
         order = _one("maxPerOrder", self.max_per_order, self.max_per_order_snake)
+        cool = _one("cooldownFactor", self.cooldown_factor, self.cooldown_factor_snake)
         total = _one("totalStock", self.total_stock, self.total_stock_snake)
         told = {
             "name": _told(self.name, lambda: line("name", str(self.name), 200)),
@@ -205,6 +217,9 @@ class TermsBody(msgspec.Struct):
                 each, lambda: each if each is None else _whole("maxPerBuyer", each, BUYER_MAX)
             ),
             "max_per_order": _told(order, lambda: _whole("maxPerOrder", order, ORDER_MAX)),
+            "cooldown_factor": _told(
+                cool, lambda: _whole("cooldownFactor", cool, COOLDOWN_MAX, low=0)
+            ),
             "total_stock": _told(total, lambda: _whole("totalStock", total, STOCK_MAX)),
         }
         return {name: value for name, value in told.items() if value is not UNSET}
@@ -269,6 +284,7 @@ def new_drop(body: DropBody) -> NewDrop:
         each,
         told.get("max_per_order", min(each or 10, 10)),
         told["total_stock"],
+        told.get("cooldown_factor", 0),
     )
 
 
@@ -309,9 +325,9 @@ def _told(value: Any, check: Callable[[], Any]) -> Any:
     return UNSET if value is UNSET else check()
 
 
-def _whole(name: str, number: int, high: int) -> int:
-    if not 1 <= number <= high:
-        raise invalid(name, f"want 1 to {high}")
+def _whole(name: str, number: int, high: int, low: int = 1) -> int:
+    if not low <= number <= high:
+        raise invalid(name, f"want {low} to {high}")
     return number
 
 

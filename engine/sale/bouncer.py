@@ -7,6 +7,7 @@ remembers another database remembers nothing.
     vr1:{<database>:<drop>}:drop     figures, terms, sum of open intents
     vr1:{<database>:<drop>}:intents  requests on their way to Postgres
     vr1:{<database>:<drop>}:buyers   units by buyer, a suspicion
+    vr1:{<database>:<drop>}:cooling  until when buyers must wait, a suspicion
     vr1:{<database>:<drop>}:dues     bells by the time they ring
     vr1:{<database>:<drop>}:bell:<ms>  rings at a deadline by expiring
 """
@@ -20,10 +21,9 @@ import msgspec
 
 from engine.infra import lua
 from engine.infra.postgres import Postgres
-from engine.infra.redis import Away, Redis
+from engine.infra.redis import ABI, Away, Redis
 from engine.sale.models import Figures, Offer
 
-ABI = "vr1"  # changes when the meaning of a key changes
 LIFE_SECONDS = 7 * 86_400
 ATTEMPTS_PER_EPOCH = 1 << 20  # epochs are seconds, and Lua counts exactly to 2^53 only
 
@@ -94,7 +94,7 @@ class Bouncer:
             flat += (request, attempt, quantity, buyer, 1 if trusted else 0)
         word, available, figures, words, young = await self._redis.run(
             _admit,
-            self._keys(drop_id, "drop", "intents", "buyers"),
+            self._keys(drop_id, "drop", "intents", "buyers", "cooling"),
             epoch=epoch,
             ttl_ms=self._intent_ttl_ms,
             batch=flat,
@@ -113,11 +113,13 @@ class Bouncer:
         figures: Figures | None = None,
         closed: Sequence[tuple[str, int, bool]] = (),
         uses: Sequence[tuple[str, int, bool]] = (),
+        cools: Sequence[tuple[str, int]] = (),
         ring_ms: int = 0,
         bell_ms: int = 0,
         offer: Offer | None = None,
     ) -> bool:
-        """Close intents (request, attempt, kept), tell figures, correct uses (buyer, units, exact).
+        """Close intents (request, attempt, kept), tell figures, correct uses (buyer, units, exact)
+        and cool-downs (buyer, ms to wait yet).
 
         Best effort: False if Redis is away. The reaper and the reconciler do it then.
         """
@@ -125,6 +127,7 @@ class Bouncer:
         if offer is not None:
             terms = [offer.terms_version, offer.starts_ms, offer.ends_ms, offer.shut]
             terms += [offer.max_per_buyer, offer.max_per_order, offer.promised]
+            terms += [int(offer.cooldown_factor > 0)]
         told: list[int] = []
         if figures is not None:
             told = [
@@ -135,7 +138,7 @@ class Bouncer:
                 figures.withdrawn,
                 figures.total,
             ]
-        keys = self._keys(drop_id, "drop", "intents", "buyers", "dues")
+        keys = self._keys(drop_id, "drop", "intents", "buyers", "cooling", "dues")
         keys["bell"] = self._key(drop_id, f"bell:{bell_ms}")
         try:
             await self._redis.run(
@@ -150,6 +153,7 @@ class Bouncer:
                     for part in (request, attempt, int(kept))
                 ],
                 uses=[part for buyer, units, exact in uses for part in (buyer, units, int(exact))],
+                cools=[part for each in cools for part in each],
                 ring_ms=ring_ms,
                 life_s=LIFE_SECONDS,
             )

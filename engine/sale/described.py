@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from engine.infra.describe import PAGED, About, Body, BuyerId, Query, Reply, paged
 from engine.infra.errors import Forbidden, NotFound, Unauthorized
-from engine.infra.http import Listing
+from engine.infra.lists import Listing
 from engine.sale.arguments import HoldStatus, PurchaseStatus, RefundStatus
 from engine.sale.audit import Audit
 from engine.sale.bodies import NUMBER, ChangeBody, ConfirmBody, DropBody, DropId, ReserveBody

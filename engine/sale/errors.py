@@ -4,6 +4,7 @@ Refusal
 ├── SoldOut                not enough left
 ├── NotOpen                outside the window, or switched off
 │   └── NotStarted · Ended · Paused · Preparing
+├── CoolingDown            let holds of this drop go, and must wait for the next one
 ├── LimitReached           this buyer has all that one buyer may have
 ├── NotYourReservation     the hold is another buyer's
 ├── HoldExpired            past its deadline, swept or not
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from engine.infra.errors import Refusal
+from engine.infra.errors import RateLimited, Refusal
 
 
 class SoldOut(Refusal):
@@ -85,6 +86,16 @@ class LimitReached(Refusal):
         self.retryable = overdue  # a hold of this buyer ran out, and is about to be swept
         if not overdue:
             self.retry_after_seconds = None  # nothing to wait for
+
+
+class CoolingDown(RateLimited):
+    """You let a hold of this drop go. Please wait before you reserve again."""
+
+    def __init__(self, *, seconds: int, **details: Any) -> None:
+        told = f'"cooldown";r=0;t={seconds}'.encode()
+        policy = f'"cooldown";q=1;w={seconds}'.encode()
+        headers = ((b"ratelimit-policy", policy), (b"ratelimit", told))
+        super().__init__(seconds=seconds, headers=headers, reason="cooldown", **details)
 
 
 class NotYourReservation(Refusal):

@@ -54,6 +54,7 @@ class Offer(msgspec.Struct, frozen=True):
     promised: int = 0  # units, of which some may not be on the shelf yet
     now_ms: int = 0  # Postgres's clock when this was read
     changed_ms: int = 0  # and when the figures last changed
+    cooldown_factor: int = 0  # 0: who lets a hold go may have the next at once
 
 
 class Reserve(msgspec.Struct, frozen=True):
@@ -240,9 +241,10 @@ class Drop(msgspec.Struct, frozen=True):
     withdrawn: int
     created_at: datetime
     server_time: datetime
+    cooldown_factor: int
 
 
-class NewDrop(msgspec.Struct, frozen=True):
+class NewDrop(msgspec.Struct, frozen=True, omit_defaults=True):
     """A drop to be."""
 
     name: str
@@ -257,6 +259,7 @@ class NewDrop(msgspec.Struct, frozen=True):
     max_per_buyer: int | None
     max_per_order: int
     total_stock: int
+    cooldown_factor: int = 0
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -273,6 +276,7 @@ class Terms(msgspec.Struct, frozen=True):
     max_per_buyer: int | None
     max_per_order: int
     total_stock: int
+    cooldown_factor: int
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -289,6 +293,7 @@ class Change(msgspec.Struct, frozen=True):
     pay_seconds: int | UnsetType = UNSET
     max_per_buyer: int | None | UnsetType = UNSET
     max_per_order: int | UnsetType = UNSET
+    cooldown_factor: int | UnsetType = UNSET
     add_stock: int = 0
     withdraw_stock: int | Literal["all"] = 0
 
@@ -332,6 +337,9 @@ class Allowance(msgspec.Struct, frozen=True):
     limit: int | None
     reservation_id: str | None
     overdue: bool  # some of it ran out and waits for the sweeper
+    abandoned: int  # holds in a row that were let go
+    cools_until: datetime | None
+    cools_ms: int | None  # that the buyer must wait yet; None: need not
 
 
 class Proof(msgspec.Struct, frozen=True):

@@ -11,7 +11,8 @@ import msgspec
 from engine.identity import deeds
 from engine.identity.access import Door, require_admin
 from engine.infra.errors import NotFound, Retryable
-from engine.infra.http import Answer, Call, Page, encode, invalid, listing, page_of
+from engine.infra.http import Answer, Call, encode, invalid
+from engine.infra.lists import Page, listing, page_of
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
@@ -48,11 +49,31 @@ class OperatorRoutes:
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler."""
         table = [
-            Route("create_drop", "POST", "/drops", self.create, described.CREATE_DROP),
-            Route("change_drop", "PATCH", "/drops/{id}", self.change, described.CHANGE_DROP),
-            Route("pause", "POST", "/drops/{id}/pause", self.pause, described.SWITCH),
-            Route("resume", "POST", "/drops/{id}/resume", self.resume, described.SWITCH),
-            Route("close", "POST", "/drops/{id}/close", self.close, described.SWITCH),
+            Route(
+                "create_drop", "POST", "/drops", self.create, described.CREATE_DROP, counted="admin"
+            ),
+            Route(
+                "change_drop",
+                "PATCH",
+                "/drops/{id}",
+                self.change,
+                described.CHANGE_DROP,
+                counted="admin",
+            ),
+            Route(
+                "pause", "POST", "/drops/{id}/pause", self.pause, described.SWITCH, counted="admin"
+            ),
+            Route(
+                "resume",
+                "POST",
+                "/drops/{id}/resume",
+                self.resume,
+                described.SWITCH,
+                counted="admin",
+            ),
+            Route(
+                "close", "POST", "/drops/{id}/close", self.close, described.SWITCH, counted="admin"
+            ),
             Route("audit", "GET", "/drops/{id}/audit", self.audit, described.AUDIT),
             Route(
                 "reconcile",
@@ -60,6 +81,7 @@ class OperatorRoutes:
                 "/drops/{id}/reconcile",
                 self.reconcile,
                 described.RECONCILE,
+                counted="admin",
             ),
             Route(
                 "list_holds",
@@ -192,11 +214,14 @@ class OperatorRoutes:
         drop_id = call.drop_id = arguments.drop_in_path(call)
         dry_run = arguments.flag(call, "dryRun", "dry_run")
         request = arguments.request(call, caller, "operator", "reconcile")
+        meaning = f"reconcile {drop_id}"
+        known = None if dry_run else await idempotency.recall(self._postgres, request, meaning)
+        if known is not None:
+            return known
+        if request.over is not None:
+            raise request.over
         if dry_run:
             return Answer(await repair(self._postgres, self._bouncer, drop_id, dry_run=True))
-        meaning = f"reconcile {drop_id}"
-        if known := await idempotency.recall(self._postgres, request, meaning):
-            return known
         # Repairing twice is repairing once. It has connections of its own, and takes its time: no
         # transaction waits for it.
         told = Answer(await repair(self._postgres, self._bouncer, drop_id, dry_run=False))

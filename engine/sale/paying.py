@@ -10,7 +10,8 @@ from engine.identity.access import Door, buyer_named, require, require_admin
 from engine.identity.signatures import Signatures
 from engine.infra.combiner import Crew
 from engine.infra.errors import Forbidden
-from engine.infra.http import Answer, Call, listing, money, page_of
+from engine.infra.http import Answer, Call, money
+from engine.infra.lists import listing, page_of
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
@@ -55,8 +56,16 @@ class PaymentRoutes:
                 "/reservations/{id}/extend",
                 self.extend,
                 about=described.EXTEND,
+                counted="confirm",
             ),
-            Route("pay", "POST", "/reservations/{id}/pay", self.pay, about=described.PAY),
+            Route(
+                "pay",
+                "POST",
+                "/reservations/{id}/pay",
+                self.pay,
+                about=described.PAY,
+                counted="confirm",
+            ),
         ]
         operators = [
             Route("refund", "POST", "/purchases/{id}/refund", self.refund, about=described.REFUND),
@@ -71,6 +80,7 @@ class PaymentRoutes:
             self.callback,
             hot=True,
             about=described.CALLBACK,
+            counted="callback",
         )
         calm = [*buyers, *(deeds.told(self._door, route) for route in operators)]
         return [*(self._turns.calm(route) for route in calm), callback]

@@ -50,14 +50,16 @@ class Purchasing:
             crew, "purchase", self._buy, deadline_seconds=deadline_seconds
         )
 
-    async def purchase(self, wish: Confirm) -> Bought:
-        """Buy a hold. Raises what errors.py lists, `NotFound`, `Retryable`, `OutcomeUnknown`."""
-        return await asyncio.shield(self._queue.put(wish, wish.keyed).future)
+    async def purchase(self, wish: Confirm, over: Exception | None = None) -> Bought:
+        """Buy a hold. Raises what errors.py lists, `NotFound`, `Retryable`, `OutcomeUnknown`. With
+        `over` only an earlier copy's purchase is looked for; `over` is raised if there is none."""
+        return await asyncio.shield(self._queue.put(wish, wish.keyed, over).future)
 
     async def _buy(self, seats: list[Chair]) -> None:
         """One batch; halved when Postgres refuses it for a reason of its own."""
+        buying = [seat for seat in seats if seat.over is None]
         try:
-            drops = await insist(self._postgres, seats, _send)
+            drops = await insist(self._postgres, buying, _send) if buying else []
         except Undone:
             if len(seats) > 1:
                 await self._buy(seats[: len(seats) // 2])
@@ -103,6 +105,8 @@ class Purchasing:
                 _tell_mine(seat, purchase, wish.reservation_id in bought)
             elif wish.request_id in made:
                 seat.fail(IdempotencyMismatch())
+            elif seat.over is not None:
+                seat.fail(seat.over)
             else:
                 _tell_other(seat, purchase, holds.get(wish.reservation_id))
 

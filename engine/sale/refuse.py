@@ -14,12 +14,21 @@ import msgspec
 from engine.infra import sql
 from engine.infra.combiner import Combiner, Seat
 from engine.infra.errors import IdempotencyMismatch, OutcomeUnknown, Problem
-from engine.infra.http import invalid
+from engine.infra.http import invalid, iso
 from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres, Undone, Unknown, Unreachable
 from engine.sale import store
 from engine.sale.bouncer import Admission, Bouncer
-from engine.sale.errors import Ended, LimitReached, NotOpen, NotStarted, Paused, Preparing, SoldOut
+from engine.sale.errors import (
+    CoolingDown,
+    Ended,
+    LimitReached,
+    NotOpen,
+    NotStarted,
+    Paused,
+    Preparing,
+    SoldOut,
+)
 from engine.sale.models import Allowance, Claim, Figures, Hold, Reserve
 
 Chair = Seat[Reserve, Hold]
@@ -57,7 +66,7 @@ class Refusing:
             for seat, word in refused
             if word == "repeated" or (seat.wish.keyed and (word in SHUT or not looked_up))
         ]
-        suspects = {seat.wish.buyer for seat, word in refused if word == "limit"}
+        suspects = {seat.wish.buyer for seat, word in refused if word in ("limit", "cooling")}
         try:
             holds, allowances = await self._look_up(drop_id, asked, suspects, admission.young)
         except (Unreachable, Undone, Unknown) as fault:
@@ -84,6 +93,10 @@ class Refusing:
                 self._queue(drop_id).again(seat, COPY_WAIT_SECONDS)
             elif word == "limit":
                 await self._refuse_limit(drop_id, seat, allowances.get(wish.buyer), looked_up)
+            elif word == "cooling":
+                await self._refuse_cooling(drop_id, seat, allowances.get(wish.buyer), looked_up)
+            elif seat.over is not None:
+                seat.fail(seat.over)
             else:
                 assert admission.figures is not None
                 seat.fail(_refusal(word, wish, admission.figures, admission.available))
@@ -140,6 +153,26 @@ class Refusing:
         if allowance is not None and allowance.reservation_id is not None:
             details["reservationId"] = allowance.reservation_id
         seat.fail(LimitReached(overdue=allowance is not None and allowance.overdue, **details))
+
+    async def _refuse_cooling(
+        self, drop_id: int, seat: Chair, allowance: Allowance | None, definite: bool
+    ) -> None:
+        """Likewise: the bouncer's "cooling" is a suspicion, and the row in Postgres decides."""
+        buyer = seat.wish.buyer
+        if allowance is None or allowance.cools_ms is None or allowance.cools_until is None:
+            await self._bouncer.settle(drop_id, cools=[(buyer, 0)])
+            seat.trusted = True
+            self._queue(drop_id).again(seat)
+            return
+        if definite:  # it let him through: from now on it knows
+            await self._bouncer.settle(drop_id, cools=[(buyer, allowance.cools_ms)])
+        seat.fail(
+            CoolingDown(
+                seconds=-(-allowance.cools_ms // 1000),
+                until=iso(allowance.cools_until),
+                abandoned=allowance.abandoned,
+            )
+        )
 
 
 def claim_of(seat: Chair) -> Claim:

@@ -39,6 +39,7 @@ log = structlog.get_logger()
 MEMORY_SECONDS = 0.1  # how long "nothing is left" is believed without asking again
 TRIES = 3  # of a batch that met a deadlock or a lock time-out
 QUEUES_MAX = 4_096  # drops a worker keeps a queue for
+NOTHING_ASKED = Admission("open", 0, None, [], young=False)
 
 
 class Reserving:
@@ -57,14 +58,15 @@ class Reserving:
         self._refusing = Refusing(postgres, bouncer, self._queue)
         self._memory: dict[int, tuple[float, int, Figures]] = {}
 
-    async def reserve(self, wish: Reserve) -> Hold:
-        """Hold units. Raises what errors.py lists, `Retryable` and `OutcomeUnknown`."""
+    async def reserve(self, wish: Reserve, over: Exception | None = None) -> Hold:
+        """Hold units. Raises what errors.py lists, `Retryable` and `OutcomeUnknown`. With `over`
+        only an earlier copy's hold is looked for; `over` is raised if there is none."""
         if not wish.keyed:
             self._refuse_from_memory(wish)
             return await self._queue(wish.drop_id).put(wish).future
         twin = self._running.get(wish.request_id)
         if twin is None:
-            seat = self._queue(wish.drop_id).put(wish, keyed=True)
+            seat = self._queue(wish.drop_id).put(wish, keyed=True, over=over)
             self._running[wish.request_id] = seat
             seat.future.add_done_callback(lambda _: self._running.pop(wish.request_id, None))
             return await asyncio.shield(seat.future)
@@ -102,7 +104,15 @@ class Reserving:
         return queue
 
     async def _sell(self, drop_id: int, seats: list[Chair]) -> None:
-        """One batch: ask the bouncer, claim for the admitted, refuse the others."""
+        """One batch; who asked too much is only looked up, after those who did not."""
+        spent = [(seat, "over") for seat in seats if seat.over is not None]
+        if len(spent) < len(seats):
+            await self._admit(drop_id, [seat for seat in seats if seat.over is None])
+        if spent:
+            await self._refusing.refuse(drop_id, spent, NOTHING_ASKED)
+
+    async def _admit(self, drop_id: int, seats: list[Chair]) -> None:
+        """Ask the bouncer, claim for the admitted, refuse the others."""
         told, epoch = await self._ask(drop_id, seats)
         if told is None:
             meter.count("direct_batches")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from engine.identity.access import Door, buyer_named, require
 from engine.infra.combiner import Crew
 from engine.infra.errors import Forbidden, NotFound
-from engine.infra.http import Answer, Call, iso, listing, page_of
+from engine.infra.http import Answer, Call, iso
+from engine.infra.lists import listing, page_of
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session
 from engine.infra.routing import Route
@@ -51,9 +52,23 @@ class SaleRoutes:
 
     def _table(self) -> list[Route]:
         return [
-            Route("reserve", "POST", "/reservations", self.reserve, described.RESERVE, hot=True),
             Route(
-                "reserve", "POST", "/reserve/{id}", self.reserve, described.RESERVE_DROP, hot=True
+                "reserve",
+                "POST",
+                "/reservations",
+                self.reserve,
+                described.RESERVE,
+                hot=True,
+                counted="write",
+            ),
+            Route(
+                "reserve",
+                "POST",
+                "/reserve/{id}",
+                self.reserve,
+                described.RESERVE_DROP,
+                hot=True,
+                counted="write",
             ),
             Route(
                 "list_reservations",
@@ -69,8 +84,23 @@ class SaleRoutes:
                 self.show_reservation,
                 described.SHOW_RESERVATION,
             ),
-            Route("release", "DELETE", "/reservations/{id}", self.release, described.RELEASE),
-            Route("purchase", "POST", "/purchases", self.purchase, described.PURCHASE, hot=True),
+            Route(
+                "release",
+                "DELETE",
+                "/reservations/{id}",
+                self.release,
+                described.RELEASE,
+                counted="confirm",
+            ),
+            Route(
+                "purchase",
+                "POST",
+                "/purchases",
+                self.purchase,
+                described.PURCHASE,
+                hot=True,
+                counted="confirm",
+            ),
             Route(
                 "purchase",
                 "POST",
@@ -78,6 +108,7 @@ class SaleRoutes:
                 self.purchase,
                 described.PURCHASE_HOLD,
                 hot=True,
+                counted="confirm",
             ),
             Route(
                 "list_purchases",
@@ -111,7 +142,7 @@ class SaleRoutes:
         buyer = arguments.must_be_named(buyer_named(caller, body.buyer))
         request = arguments.request(call, caller, buyer, "reserve")
         wish = Reserve(drop_id, buyer, body.units_wanted, request.id, request.keyed)
-        hold = await self._reserving.reserve(wish)
+        hold = await self._reserving.reserve(wish, request.over)
         if hold.replayed:
             meter.count("replays", "reserve")
         return Answer(views.hold_view(hold), 201, [REPLAYED] if hold.replayed else None)
@@ -186,7 +217,7 @@ class SaleRoutes:
             raise Forbidden("A buyer cannot confirm here: paying does")
         request = arguments.request(call, caller, buyer or "owner", "purchase")
         bought = await self._purchasing.purchase(
-            Confirm(id, buyer, body.reference, request.id, request.keyed)
+            Confirm(id, buyer, body.reference, request.id, request.keyed), request.over
         )
         status = 200 if bought.word == "repeated" else 201
         headers = [REPLAYED] if bought.word == "replayed" else None

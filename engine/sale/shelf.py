@@ -131,6 +131,7 @@ async def offers(caller: Caller, drop_ids: Sequence[int] | None = None) -> list[
             row["promised"],
             row["now_ms"],
             row["changed_ms"],
+            row["cooldown_factor"],
         )
         for row in await caller.call(_queries["offers"], drop_ids=drop_ids)
     ]

@@ -134,6 +134,9 @@ async def find_allowances(
             row["max_per_buyer"],
             row["reservation_id"] and str(row["reservation_id"]),
             row["overdue"],
+            row["abandoned"],
+            row["cools_until"],
+            row["cools_ms"],
         )
         for row in rows
     }

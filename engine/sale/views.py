@@ -143,6 +143,7 @@ class DropView(msgspec.Struct, rename="camel"):
     pay_seconds: int
     max_per_buyer: int | None
     max_per_order: int
+    cooldown_factor: int
     created_at: Moment
     server_time: Moment
     recent_purchases: list[Recent] | UnsetType = UNSET
@@ -328,6 +329,7 @@ def drop_view(drop: Drop, recent: list[Recent] | UnsetType = UNSET) -> DropView:
         drop.pay_seconds,
         drop.max_per_buyer,
         drop.max_per_order,
+        drop.cooldown_factor,
         iso(drop.created_at),
         iso(drop.server_time),
         recent,

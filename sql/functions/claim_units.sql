@@ -1,8 +1,8 @@
 -- claim_units: give each request of a batch its units, or say why not.
 --
 -- One call, one transaction, one round trip. The fast path takes the batch as a whole and
--- compares row counts; anything unusual (a repeat, a limit, a closed window, too few units)
--- undoes it and the batch goes one by one through claim_units_singly.
+-- compares row counts; anything unusual (a repeat, a limit, a cool-down, a closed window, too few
+-- units) undoes it and the batch goes one by one through claim_units_singly.
 --
 -- Arrays run in parallel, sorted by request. `owners` names the reservation of every single
 -- unit; `buyers_once`, sorted, and `units_once` are the batch summed up by buyer.
@@ -54,7 +54,8 @@ BEGIN
      WHERE v_drop.max_per_buyer IS NULL OR b.used <= v_drop.max_per_buyer
         ON CONFLICT (drop_id, buyer) DO UPDATE
        SET used = a.used + excluded.used
-     WHERE v_drop.max_per_buyer IS NULL OR a.used + excluded.used <= v_drop.max_per_buyer;
+     WHERE (v_drop.max_per_buyer IS NULL OR a.used + excluded.used <= v_drop.max_per_buyer)
+       AND (a.cools_until IS NULL OR v_drop.cooldown_factor = 0 OR a.cools_until <= created_at);
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     IF v_rows <> cardinality(p_buyers_once) THEN
         RAISE SQLSTATE 'VR001';

@@ -2,8 +2,8 @@
 --
 -- Per request one word: held · repeated (it has its hold already) · blocked (a tombstone of this
 -- or a later attempt, in stored_attempts) · fenced (another epoch) · not_found · preparing ·
--- admin or audit (paused) · not_started · ended · too_many (for one order) · limit · sold_out · contended (units
--- are free, but others have them locked). `numbers` lists the units of the held ones in order.
+-- admin or audit (paused) · not_started · ended · too_many (for one order) · limit · cooling (let holds go, and must
+-- wait) · sold_out · contended (units are free, but others have them locked). `numbers` lists the units of the held ones in order.
 --
 -- A refusal leaves no trace. "sold_out" is said only after the stock row was locked and read.
 --
@@ -113,9 +113,14 @@ BEGIN
            SET used = used + v_quantity
          WHERE allowances.drop_id = p_drop
            AND allowances.buyer = p_buyers[i]
-           AND (v_drop.max_per_buyer IS NULL OR used + v_quantity <= v_drop.max_per_buyer);
+           AND (v_drop.max_per_buyer IS NULL OR used + v_quantity <= v_drop.max_per_buyer)
+           AND (cools_until IS NULL OR v_drop.cooldown_factor = 0
+                OR cools_until <= claim_units_singly.created_at);
         IF NOT FOUND THEN
-            words[i] := 'limit';
+            -- Who is at the limit hears of that: to wait would not help.
+            words[i] := (SELECT CASE WHEN a.used + v_quantity > v_drop.max_per_buyer THEN 'limit' ELSE 'cooling' END
+                           FROM allowances AS a
+                          WHERE a.drop_id = p_drop AND a.buyer = p_buyers[i]);
         ELSE
             SELECT array_agg(next.number ORDER BY next.position), min(next.position), max(next.position)
               INTO v_mine, v_first, v_last
@@ -153,7 +158,8 @@ BEGIN
     END LOOP;
 
     DELETE FROM allowances
-     WHERE allowances.drop_id = p_drop AND allowances.buyer = ANY (p_buyers) AND allowances.used = 0;
+     WHERE allowances.drop_id = p_drop AND allowances.buyer = ANY (p_buyers) AND allowances.used = 0
+       AND allowances.cools_until IS NULL;
 
     IF v_units = 0 THEN
         SELECT stock.version, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total

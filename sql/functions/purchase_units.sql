@@ -5,7 +5,7 @@
 -- by this call: the caller looks up why. Running it twice is running it once, so a lost reply is
 -- answered by calling it again.
 --
--- Locks  reservations by id, then as sell_holds.
+-- Locks  reservations by id, allowances by drop and buyer (end_cool_downs), then as sell_holds.
 -- Index  reservations_pkey, purchases_one_per_request
 CREATE OR REPLACE FUNCTION purchase_units(
     p_requests uuid[], p_ids uuid[], p_reservations uuid[], p_buyers text[], p_references text[]
@@ -41,6 +41,7 @@ BEGIN
                AND NOT EXISTS (SELECT FROM purchases WHERE purchases.request_id = u.request_id)
              ORDER BY u.reservation_id, u.id) AS w;
     IF v_ids IS NOT NULL THEN
+        PERFORM end_cool_downs(v_reservations);
         RETURN QUERY SELECT * FROM sell_holds(v_reservations, v_ids, v_requests, v_references, v_now);
     END IF;
 END

@@ -28,6 +28,7 @@ BEGIN
              WHERE r.id = ANY (p_reservations)
              GROUP BY r.drop_id, r.buyer) AS b
      WHERE a.drop_id = b.drop_id AND a.buyer = b.buyer;
+    PERFORM cool_down(p_reservations);
 
     UPDATE units
        SET state = 'free', reservation_id = NULL, position = nextval('unit_positions')

@@ -152,7 +152,14 @@ BEGIN
     DELETE FROM allowances AS a
      USING reservations AS r
      WHERE r.id IN (SELECT p.reservation_id FROM payments AS p WHERE p.reference = ANY (p_references))
-       AND a.drop_id = r.drop_id AND a.buyer = r.buyer AND a.used = 0;
+       AND a.drop_id = r.drop_id AND a.buyer = r.buyer AND a.used = 0 AND a.cools_until IS NULL;
+    -- Who pays need not wait any more; before the stock rows, which claims lock after their buyers.
+    PERFORM end_cool_downs(ARRAY(
+        SELECT r.id
+          FROM payments AS p
+          JOIN reservations AS r ON r.id = p.reservation_id
+         WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
+           AND r.state IN ('active', 'paying')));
 
     -- All stock rows, in order: from here on the figures are the truth.
     PERFORM FROM stock

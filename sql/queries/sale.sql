@@ -33,8 +33,11 @@ SELECT e.direct_until > clock_timestamp() AS direct, held.*
                 AND r.state <> 'aborted') AS held ON true;
 
 -- name: find_allowances :many
--- What these buyers use of a drop's limit, and a live hold of theirs to point at.
-SELECT a.buyer, a.used, d.max_per_buyer,
+-- What these buyers use of a drop's limit, a live hold of theirs to point at, and (null: not at all)
+-- how long they must wait after the holds they let go.
+SELECT a.buyer, a.used, d.max_per_buyer, a.abandoned, a.cools_until,
+       CASE WHEN d.cooldown_factor > 0 AND a.cools_until > clock_timestamp()
+            THEN ceil(extract(epoch FROM a.cools_until - clock_timestamp()) * 1000)::bigint END AS cools_ms,
        (SELECT r.id
           FROM reservations AS r
          WHERE r.buyer = a.buyer
@@ -248,9 +251,11 @@ SELECT (extract(epoch FROM min(r.expires_at) - clock_timestamp()) * 1000)::float
 -- A new drop and its empty stock row.
 WITH born AS (
     INSERT INTO drops (name, price_cents, currency, image_url, starts_at, ends_at, hold_seconds,
-                       max_hold_seconds, pay_seconds, max_per_buyer, max_per_order, total_stock, most_per_buyer)
+                       max_hold_seconds, pay_seconds, max_per_buyer, max_per_order, total_stock, most_per_buyer,
+                       cooldown_factor)
     VALUES (@name, @price_cents, @currency, @image_url, coalesce(@starts_at, clock_timestamp()), @ends_at,
-            @hold_seconds, @max_hold_seconds, @pay_seconds, @max_per_buyer, @max_per_order, @total_stock, @max_per_buyer)
+            @hold_seconds, @max_hold_seconds, @pay_seconds, @max_per_buyer, @max_per_order, @total_stock, @max_per_buyer,
+            @cooldown_factor)
     RETURNING id
 )
 INSERT INTO stock (drop_id)
@@ -319,8 +324,9 @@ SELECT d.*, clock_timestamp() AS server_time FROM drops AS d WHERE d.id = @drop_
 -- New terms for a drop that lock_drop has locked. Holds keep what they were promised.
 UPDATE drops
    SET name = @name, price_cents = @price_cents, image_url = @image_url, starts_at = @starts_at, ends_at = @ends_at,
-       hold_seconds = @hold_seconds, max_hold_seconds = @max_hold_seconds, pay_seconds = @pay_seconds, max_per_buyer = @max_per_buyer::integer,
-       max_per_order = @max_per_order, total_stock = @total_stock, terms_version = terms_version + 1,
+       hold_seconds = @hold_seconds, max_hold_seconds = @max_hold_seconds, pay_seconds = @pay_seconds,
+       max_per_buyer = @max_per_buyer::integer, max_per_order = @max_per_order, total_stock = @total_stock,
+       cooldown_factor = @cooldown_factor, terms_version = terms_version + 1,
        most_per_buyer = CASE WHEN @max_per_buyer::integer IS NOT NULL AND most_per_buyer IS NOT NULL
                              THEN greatest(most_per_buyer, @max_per_buyer::integer) END
  WHERE id = @drop_id
@@ -364,6 +370,7 @@ SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.tot
        (extract(epoch FROM d.ends_at) * 1000)::bigint AS ends_ms,
        CASE WHEN d.prepared_at IS NULL THEN 'preparing' ELSE coalesce(d.paused_reason, '') END AS shut,
        coalesce(d.max_per_buyer, 0) AS max_per_buyer, d.max_per_order, d.total_stock AS promised,
+       d.cooldown_factor,
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
        (extract(epoch FROM s.changed_at) * 1000)::bigint AS changed_ms
   FROM stock AS s
@@ -485,12 +492,14 @@ WITH gone AS (
 SELECT count(*) AS pruned FROM gone;
 
 -- name: prune_allowances :one
--- Forget buyers who use nothing of a drop's limit.
+-- Forget buyers who use nothing of a drop's limit. Who let holds go is remembered for a day longer
+-- than he must wait: the next one counts as another in a row.
 WITH gone AS (
     DELETE FROM allowances AS a
      USING (SELECT z.drop_id, z.buyer
               FROM allowances AS z
              WHERE z.used = 0
+               AND (z.cools_until IS NULL OR z.cools_until < clock_timestamp() - interval '1 day')
              LIMIT @count::bigint
                FOR UPDATE SKIP LOCKED) AS unused
      WHERE a.drop_id = unused.drop_id AND a.buyer = unused.buyer AND a.used = 0

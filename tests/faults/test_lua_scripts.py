@@ -103,6 +103,35 @@ async def test_a_refused_request_leaves_every_key_as_it_was(
     assert await _dump(client) == before
 
 
+async def test_who_must_wait_is_known_only_while_the_drop_says_so(
+    ground: Ground, client: redis.asyncio.Redis
+) -> None:
+    epoch = ground.postgres.epoch
+    await ground.bouncer.tell(_offer(epoch, 1, 20, cooldown_factor=2))
+    await ground.bouncer.settle(DROP, cools=[("ann", 60_000), ("bob", 1), ("cat", 60_000)])
+    await ground.bouncer.settle(DROP, cools=[("cat", 0)])
+    before = await _dump(client)
+
+    async def bob_is_free() -> bool:
+        wish = (_rid(99), _attempt(ground), 6, "bob", False)
+        return (await ground.bouncer.admit(DROP, epoch, [wish])).words == ["too_many"]
+
+    await wait_until(bob_is_free, "a millisecond has passed")
+    words = (await admit(ground, DROP, [(_rid(1), 1, "ann")])).words
+    unchanged = await _dump(client)
+    others = await admit(ground, DROP, [(_rid(2), 1, "bob"), (_rid(3), 1, "cat")])
+    trusted = (_rid(4), _attempt(ground), 1, "ann", True)
+    checked = await ground.bouncer.admit(DROP, epoch, [trusted])
+    await ground.bouncer.tell(_offer(epoch, 1, 20, terms_version=2))
+    off = await admit(ground, DROP, [(_rid(5), 1, "ann")])
+
+    assert words == ["cooling"]
+    assert unchanged == before, "a refusal writes nothing"
+    assert others.words == ["admitted", "admitted"]
+    assert checked.words == off.words == ["admitted"]
+    await _belief(ground)
+
+
 @pytest.mark.parametrize(
     ("terms", "word"),
     [

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from engine.infra.errors import Invalid
-from engine.infra.http import Call, Count, cents, either, iso, listing, money, page_of, parse_time
+from engine.infra.http import Call, cents, either, iso, money, parse_time
+from engine.infra.lists import Count, listing, page_of
 
 LEAP_DAY = datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=UTC)
 

@@ -52,6 +52,7 @@ async def test_every_option_of_a_drop_reaches_it(types: Types) -> None:
         "--max-hold-seconds": "300",
         "--max-per-buyer": "none",
         "--max-per-order": "4",
+        "--cooldown-factor": "5",
         "--image-url": "/pictures/0-aurora.svg",
     }
 

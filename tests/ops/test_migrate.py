@@ -34,6 +34,11 @@ async def admin(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+def _since(first: str) -> int:
+    """How many migrations there are from this one on."""
+    return sum(path.stem >= first for path in (sql.folder() / "migrations").glob("*.sql"))
+
+
 async def _left_at(admin: asyncpg.Connection, before: str) -> None:
     """A database as an older version left it: only the migrations before this one have run."""
     await admin.execute("DROP SCHEMA public CASCADE")
@@ -92,7 +97,7 @@ async def test_a_migration_behind_a_reader_lets_others_pass_and_is_done_in_the_e
         await wait_until(gave_way, "it gave way")
         assert not running.done()
         assert "0005_operating" in await pending(settings), "half of it is done"
-    assert await running == 2
+    assert await running == _since("0005")
 
     assert slowest < LOCK_WAIT_MS / 1000 + 0.5, "others waited behind it for longer"
     assert await pending(settings) == []
@@ -108,7 +113,7 @@ async def test_a_migration_that_finds_no_gap_says_what_to_end_and_can_be_run_aga
         with pytest.raises(Misconfigured, match=r"0005_operating waited 0 s .* run it again"):
             await migrate(settings)
 
-    assert await migrate(settings) == 2
+    assert await migrate(settings) == _since("0005")
     assert await pending(settings) == []
 
 
@@ -130,7 +135,7 @@ async def test_an_index_built_beside_a_sale_stops_nobody_and_is_built_again_if_c
 
     assert await admin.fetchval(valid, "reservations_by_drop") is False, "nothing was left behind"
     assert BUILT_BESIDE in await pending(settings)
-    assert await migrate(settings) == 1
+    assert await migrate(settings) == _since(BUILT_BESIDE)
     assert await pending(settings) == []
     for index in ("reservations_by_drop", "reservations_aborted_by_age"):
         assert await admin.fetchval(valid, index) is True

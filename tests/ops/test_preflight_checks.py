@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.infra.settings import Settings
-from engine.ops import findings
+from engine.ops import doorstep, findings
 from engine.ops.findings import Finding, Schema, Server
 
 GIB = 1 << 30
@@ -259,3 +259,21 @@ def test_one_secret_for_both_is_a_warning_and_open_access_needs_none() -> None:
 @pytest.mark.parametrize(("files", "cpus"), [(1_024, 4), (65_536, 1)])
 def test_a_small_machine_is_warned_of(files: int, cpus: int) -> None:
     assert worst(findings.machine(files, cpus, Settings(workers=4))).verdict == "warn"
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "verdict"),
+    [
+        ("127.0.0.1", "", "ok"),
+        ("0.0.0.0", "", "warn"),
+        ("0.0.0.0", "10.0.0.0/8", "ok"),
+        ("::", "", "warn"),
+    ],
+)
+def test_a_service_behind_a_proxy_nobody_named_is_warned_of(
+    host: str, trusted: str, verdict: str
+) -> None:
+    found = doorstep.proxies(Settings(host=host, trusted_proxies=trusted))
+
+    assert found.verdict == verdict
+    assert ("TRUSTED_PROXIES" in found.mend) == (verdict == "warn")

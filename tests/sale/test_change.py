@@ -51,6 +51,8 @@ def _still(drop: dict[str, Any]) -> dict[str, Any]:
         ({"maxPerBuyer": 7}, {"maxPerBuyer": 7}),
         ({"max_per_buyer": None}, {"maxPerBuyer": None}),
         ({"maxPerOrder": 100}, {"maxPerOrder": 100}),
+        ({"cooldownFactor": 1_000}, {"cooldownFactor": 1_000}),
+        ({"cooldown_factor": 0}, {"cooldownFactor": 0}),
         ({"addStock": 4}, {"totalStock": 9, "availableStock": 9}),
         ({"withdraw_stock": 4}, {"availableStock": 1, "withdrawnStock": 4}),
         (

@@ -163,11 +163,11 @@ async def stage(shop: Shop) -> tuple[int, str]:
     return drop_id, str(hold.json["id"])
 
 
-async def do(database_url: str, statement: str, drop_id: int) -> None:
+async def do(database_url: str, statement: str, *values: object) -> None:
     """Change rows by hand: some are."""
     connection = await asyncpg.connect(database_url)
     try:
-        tag = await connection.execute(statement, drop_id)
+        tag = await connection.execute(statement, *values)
     finally:
         await connection.close()
     assert not tag.endswith(" 0"), f"{tag}: nothing was damaged by {statement}"

@@ -37,6 +37,9 @@ class Service(Shop):
             "LOG_FORMAT": "json",
             "RECOUNT_SECONDS": "0",
             "METRICS_DIR": str(folder / "metrics"),
+            "RATE_READS_PER_BUYER": settings.rate_reads_per_buyer,
+            "RATE_WRITES_PER_BUYER": settings.rate_writes_per_buyer,
+            "RATE_ADMIN_PER_CALLER": settings.rate_admin_per_caller,
         }
 
     @classmethod

@@ -19,6 +19,8 @@ from tests.support.http import Reply
 class Shop:
     """Verbs of a shop over any way of sending requests."""
 
+    client = ("127.0.0.1", 1)  # who is connected, where that matters
+
     def __init__(self, asgi: ASGIApp) -> None:
         self._asgi = asgi
 
@@ -56,7 +58,7 @@ class Shop:
             "raw_path": parts.path.encode(),
             "query_string": parts.query.encode(),
             "root_path": "",
-            "client": client and (client, 50_000),
+            "client": (client, 50_000) if client else self.client,
             "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
         }
         sent: list[Message] = []
