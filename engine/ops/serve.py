@@ -43,6 +43,7 @@ def listen(settings: Settings) -> socket.socket:
     try:
         sock.bind((settings.host, settings.port))
     except OSError as error:
+        sock.close()
         raise Misconfigured(
             f"port {settings.port} on {settings.host} cannot be had ({error.strerror}): "
             f"stop what uses it, or choose another with PORT={settings.port + 1}"
