@@ -32,6 +32,10 @@ with the same key: what was done is answered again, with `Idempotent-Replayed: t
 
 **Who may call.** {auth}
 
+**How much.** Addresses, buyers and keys have budgets. A 429 says which, and when to come again;
+`RateLimit` tells what is left once it is less than half. At the root, beside the API, stands
+`/metrics`.
+
 **Errors** have one shape whatever their status. Programs go by `error`:
 
 | error | status | meaning | again? |
@@ -58,6 +62,8 @@ SHORT = " (short form)"  # another way in to the same operation
 KEY_OF_REFUSALS = "Idempotency-Key-if-known"
 HEADERS: dict[str, tuple[str, bool]] = {  # name: sentence, and whether it is always there
     "X-Request-ID": ("The request's own, or a new one. It is in every line of the log.", True),
+    "Cache-Control": ("`no-store`, where nothing else is said.", True),
+    "Content-Security-Policy": ("For who renders an answer all the same: nothing may run.", True),
     "Idempotency-Key": ("The key in force: the request's own, or a new one.", True),
     KEY_OF_REFUSALS: (
         "The key in force, if the request came so far and is one that has one.",
@@ -72,7 +78,11 @@ HEADERS: dict[str, tuple[str, bool]] = {  # name: sentence, and whether it is al
     ),
     "RateLimit-Policy": ('That budget: `"name";q=requests;w=seconds`.', False),
 }
-EVERYWHERE = ("X-Request-ID", "RateLimit", "RateLimit-Policy")  # headers of every answer
+# Headers of every answer.
+EVERYWHERE = (
+    *("X-Request-ID", "Cache-Control", "Content-Security-Policy"),
+    *("RateLimit", "RateLimit-Policy"),
+)
 # It does not begin with a quote: quotes around a key are taken off.
 KEY = Query(
     "Idempotency-Key",

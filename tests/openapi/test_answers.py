@@ -11,6 +11,7 @@ import pytest
 
 from tests.openapi.conftest import Document
 from tests.support.http import Reply
+from tests.support.provider import Provider
 from tests.support.shop import Shop
 
 NOBODY = "0199a3f2-7c1e-7d43-9b5a-2f6c8e1d4a90"
@@ -104,10 +105,28 @@ async def _sells(told: Told, drop: int) -> None:
         assert (await told.send("GET", path)).status == 200, path
 
 
+async def _pays(told: Told, drop: int) -> None:
+    """A hold that is extended and paid for, what a provider says, a refund, and what is owed."""
+    hold = (await told.reserve(drop, "eve")).json
+    for verb in ("extend", "pay"):
+        path = f"/reservations/{hold['id']}/{verb}"
+        assert (await told.send("POST", path, {"userId": "eve"})).status == 200, verb
+    provider = Provider(told)
+    said = [await provider.says(word, hold) for word in ("pending", "failed", "succeeded")]
+    odd = await provider.says("succeeded", hold, "pay_2")
+    assert [reply.status for reply in (*said, odd)] == [200] * 4
+    assert (await told.send("GET", f"/reservations/{hold['id']}")).json["payments"]
+    purchase = f"/purchases/{said[-1].json['purchaseId']}"
+    assert (await told.send("POST", f"{purchase}/refund", {"restock": True})).status == 200
+    for path in (purchase, "/refunds", "/refunds?status=due&page=1"):
+        assert (await told.send("GET", path)).status == 200, path
+
+
 async def test_every_operation_answers_as_the_document_says(told: Told) -> None:
     async with told.nothing_left_out():
         drop = await told.open_drop(20, maxPerBuyer=9, imageUrl="/pictures/0-a.svg")
         await _sells(told, drop)
+        await _pays(told, drop)
         await told.change(drop, addStock=5, endsAt="2190-01-01T00:00:00Z", maxPerBuyer=None)
         for verb in ("pause", "reconcile?dryRun=true", "reconcile", "resume"):
             assert (await told.send("POST", f"/drops/{drop}/{verb}")).status == 200

@@ -44,7 +44,7 @@ async def test_the_page_and_all_it_names_come_from_this_origin(shop: Shop) -> No
         assert re.fullmatch(r"/[a-z0-9./-]+", address), address
         reply = await shop.visit("GET", address)
         assert (reply.status, bool(reply.body)) == (200, True), address
-        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 async def test_the_policy_lets_nothing_in_from_elsewhere_and_nothing_be_made_up(shop: Shop) -> None:
@@ -57,7 +57,7 @@ async def test_the_policy_lets_nothing_in_from_elsewhere_and_nothing_be_made_up(
     assert styles[0] == "'self'"
     assert all(re.fullmatch(r"'sha256-[\w+/]{43}='", each) for each in styles[1:]), styles
     assert policy == {"default-src": "'self'", "base-uri": "'none'", "frame-ancestors": "'none'"}
-    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["cross-origin-resource-policy"] == "same-origin"
     for name in ("/assets/web-components.min.js", "/assets/styles.min.css", "/assets/docs.css"):
         asset = await shop.visit("GET", name)
         assert asset.headers["content-security-policy"].startswith("default-src 'self'; ")
