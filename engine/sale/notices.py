@@ -78,7 +78,11 @@ class NoticeBody(msgspec.Struct):
         ),
     ] = UNSET
     reservation_id: Annotated[
-        Text, shown("The hold it pays for, as `payUrl` named it.", format="uuid")
+        Text,
+        shown(
+            "The hold it pays for, as `payUrl` named it. Money for what is none is owed back.",
+            examples=["0199a3f2-7c1e-7d43-9b5a-2f6c8e1d4a90"],
+        ),
     ] = field(name="reservationId", default=UNSET)
     reservation_id_snake: Annotated[Text, HIDDEN] = field(name="reservation_id", default=UNSET)
     status: PaymentStatus | UnsetType = UNSET
