@@ -42,7 +42,8 @@ from engine.infra.settings import Settings
 log = structlog.get_logger()
 
 TOLD_AT = 8  # a subject is told of when so much of its burst is untold: one part in eight
-GAP_SECONDS = 0.02  # between two reports; what is due meanwhile goes along
+GAP_SECONDS = 0.002  # between two reports; what is due meanwhile goes along
+BACK_SECONDS = 0.02  # between two looks whether Redis is back
 REPORT_MAX = 500  # subjects in one report
 SUBJECTS_MAX = 100_000  # a policy and worker, twice; then those not seen longest are forgotten
 FORGET_SECONDS = 10
@@ -329,7 +330,7 @@ class Limits:
         self._set_alone(True)
         self._due.clear()
         while self._redis.away and not self._crew.closing:
-            await asyncio.sleep(GAP_SECONDS)
+            await asyncio.sleep(BACK_SECONDS)
         self._set_alone(False)
 
     def _set_alone(self, alone: bool) -> None:
