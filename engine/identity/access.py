@@ -55,28 +55,28 @@ class Door:
         except TokenExpired:  # it was good: nobody guesses
             raise
         except Unauthorized:
-            if call.meter is not None:
-                call.meter.check_guesser(call)
-                call.meter.failed(call)
+            if call.budgets is not None:
+                call.budgets.check_guesser(call)
+                call.budgets.failed(call)
             raise
-        if call.meter is not None:
-            call.meter.charge(call, caller.kind, caller.subject)
+        if call.budgets is not None:
+            call.budgets.charge(call, caller.kind, caller.subject)
         return caller
 
     async def _shop(self, call: Call, key: str) -> Caller:
         """A key's shop, which pays for the request. One that is not remembered costs a query."""
         caller = self._keys.remembered(key)
         if caller is None:
-            if call.meter is not None:
-                call.meter.check_guesser(call)
+            if call.budgets is not None:
+                call.budgets.check_guesser(call)
             try:
                 caller = await self._keys.caller(key)
             except Unauthorized:
-                if call.meter is not None:
-                    call.meter.failed(call)
+                if call.budgets is not None:
+                    call.budgets.failed(call)
                 raise
-        if call.meter is not None:
-            call.meter.charge(call, caller.kind, caller.subject)
+        if call.budgets is not None:
+            call.budgets.charge(call, caller.kind, caller.subject)
         return caller
 
     def _check_origin(self, call: Call) -> None:

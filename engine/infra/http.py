@@ -26,7 +26,7 @@ from engine.infra.errors import Invalid, Problem, TooLarge
 from engine.infra.ids import trace_id
 
 if TYPE_CHECKING:
-    from engine.infra.limits import Meter
+    from engine.infra.limits import Budgets
 
 log = structlog.get_logger()
 encode = msgspec.json.Encoder().encode
@@ -57,10 +57,10 @@ class Call:
 
     __slots__ = (
         "body",
+        "budgets",
         "drop_id",
         "headers",
         "key",
-        "meter",
         "notes",
         "operation",
         "over",
@@ -79,7 +79,7 @@ class Call:
         self.drop_id: int | None = None  # whose refusals these are, for the line that sums them up
         self.key: str | None = None  # the Idempotency-Key in force, echoed in the answer
         # What its caller may still ask for (limits.py): None where nothing is counted.
-        self.meter: Meter | None = None
+        self.budgets: Budgets | None = None
         self.spent: tuple[Any, str] | None = None  # the budget that paid for it, and whose it was
         self.over: Problem | None = None  # what it is told if it turns out to be no repetition
         self.notes: list[tuple[bytes, bytes]] | None = None  # headers for its answer

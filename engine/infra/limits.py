@@ -8,7 +8,7 @@ comes back is how far the subject's bucket is used by all workers together.
     address   before any credential is looked at; loopback is not counted
     failures  credentials that are none, by address
     buyer     a token's, or with AUTH=open the one who is named     after the credential, see
-    key       an API key's                                          `Meter.charge`
+    key       an API key's                                          `Budgets.charge`
 
 So N workers together let through at most burst · (1 + N/8) and what arrives while a report is on
 its way, never more than N · burst, and in the long run exactly the rate. While Redis is away each
@@ -33,6 +33,7 @@ from engine.infra.combiner import Crew
 from engine.infra.errors import RateLimited
 from engine.infra.http import Answer, Call, Handler
 from engine.infra.log import Seldom
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.infra.rates import SECOND, Rate, rate_of
 from engine.infra.redis import ABI, Away, Redis
@@ -60,7 +61,6 @@ class Policy:
         self, name: str, rate: Rate, workers: int, due: Callable[[Policy, str], None]
     ) -> None:
         self.name, self.rate = name, rate
-        self.refused = 0  # for who counts
         self.step, self.span = rate.step, rate.span
         self.half = rate.span // 2  # from here on the caller is told what is left
         self._share = min(rate.step * workers, rate.span)
@@ -147,7 +147,7 @@ class Policy:
 
     def refusal(self, wait: int) -> RateLimited:
         """No, and when to come again: not all at the same moment."""
-        self.refused += 1
+        meter.count("limited", self.name)
         seconds = wait / SECOND
         retry = math.ceil(seconds + random.uniform(0, max(seconds / 4, 1)))
         ahead = wait + self.span
@@ -159,7 +159,7 @@ class Policy:
         )
 
 
-class Meter(msgspec.Struct, frozen=True):
+class Budgets(msgspec.Struct, frozen=True):
     """The limits of one operation."""
 
     addresses: Addresses
@@ -172,7 +172,7 @@ class Meter(msgspec.Struct, frozen=True):
     def arrive(self, call: Call) -> None:
         """Charge the address, before anything is known. Raises `RateLimited`: it says nothing of
         what became of an earlier copy of the request."""
-        call.meter = self
+        call.budgets = self
         if self.address is None:
             return
         subject = self.addresses.subject(call.scope, call.headers)
@@ -242,12 +242,12 @@ class Limits:
         confirms_of_buyer = self._policy("confirms-per-buyer", settings.rate_writes_per_buyer)
         reads_of_key = self._policy("reads-per-key", settings.rate_reads_per_key)
         writes_of_key = self._policy("writes-per-key", settings.rate_writes_per_key)
-        self._meters = {
-            "read": self._meter(reads, reads_of_buyer, reads_of_key, failures),
-            "write": self._meter(writes, writes_of_buyer, writes_of_key, failures),
-            "confirm": self._meter(writes, confirms_of_buyer, writes_of_key, failures),
-            "admin": self._meter(admin, operators, operators, failures),
-            "callback": self._meter(callbacks, None, None, failures),
+        self._budgets = {
+            "read": self._of(reads, reads_of_buyer, reads_of_key, failures),
+            "write": self._of(writes, writes_of_buyer, writes_of_key, failures),
+            "confirm": self._of(writes, confirms_of_buyer, writes_of_key, failures),
+            "admin": self._of(admin, operators, operators, failures),
+            "callback": self._of(callbacks, None, None, failures),
         }
 
     def _policy(self, name: str, text: str) -> Policy | None:
@@ -257,23 +257,23 @@ class Limits:
         self.policies.append(Policy(name, rate, self._workers, self._put))
         return self.policies[-1]
 
-    def _meter(
+    def _of(
         self,
         address: Policy | None,
         buyer: Policy | None,
         key: Policy | None,
         failures: Policy | None,
-    ) -> Meter:
-        return Meter(self._addresses, address, buyer, key, failures, self._warn)
+    ) -> Budgets:
+        return Budgets(self._addresses, address, buyer, key, failures, self._warn)
 
     def guard(self, route: Route) -> Route:
         """The route, its requests counted."""
         if route.budget == "free" or not self.policies:
             return route
-        meter, handler = self._meters[route.budget], route.handler
+        budgets, handler = self._budgets[route.budget], route.handler
 
         def guarded(call: Call) -> Coroutine[Any, Any, Answer]:
-            meter.arrive(call)
+            budgets.arrive(call)
             return _spared(call, handler) if IDEMPOTENCY_KEY in call.headers else handler(call)
 
         return msgspec.structs.replace(route, handler=guarded)

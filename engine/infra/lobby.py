@@ -15,13 +15,14 @@ on can fill the house.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import Protocol
 
 import structlog
 
 from engine.infra.errors import Problem, Retryable
 from engine.infra.log import Seldom
+from engine.infra.meter import meter
 from engine.infra.settings import Settings
 
 log = structlog.get_logger()
@@ -75,7 +76,6 @@ class Lobby:
         self.unread = Place(settings.slow_reader_ms / 1000)
         self.lingering = Place(LINGER_SECONDS)
         self.guests = 0
-        self.cut = Counter[str]()  # how many were ended, by the reason
         self.is_leaving = False
         self._complaints = Seldom()
         self._loop = asyncio.get_running_loop()
@@ -134,6 +134,6 @@ class Lobby:
             await asyncio.sleep(SWEEP_SECONDS)
 
     def _count(self, why: str) -> None:
-        self.cut[why] += 1
+        meter.count("connections_cut", why)
         if why not in ("idle", "silent", "lingering") and self._complaints.due(why):
-            log.warning("door.cut", why=why, so_far=self.cut[why], connections=self.guests)
+            log.warning("door.cut", why=why, connections=self.guests)

@@ -85,6 +85,10 @@ METRICS = (
     ),
     _counter("claims_undone", "Claims that Postgres undid, alone in their batch"),
     _counter("intents_reaped", "Intents of dead workers, closed by the reaper"),
+    _counter("limited", "Requests refused because a budget was used up", "policy"),
+    _counter(
+        "connections_cut", "Connections ended by us: idle, slow, or somebody needed the seat", "why"
+    ),
     _counter("pool_waits", "Uses of Postgres that had to wait for a connection"),
     _counter("redis_away_seconds", "Time without an answer from Redis, of all processes together"),
     _counter(

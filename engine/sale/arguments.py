@@ -44,8 +44,8 @@ def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:
 
 def _charge(call: Call, caller: Caller, buyer: str) -> None:
     """With AUTH=open whoever is named pays; others paid when their credential was read."""
-    if caller.kind == "open" and call.meter is not None:
-        call.meter.charge(call, caller.kind, buyer)
+    if caller.kind == "open" and call.budgets is not None:
+        call.budgets.charge(call, caller.kind, buyer)
 
 
 def named_in_query(call: Call) -> str | None:
