@@ -74,11 +74,17 @@ class Reply(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
+# confirm: what a buyer does with a hold; a budget of its own, so that who hammered for a unit can
+# still buy it. free: never limited, for who asks whether we live.
+Counted = Literal["read", "write", "confirm", "admin", "callback", "free"]
+
+
 class About(msgspec.Struct, frozen=True):
     """What an operation wants and answers.
 
     who       None: does not ask. "anybody": a credential is not needed, but a bad one is refused.
               Else the scope that the caller's credential must cover
+    counted   as what its requests are limited; None: by its method
     keyed     it honours Idempotency-Key
     id        the type of {id} in the path
     query     what it reads of query and headers
@@ -90,6 +96,7 @@ class About(msgspec.Struct, frozen=True):
 
     tag: Tag
     who: str | None = None
+    counted: Counted | None = None
     keyed: bool = False
     id: Any = Id
     query: tuple[Query, ...] = ()

@@ -60,10 +60,9 @@ class Health:
                 "/health",
                 self.health,
                 _about(HealthView, 503),
-                counted="free",
             ),
-            Route("live", "GET", "/health/live", self.live, _about(Sign), counted="free"),
-            Route("ready", "GET", "/health/ready", self.ready, _about(Sign, 503), counted="free"),
+            Route("live", "GET", "/health/live", self.live, _about(Sign)),
+            Route("ready", "GET", "/health/ready", self.ready, _about(Sign, 503)),
         ]
 
     async def health(self, call: Call) -> Answer:
@@ -108,4 +107,4 @@ class Health:
 
 
 def _about(shape: type, *also: int) -> About:
-    return About("Health", answers=dict.fromkeys((200, *also), shape))
+    return About("Health", counted="free", answers=dict.fromkeys((200, *also), shape))

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.infra.describe import About
+from engine.infra.describe import About, Counted
 from engine.infra.errors import MethodNotAllowed, NotFound
 from engine.infra.http import Answer, Call, Handler, serve
-
-# confirm: what a buyer does with a hold; a budget of its own, so that who hammered for a unit can
-# still buy it. free: never limited, for who asks whether we live.
-Counted = Literal["read", "write", "confirm", "admin", "callback", "free"]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -34,7 +29,6 @@ class Route(msgspec.Struct, frozen=True):
     about: About | None = None  # None: a page, not of the API
     hot: bool = False
     root: bool = False  # stands at the root alone, under no mount of the API
-    counted: Counted | None = None  # as what its requests are limited; None: by its method
     text: str = ""
 
     def __post_init__(self) -> None:
@@ -43,8 +37,9 @@ class Route(msgspec.Struct, frozen=True):
 
     @property
     def budget(self) -> Counted:
-        """As what its requests are limited."""
-        return self.counted or ("read" if self.method in ("GET", "HEAD") else "write")
+        """As what its requests are limited: as it says, else by its method."""
+        said = self.about.counted if self.about is not None else "free" if self.root else None
+        return said or ("read" if self.method == "GET" else "write")
 
 
 async def not_found(call: Call) -> Answer:

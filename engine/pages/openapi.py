@@ -83,10 +83,16 @@ EVERYWHERE = (
     *("X-Request-ID", "Cache-Control", "Content-Security-Policy"),
     *("RateLimit", "RateLimit-Policy"),
 )
-# It does not begin with a quote: quotes around a key are taken off.
+# Quotes around a key are taken off, so one that begins with a quote is not empty between two.
 KEY = Query(
     "Idempotency-Key",
-    Annotated[str, shown(pattern="^[!#-~]([ -~]{0,126}[!-~])?$")],
+    Annotated[
+        str,
+        shown(
+            pattern='^([!#-~]([ -~]{0,126}[!-~])?|"[ -~]{1,128}"|"([!#-~]|[ -~]{1,126}[!-~])?)$',
+            examples=["order-1734"],
+        ),
+    ],
     "Names this request, so that repeating it does nothing twice.",
     place="header",
 )

@@ -54,6 +54,7 @@ SIGNATURE = tuple(
 RESERVE = About(
     "Reservations",
     "sale:write",
+    counted="write",
     keyed=True,
     body=Body(ReserveBody, ("dropId", "userId")),
     answers={201: HoldView},
@@ -63,6 +64,7 @@ RESERVE = About(
 PURCHASE = About(
     "Purchases",
     "sale:write",
+    counted="confirm",
     keyed=True,
     body=Body(ConfirmBody, ("reservationId",)),
     answers={201: PurchaseView, 200: PurchaseView},
@@ -99,6 +101,7 @@ SHOW_RESERVATION = About(
 RELEASE = About(
     "Reservations",
     "sale:write",
+    counted="confirm",
     keyed=True,
     query=(BY,),
     answers={204: None},
@@ -107,6 +110,7 @@ RELEASE = About(
 PAY = About(
     "Payments",
     "sale:write",
+    counted="confirm",
     keyed=True,
     body=Body(PayBody),
     answers={200: HoldView},
@@ -116,6 +120,7 @@ PAY = About(
 EXTEND = replace(PAY, tag="Reservations", refusals=(*PAY.refusals, ExtensionUsed))
 CALLBACK = About(
     "Payments",
+    counted="callback",
     body=Body(NoticeBody, ("reference", "reservationId", "status", "amount", "currency")),
     query=SIGNATURE,
     answers={200: PaymentView},
@@ -133,7 +138,9 @@ SHOW_DROP = About("Drops", "anybody", id=DropId, answers={200: DropView})
 
 # ── operators ────────────────────────────────────────────────────────────────────────────────────
 
-SWITCH = About("Operators", "admin", keyed=True, id=DropId, answers={200: DropView})
+SWITCH = About(
+    "Operators", "admin", counted="admin", keyed=True, id=DropId, answers={200: DropView}
+)
 CREATE_DROP = replace(
     SWITCH,
     body=Body(DropBody, ("name", "price", "totalStock")),
@@ -186,6 +193,7 @@ LIST_SALES = replace(
 REFUND = About(
     "Payments",
     "sale:write",
+    counted="admin",
     keyed=True,
     body=Body(RefundBody, ("restock",)),
     answers={200: PurchaseView},

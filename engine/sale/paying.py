@@ -50,37 +50,20 @@ class PaymentRoutes:
     def routes(self) -> list[Route]:
         """The table. The callback's seat sees to its deadline itself."""
         buyers = [
-            Route(
-                "extend",
-                "POST",
-                "/reservations/{id}/extend",
-                self.extend,
-                about=described.EXTEND,
-                counted="confirm",
-            ),
-            Route(
-                "pay",
-                "POST",
-                "/reservations/{id}/pay",
-                self.pay,
-                about=described.PAY,
-                counted="confirm",
-            ),
+            Route("extend", "POST", "/reservations/{id}/extend", self.extend, described.EXTEND),
+            Route("pay", "POST", "/reservations/{id}/pay", self.pay, described.PAY),
         ]
         operators = [
-            Route("refund", "POST", "/purchases/{id}/refund", self.refund, about=described.REFUND),
-            Route(
-                "list_refunds", "GET", "/refunds", self.list_refunds, about=described.LIST_REFUNDS
-            ),
+            Route("refund", "POST", "/purchases/{id}/refund", self.refund, described.REFUND),
+            Route("list_refunds", "GET", "/refunds", self.list_refunds, described.LIST_REFUNDS),
         ]
         callback = Route(
             "payment_callback",
             "POST",
             "/payments/callback",
             self.callback,
+            described.CALLBACK,
             hot=True,
-            about=described.CALLBACK,
-            counted="callback",
         )
         calm = [*buyers, *(deeds.told(self._door, route) for route in operators)]
         return [*(self._turns.calm(route) for route in calm), callback]

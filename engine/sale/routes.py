@@ -52,23 +52,9 @@ class SaleRoutes:
 
     def _table(self) -> list[Route]:
         return [
+            Route("reserve", "POST", "/reservations", self.reserve, described.RESERVE, hot=True),
             Route(
-                "reserve",
-                "POST",
-                "/reservations",
-                self.reserve,
-                described.RESERVE,
-                hot=True,
-                counted="write",
-            ),
-            Route(
-                "reserve",
-                "POST",
-                "/reserve/{id}",
-                self.reserve,
-                described.RESERVE_DROP,
-                hot=True,
-                counted="write",
+                "reserve", "POST", "/reserve/{id}", self.reserve, described.RESERVE_DROP, hot=True
             ),
             Route(
                 "list_reservations",
@@ -84,23 +70,8 @@ class SaleRoutes:
                 self.show_reservation,
                 described.SHOW_RESERVATION,
             ),
-            Route(
-                "release",
-                "DELETE",
-                "/reservations/{id}",
-                self.release,
-                described.RELEASE,
-                counted="confirm",
-            ),
-            Route(
-                "purchase",
-                "POST",
-                "/purchases",
-                self.purchase,
-                described.PURCHASE,
-                hot=True,
-                counted="confirm",
-            ),
+            Route("release", "DELETE", "/reservations/{id}", self.release, described.RELEASE),
+            Route("purchase", "POST", "/purchases", self.purchase, described.PURCHASE, hot=True),
             Route(
                 "purchase",
                 "POST",
@@ -108,7 +79,6 @@ class SaleRoutes:
                 self.purchase,
                 described.PURCHASE_HOLD,
                 hot=True,
-                counted="confirm",
             ),
             Route(
                 "list_purchases",

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Message
 
 from engine import app, runtime
@@ -43,7 +44,7 @@ class Shop:
         path: str,
         body: Any = None,
         headers: dict[str, str] | None = None,
-        client: str | None = None,
+        client: str | None | UnsetType = UNSET,
     ) -> Reply:
         """The same of any path, such as a page's, and from any address."""
         raw = (
@@ -58,7 +59,7 @@ class Shop:
             "raw_path": parts.path.encode(),
             "query_string": parts.query.encode(),
             "root_path": "",
-            "client": (client, 50_000) if client else self.client,
+            "client": self.client if client is UNSET else client and (client, 50_000),
             "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
         }
         sent: list[Message] = []
