@@ -256,14 +256,17 @@ class Error(msgspec.Struct, rename="camel"):
 
 def problem_answer(problem: Problem, request_id: str) -> Answer:
     """The one error shape."""
-    details = {name: value for name, value in problem.details.items() if name != "allow"}
-    body = Error(False, problem.code, problem.message, problem.retryable, details, request_id)
-    headers: list[tuple[bytes, bytes]] = [*problem.headers]
-    if problem.retry_after_seconds is not None:
-        headers.append((b"retry-after", str(problem.retry_after_seconds).encode()))
-    if "allow" in problem.details:
-        headers.append((b"allow", problem.details["allow"].encode()))
-    return Answer(body, problem.status, headers)
+    said = problem.said
+    if said is None:
+        details = {name: value for name, value in problem.details.items() if name != "allow"}
+        body = Error(False, problem.code, problem.message, problem.retryable, details, "")
+        headers: list[tuple[bytes, bytes]] = [*problem.headers]
+        if problem.retry_after_seconds is not None:
+            headers.append((b"retry-after", str(problem.retry_after_seconds).encode()))
+        if "allow" in problem.details:
+            headers.append((b"allow", problem.details["allow"].encode()))
+        said = problem.said = encode(body).removesuffix(b'""}'), headers
+    return Answer(said[0] + encode(request_id) + b"}", problem.status, said[1])
 
 
 async def serve(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
 
+import msgspec
+
 from engine.identity import deeds
 from engine.identity.access import Door, buyer_named, require, require_admin
 from engine.identity.signatures import Signatures
@@ -18,7 +20,8 @@ from engine.infra.routing import Route
 from engine.infra.settings import Settings
 from engine.infra.turns import Turns
 from engine.record import idempotency
-from engine.sale import arguments, described, notices, till, views
+from engine.record.idempotency import REPLAYED
+from engine.sale import arguments, described, notices, store, till, views
 from engine.sale.bouncer import Bouncer
 from engine.sale.extend import extend, pay, ring_later
 from engine.sale.models import Hold, Longer, Returned
@@ -100,7 +103,18 @@ class PaymentRoutes:
                 await ring_later(self._bouncer, longer)
 
         meaning = f"{operation} {id} {buyer}"
-        return await idempotency.once(self._postgres, request, meaning, effect, publish)
+        answer = await idempotency.once(self._postgres, request, meaning, effect, publish)
+        return await self._as_it_is_now(id, answer) if REPLAYED in answer.headers else answer
+
+    async def _as_it_is_now(self, id: str, answer: Answer) -> Answer:
+        """The first answer again, with what became of the hold since: its status is the present
+        one, and nobody is sent to pay for what has ended."""
+        hold = await store.find_reservation(self._postgres, id)
+        told = msgspec.json.decode(answer.body)
+        if hold is not None and hold.status != told["status"]:
+            told["status"] = hold.status
+            told.pop("payUrl", None)
+        return Answer(told, answer.status, answer.headers)
 
     def _pay_link(self, hold: Hold) -> str | None:
         """Where the buyer pays a hold whose payment has begun."""

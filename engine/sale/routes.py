@@ -110,8 +110,11 @@ class SaleRoutes:
         body = bodies.reserve_body(call)
         call.drop_id = drop_id = arguments.drop_id(call, body)
         buyer = arguments.must_be_named(buyer_named(caller, body.buyer))
+        quantity = body.units_wanted
+        if not arguments.is_keyed(call, caller, buyer):
+            self._reserving.refuse_from_memory(drop_id, quantity)
         request = arguments.request(call, caller, buyer, "reserve")
-        wish = Reserve(drop_id, buyer, body.units_wanted, request.id, request.keyed)
+        wish = Reserve(drop_id, buyer, quantity, request.id, request.keyed)
         hold = await self._reserving.reserve(wish, request.over)
         if hold.replayed:
             meter.count("replays", "reserve")

@@ -89,6 +89,18 @@ async def test_the_same_key_extends_once_and_is_answered_twice(shop: Shop) -> No
 
 
 @pytest.mark.parametrize("verb", [_extend, _pay])
+async def test_a_repeated_answer_tells_the_present_status(shop: Shop, verb: object) -> None:
+    assert callable(verb)
+    hold = await shop.reserve(await shop.open_drop(1), "ann")
+    first = await verb(shop, hold, key="k")
+    await shop.release(hold.json["id"], "ann")
+
+    again = await verb(shop, hold, key="k")
+
+    assert (again.status, again.json) == (200, first.json | {"status": "released"})
+
+
+@pytest.mark.parametrize("verb", [_extend, _pay])
 async def test_only_a_live_hold_of_ones_own_lives_longer(shop: Shop, verb: object) -> None:
     assert callable(verb)
     drop_id = await shop.open_drop(3, maxPerBuyer=3)
