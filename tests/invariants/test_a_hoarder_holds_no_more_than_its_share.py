@@ -132,6 +132,6 @@ async def test_a_bot_with_a_hundredth_of_the_traffic_holds_at_most_a_hundredth_o
     assert audit["free"] > 0, "nobody was kept from anything by an empty shelf"
     if factor:
         assert longest <= HOLD_SECONDS
-    else:
+    else:  # a scenario in which nobody hoards proves nothing
         assert mean > 2 * SHARE
-        assert longest > HOLD_SECONDS, "a scenario in which nobody hoards proves nothing"
+        assert sum(held > SHARE for _, held in seen) > len(seen) / 2

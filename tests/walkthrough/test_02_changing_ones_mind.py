@@ -23,7 +23,7 @@ async def test_a_hold_runs_out_and_the_next_buyer_gets_the_pair(
         reply = await bob.reserves(drop)
         return reply if reply.status == 201 else None
 
-    bobs = await wait_until(bob_gets_it, "the pair is on sale again")
+    bobs = await wait_until(bob_gets_it, "the pair is on sale again", pause=0.1)
 
     assert bobs is not None
     assert bobs.json["units"] == anns.json["units"]

@@ -73,7 +73,7 @@ async def test_who_pays_too_late_for_the_last_pair_gets_the_money_back(
         reply = await bob.reserves(drop)
         return reply if reply.status == 201 else None
 
-    bobs = await wait_until(bob_gets_it, "the pair is on sale again")
+    bobs = await wait_until(bob_gets_it, "the pair is on sale again", pause=0.1)
     assert bobs is not None
     assert (await bob.buys(bobs)).status == 201
     late = await provider.says("succeeded", anns.json)
@@ -100,7 +100,7 @@ async def test_who_pays_too_late_gets_another_pair_if_there_is_one(
         shown = await ann.looks_at(f"/drops/{drop}")
         return bool(shown["availableStock"] == 2)
 
-    await wait_until(is_gone, "the hold was swept")
+    await wait_until(is_gone, "the hold was swept", pause=0.1)
     late = await provider.says("succeeded", hold.json)
 
     assert late.json["outcome"] == "purchased", late.body
