@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -27,7 +25,7 @@ from engine.ops.launch import free_port
 from loadtest import client
 from loadtest.client import Figures, Shot
 from loadtest.crowd import SLOW, Seen, crowd, look, room
-from loadtest.drill import Row, table
+from loadtest.drills import Row, perform
 from loadtest.fleet import ROOT, Untrustworthy, ask, await_true, fleet
 from loadtest.probes import Beside
 
@@ -248,29 +246,15 @@ class _Least:
             self.standing[kind] = min(count, self.standing.get(kind, count))
 
 
-def drill(options: argparse.Namespace) -> Facts:
-    """One drill; whatever happens, nothing that was started is left."""
-    with tempfile.TemporaryDirectory(prefix="door-") as folder, ExitStack() as stack:
-        Path(folder).chmod(0o711)  # root's Postgres runs as somebody else, who has to get in
-        return Drill(options, Path(folder), stack).run()
-
-
 def main() -> None:
     """`python -m loadtest.door`"""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind as on Ctrl-C
-    try:
-        facts = drill(options)
-    except (Untrustworthy, TimeoutError) as wrong:
-        sys.exit(f"door: {wrong}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    rows = judge(facts, only_counts=options.only_counts)
-    print(table(rows))
-    if options.report:
-        told = {"verdict": rows, "facts": facts}
-        options.report.write_bytes(msgspec.json.format(msgspec.json.encode(told), indent=2))
-    sys.exit(any(row.holds is False for row in rows))
+    perform(
+        "door",
+        lambda folder, stack: Drill(options, folder, stack).run(),
+        lambda facts: judge(facts, only_counts=options.only_counts),
+        options.report,
+    )
 
 
 def _options() -> argparse.Namespace:

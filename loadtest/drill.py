@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ import msgspec
 from engine.ops.devstack import Server, start_postgres, start_valkey
 from engine.ops.launch import free_port
 from loadtest.client import Shot
+from loadtest.drills import Row, perform
 from loadtest.fleet import ROOT, Untrustworthy, ask, await_true, fleet
 from loadtest.probes import API, Beside, Return, Returns, Sight, Sights
 from loadtest.pulse import Slice, Total, pulse, receive
@@ -116,15 +114,6 @@ class Facts(msgspec.Struct, kw_only=True, rename="camel"):
         return stretches + returns
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One line of the verdict; `holds` is None where nothing is demanded."""
-
-    measure: str
-    seen: str
-    wanted: str = ""
-    holds: bool | None = None
-
-
 def judge(facts: Facts, *, only_zeros: bool = False) -> list[Row]:
     """The verdict. With `only_zeros` a run too short for rates is judged by the rest."""
     ratio = facts.away / facts.normal if facts.normal else 0.0
@@ -171,18 +160,6 @@ def judge(facts: Facts, *, only_zeros: bool = False) -> list[Row]:
         Row("lost connections", f"{facts.total.errors}"),
         Row("audit", "; ".join(facts.problems) or "clean", "clean", not facts.problems),
     ]
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The verdict as text."""
-    line = "{:<32}{:>14}  {:<10}{}".format
-    marks = {None: "", True: "yes", False: "NO"}
-    return "\n".join(
-        [
-            line("", "seen", "wanted", ""),
-            *(line(row.measure, row.seen, row.wanted, marks[row.holds]) for row in rows),
-        ]
-    )
 
 
 class Drill:
@@ -341,29 +318,15 @@ class _Second:
         )
 
 
-def drill(options: argparse.Namespace) -> Facts:
-    """One drill; whatever happens, nothing that was started is left."""
-    with tempfile.TemporaryDirectory(prefix="drill-") as folder, ExitStack() as stack:
-        Path(folder).chmod(0o711)  # root's Postgres runs as somebody else, who has to get in
-        return Drill(options, Path(folder), stack).run()
-
-
 def main() -> None:
     """`python -m loadtest.drill`"""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind as on Ctrl-C
-    try:
-        facts = drill(options)
-    except (Untrustworthy, TimeoutError) as wrong:
-        sys.exit(f"drill: {wrong}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    rows = judge(facts, only_zeros=options.only_zeros)
-    print(table(rows))
-    if options.report:
-        told = {"verdict": rows, "facts": facts}
-        options.report.write_bytes(msgspec.json.format(msgspec.json.encode(told), indent=2))
-    sys.exit(any(row.holds is False for row in rows))
+    perform(
+        "drill",
+        lambda folder, stack: Drill(options, folder, stack).run(),
+        lambda facts: judge(facts, only_zeros=options.only_zeros),
+        options.report,
+    )
 
 
 def _options() -> argparse.Namespace:

@@ -13,7 +13,7 @@ import pytest
 from loadtest.client import Figures
 from loadtest.crowd import Seen
 from loadtest.door import Facts, Phase, judge
-from loadtest.drill import Row
+from loadtest.drills import Row
 
 COMMAND = (
     "-m loadtest.door --seconds 3 --slow 50 --idle 500 --connections 16"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from loadtest.client import Shot
-from loadtest.drill import Facts, Row, judge
+from loadtest.drill import Facts, judge
+from loadtest.drills import Row
 from loadtest.probes import Return, Sight
 from loadtest.pulse import Meter, Slice, Total
 
