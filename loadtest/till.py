@@ -88,9 +88,12 @@ class Till:
     def await_told(self, pause: Pause) -> int:
         """Wait until the provider has told everything; how many payments are still under way."""
         until = time.monotonic() + REST_SECONDS
-        while self._provider and (busy := int(self._books()["busy"])):
+        while self._provider and self._books()["busy"]:
+            # Somebody else's payments may be under way there for as long as they like.
+            if not (ours := sum(self._is_ours(name) for name in self._books()["underWay"])):
+                return 0
             if time.monotonic() > until:
-                return busy
+                return ours
             pause(0.2)
         return 0
 

@@ -169,6 +169,7 @@ CREATE TABLE purchases (
     buyer text NOT NULL COLLATE "C",
     units integer[] NOT NULL,
     payment_reference text,
+    adopted boolean DEFAULT false NOT NULL,
     refunded_at timestamp with time zone,
     refund_reason text,
     restocked boolean
@@ -343,6 +344,7 @@ CREATE INDEX units_free_by_position ON units USING btree (drop_id, "position") W
 --   extend_hold
 --   fill_drop
 --   hold_status
+--   owe_refunds
 --   pay_hold
 --   purchase_units
 --   refund_purchase

@@ -9,7 +9,7 @@ from engine.identity.errors import TokenExpired
 from engine.identity.models import Caller, is_buyer
 from engine.identity.tokens import Tokens
 from engine.infra.combiner import Crew
-from engine.infra.errors import Forbidden, Unauthorized
+from engine.infra.errors import Fault, Forbidden, OutcomeUnknown, Unauthorized
 from engine.infra.http import Call, invalid
 from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
@@ -74,6 +74,10 @@ class Door:
             except Unauthorized:
                 if call.budgets is not None:
                     call.budgets.failed(call)
+                raise
+            except Fault:  # an earlier copy of a keyed request may have been done
+                if b"idempotency-key" in call.headers:
+                    raise OutcomeUnknown from None
                 raise
         if call.budgets is not None:
             call.budgets.charge(call, caller.kind, caller.subject)

@@ -3,7 +3,8 @@
     admin.action  who=admin:ops operation=pause drop_id=20 outcome=done status=200 request_id=…
 
 `who` is the kind of caller with a token's subject or a key's id, never a secret. What was to be
-changed stands in `change`, as it was sent. Buyers are never named: the request id finds them.
+changed stands in `change`, as it was sent, unless they might not. Buyers are never named: the
+request id finds them.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import structlog
 
 from engine.identity.access import Door
 from engine.identity.models import Caller
-from engine.infra.errors import Problem
+from engine.infra.errors import Forbidden, Problem, Unauthorized
 from engine.infra.http import Answer, Call
+from engine.infra.ids import parse_id
 from engine.infra.routing import Route
 
 log = structlog.get_logger()
@@ -48,8 +50,18 @@ def told(door: Door, route: Route) -> Route:
 
 
 def who_is(caller: Caller) -> str:
-    """A caller in one word: `admin:ops`, `shop:key:…`, `open`."""
-    return f"{caller.kind}:{caller.subject}" if caller.subject else caller.kind
+    """A caller in one word: `admin:ops`, `shop:key:…`, `open`; a buyer who tries it has no name."""
+    return f"{caller.kind}:{caller.subject}" if caller.kind in ("admin", "shop") else caller.kind
+
+
+def _change(body: bytes) -> object:
+    """What was sent, as the terminal's lines have it too; cut short if it is long, or no JSON."""
+    try:
+        if len(body) <= CHANGE_LENGTH_MAX:
+            return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    return body[:CHANGE_LENGTH_MAX].decode(errors="replace")
 
 
 def tell(
@@ -59,13 +71,16 @@ def tell(
     drop_id = call.drop_id
     if operation == "create_drop" and answer is not None:
         drop_id = msgspec.json.decode(answer.body, type=_Made).id
-    change = call.body[:CHANGE_LENGTH_MAX].decode(errors="replace")
+    is_operator = status not in (Unauthorized.status, Forbidden.status)
+    change = _change(call.body) if is_operator and call.body else None
+    thing = parse_id(call.params.get("id", ""))  # a purchase; what is none may be a buyer's name
     log.info(
         "admin.action",
         who=who,
         operation=operation,
         drop_id=drop_id,
-        **({"change": change} if change else {}),
+        **({} if thing is None else {"id": str(thing)}),
+        **({} if change is None else {"change": change}),
         outcome=outcome,
         status=status,
         request_id=call.request_id,

@@ -18,7 +18,9 @@ from starlette.types import Scope
 from engine.infra.errors import Misconfigured
 
 CUSTOMER_BITS = 64  # of an IPv6 address
-REMEMBERED = 65_536  # peers and what they forwarded: to read an address costs more than to count
+REMEMBERED = (
+    65_536  # peers, and what proxies forwarded: to read an address costs more than to count
+)
 FORWARDED_MAX = 4_096  # bytes of the header that are read
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,28 +48,34 @@ class Addresses:
     def __init__(self, trusted: str) -> None:
         self._trusted = networks(trusted)
         self._subject = lru_cache(REMEMBERED)(self._read)
+        self._vouched = lru_cache(REMEMBERED)(self._trusts_peer) if self._trusted else _nobody
 
     def subject(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
         """Under which name a request's address is counted; None: it is this machine's own."""
         client = scope.get("client")
         if not client:
             return None
-        forwarded = headers.get(b"x-forwarded-for", b"")
+        peer = client[0]
+        # Only a trusted peer's word is remembered: a stranger could say a new one each time.
+        forwarded = headers.get(b"x-forwarded-for", b"") if self._vouched(peer) else b""
         if forwarded and len(headers) != len(scope["headers"]):  # it may stand there twice
             lines = [text for name, text in scope["headers"] if name == b"x-forwarded-for"]
             forwarded = b",".join(lines)
-        return self._subject(client[0], forwarded[-FORWARDED_MAX:])
+        return self._subject(peer, forwarded[-FORWARDED_MAX:])
 
     def vouched(self, scope: Scope) -> bool:
         """Whether the peer is a proxy whose word counts."""
-        peer = _address(scope["client"][0]) if scope.get("client") else None
-        return peer is not None and self._trusts(peer)
+        return bool(scope.get("client")) and self._vouched(scope["client"][0])
+
+    def _trusts_peer(self, peer: str) -> bool:
+        found = _address(peer)
+        return found is not None and self._trusts(found)
 
     def _read(self, peer: str, forwarded: bytes) -> str | None:
         found = _address(peer)
         if found is None:
             return peer
-        if forwarded and self._trusts(found):
+        if forwarded:
             found = self._client(forwarded) or found
         # A peer on this machine is a proxy that nobody told us of, or somebody who could do worse.
         return None if found.is_loopback else _counted(found)
@@ -83,6 +91,10 @@ class Addresses:
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
+
+
+def _nobody(_peer: str) -> bool:
+    return False
 
 
 def _address(word: str) -> Address | None:

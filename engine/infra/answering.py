@@ -24,7 +24,8 @@ class Cycle(RequestResponseCycle):
         """Take a part of the answer; no faster than the client reads."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
-        if self.disconnected:
+        if self.disconnected or self.transport.is_closing():
+            self.disconnected = True  # with several in the pipe only the last is told
             return
         if not self.response_started:
             self.response_started, self.waiting_for_100_continue = True, False

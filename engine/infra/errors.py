@@ -124,7 +124,7 @@ class InProgress(Refusal):
 
 
 class RateLimited(Refusal):
-    """Too many requests. Nothing was done: try again later, with the same Idempotency-Key."""
+    """Too many requests. Nothing was done: try again later."""
 
     code = "RATE_LIMITED"
     status = 429

@@ -65,7 +65,7 @@ class _Methods:
     async def _refuse(self, call: Call) -> Answer:
         allow = ", ".join(sorted(self._routes))
         raise MethodNotAllowed(
-            f"{call.scope['method']} is not possible here: {allow} is", allow=allow
+            f"{call.scope['method']} is not possible here; possible: {allow}", allow=allow
         )
 
 

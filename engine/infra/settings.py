@@ -212,6 +212,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     if settings.retention_hours < 24:
         raise Misconfigured("RETENTION_HOURS: idempotency keys are promised for 24 hours or more")
     _ = settings.jwt_expires_seconds
+    if settings.payment_url and not settings.payment_url.startswith(("http://", "https://")):
+        raise Misconfigured(f"PAYMENT_URL={settings.payment_url}: want an http(s) address")
     _ = settings.origins
     networks(settings.trusted_proxies)
     for name in Settings.__struct_fields__:

@@ -11,6 +11,7 @@ Only the API of OpenTelemetry is ours; the SDK and its exporter are the `otel` e
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 import threading
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from engine import __version__
+from engine.infra.log import Seldom
 from engine.infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -190,7 +192,24 @@ def start(settings: Settings, kind: str) -> None:
     url = endpoint.rstrip("/") + "/v1/traces"
     exporter = OTLPSpanExporter(url, timeout=EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1_000))
+    # Its exporter complains of every attempt in plain text: seldom, and as lines of our log.
+    logging.getLogger("opentelemetry").handlers = [_Complaints()]
+    logging.getLogger("opentelemetry").propagate = False
     _tracing = Tracing(provider, settings.otel_traces_sampler_arg)
+    log.info("tracing.on", endpoint=endpoint, share=settings.otel_traces_sampler_arg)
+
+
+class _Complaints(logging.Handler):
+    """The exporter's troubles, once in half a minute."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._complaints = Seldom()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it, if it is due."""
+        if self._complaints.due():
+            log.warning("tracing.troubled", why=record.getMessage()[:200])
 
 
 async def stop() -> None:

@@ -54,6 +54,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._lobby = lobby
         self._place: Place | None = None
+        self._working: RequestResponseCycle | None = None  # the request that is being answered
         self._part = NOTHING
         self._piece = 0  # bytes being parsed
         self._heard = 0  # bytes that came with this head; what came before it in a piece included
@@ -72,6 +73,10 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone; a request under way goes on without it."""
         super().connection_lost(exc)
+        if self._working is not None:  # not the one that came last, if others wait in the pipe
+            self._working.disconnected = True
+            self._working.message_event.set()
+            self._working = None
         self._part_company()
         self.cycle = cast(RequestResponseCycle, None)  # else they would hold each other
         self.pipeline.clear()
@@ -252,10 +257,14 @@ class Protocol(HttpToolsProtocol):
         )
         self._part = BODY
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._work_on(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def _work_on(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._working = cycle
+        self._start_asgi_task(cycle, app)
 
     def _check_head(self, version: str) -> None:
         if len(self.url) > URL_BYTES_MAX:
@@ -293,7 +302,7 @@ class Protocol(HttpToolsProtocol):
             self._hang_up(linger=cycle.more_body)
         elif self.pipeline:
             following, app = self.pipeline.pop()
-            self._start_asgi_task(following, app)
+            self._work_on(following, app)
             self._stand(self._where())
         elif self._farewell:
             self.transport.write(self._farewell)

@@ -92,6 +92,7 @@ class Books(msgspec.Struct, rename="camel"):
     charges: list[Any]
     behaved: dict[str, int]
     busy: int
+    under_way: list[str]  # whose payments these are
     delivered: int
     given_up: list[Any]
     answers: dict[str, int]
@@ -175,7 +176,7 @@ class Checkout:
         bill = _bill(form)
         bill.late_seconds = _late_seconds(form)
         reference = await self._begin(bill)
-        self._visits[reference] = form
+        self._visits[reference] = {"behaviour": "ok"} | form
         return Answer(
             status=303, headers=[*HEADERS, (b"location", f"/payments/{reference}".encode())]
         )
@@ -246,6 +247,7 @@ class Checkout:
                 list(provider.charges.values()),
                 dict(provider.behaved),
                 provider.busy,
+                provider.under_way,
                 tally.delivered,
                 tally.given_up,
                 {str(status): times for status, times in tally.answers.items()},

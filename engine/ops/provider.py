@@ -171,6 +171,11 @@ class MockProvider:
         """Visits and refunds that are not over yet."""
         return len(self._busy)
 
+    @property
+    def under_way(self) -> list[str]:
+        """The references of payments and refunds under way."""
+        return [task.get_name().partition("-")[2] for task in self._busy]
+
     async def pay(
         self,
         reservation_id: str,

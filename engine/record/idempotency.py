@@ -51,8 +51,10 @@ async def once(
 async def recall(postgres: Postgres, request: Request, meaning: str) -> Answer | None:
     """The first answer of a request that was done before. For what may be done twice anyway, and
     takes too long to be done inside `once`."""
-    async with postgres.session() as session:
-        kept = await store.find_request(session, request.id)
+    try:
+        kept = await store.find_request(postgres, request.id)
+    except (Undone, Unreachable) as fault:  # only the look that failed would have told
+        raise (OutcomeUnknown() if request.keyed else fault) from fault
     return None if kept is None else replay(kept, _fingerprint(meaning))
 
 

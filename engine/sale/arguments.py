@@ -22,7 +22,8 @@ PurchaseStatus = Literal["purchased", "refunded"]
 RefundStatus = Literal["due", "done"]
 HOLD_STATUSES, PURCHASE_STATUSES = get_args(HoldStatus), get_args(PurchaseStatus)
 REFUND_STATUSES, STATUSES = get_args(RefundStatus), get_args(DropStatus)
-NOBODY = ("owner", "operator")  # words for whoever it may be: no buyer, and no budget of one
+# For whoever it may be: no buyer can be called so, and none pays.
+OWNER, OPERATOR = "\0owner", "\0operator"
 
 
 def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:
@@ -42,7 +43,7 @@ def is_keyed(call: Call, caller: Caller, buyer: str) -> bool:
     Raises `RateLimited` for one without a key."""
     given = call.idempotency_key()
     call.key = given or call.key or trace_id()
-    if buyer not in NOBODY:
+    if buyer not in (OWNER, OPERATOR):
         _charge(call, caller, buyer)
     return given is not None
 

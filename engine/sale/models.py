@@ -116,9 +116,15 @@ class Purchase(msgspec.Struct, frozen=True):
     currency: str
     purchased_at: datetime
     reference: str | None
+    adopted: bool = False  # its buyer named no payment, and this one was it
     refunded_at: datetime | None = None
     restocked: bool | None = None  # None: not refunded
     refund_reason: str | None = None
+
+    @property
+    def named(self) -> str | None:
+        """The payment that its request named."""
+        return None if self.adopted else self.reference
 
     @property
     def status(self) -> Literal["purchased", "refunded"]:
@@ -145,10 +151,12 @@ class Payment(msgspec.Struct, frozen=True):
     status: PaymentStatus
     amount_cents: int
     currency: str
-    received_at: datetime
+    received_at: datetime  # when its first word came
+    changed_at: datetime  # and the newest that counted
     outcome: Literal["purchased", "refund_due"] | None  # None: nothing, or nothing yet
     reason: str | None  # of a refund_due
     purchase_id: str | None
+    undone: bool  # that purchase was refunded
 
 
 class Refund(msgspec.Struct, frozen=True):

@@ -99,12 +99,13 @@ class NoticeBody(msgspec.Struct):
         if reservation is None:
             raise invalid("reservationId", "required: what was paid for?")
         found = parse_id(reservation)
+        assert self.amount is not UNSET
         reference = line("reference", str(self.reference), REFERENCE_MAX)
         return Notice(
             reference,
             None if found is None else str(found),
             self.status,  # type: ignore[arg-type]
-            cents("amount", str(self.amount)),
+            cents("amount", self.amount),
             currency(str(self.currency)),
             request_of(reference),
         )

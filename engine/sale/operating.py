@@ -84,7 +84,7 @@ class OperatorRoutes:
         caller = await self._door.caller(call)
         require_admin(caller)
         wish = bodies.new_drop(bodies.drop_body(call))
-        request = arguments.request(call, caller, "operator", "create_drop")
+        request = arguments.request(call, caller, arguments.OPERATOR, "create_drop")
         created: list[int] = []
 
         async def effect(session: Session) -> Answer:
@@ -144,7 +144,7 @@ class OperatorRoutes:
         caller = await self._door.caller(call)
         require_admin(caller)
         drop_id = call.drop_id = arguments.drop_in_path(call)
-        request = arguments.request(call, caller, "operator", operation)
+        request = arguments.request(call, caller, arguments.OPERATOR, operation)
 
         async def effect(session: Session) -> Answer:
             await change(session, drop_id)
@@ -180,7 +180,7 @@ class OperatorRoutes:
         require_admin(caller)
         drop_id = call.drop_id = arguments.drop_in_path(call)
         dry_run = arguments.flag(call, "dryRun", "dry_run")
-        request = arguments.request(call, caller, "operator", "reconcile")
+        request = arguments.request(call, caller, arguments.OPERATOR, "reconcile")
         meaning = f"reconcile {drop_id}"
         known = None if dry_run else await idempotency.recall(self._postgres, request, meaning)
         if known is not None:

@@ -12,7 +12,7 @@ from engine.identity.access import Door, buyer_named, require, require_admin
 from engine.identity.signatures import Signatures
 from engine.infra.combiner import Crew
 from engine.infra.errors import Forbidden
-from engine.infra.http import Answer, Call, money
+from engine.infra.http import Answer, Call, iso, money
 from engine.infra.lists import listing, page_of
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session
@@ -90,7 +90,7 @@ class PaymentRoutes:
         id = arguments.id_in_path(call, "reservation")
         named = notices.pay_body(call).buyer
         buyer = None if caller.kind == "admin" and named is None else buyer_named(caller, named)
-        request = arguments.request(call, caller, buyer or "owner", operation)
+        request = arguments.request(call, caller, buyer or arguments.OWNER, operation)
         begun: list[Longer] = []
 
         async def effect(session: Session) -> Answer:
@@ -120,9 +120,13 @@ class PaymentRoutes:
         """Where the buyer pays a hold whose payment has begun."""
         if not self._pay_url or hold.status != "paying":
             return None
-        words = {"reservationId": hold.id, "amount": money(hold.amount_cents)}
-        separator = "&" if "?" in self._pay_url else "?"
-        return self._pay_url + separator + urlencode(words | {"currency": hold.currency})
+        words = {
+            "reservationId": hold.id,
+            "amount": money(hold.amount_cents),
+            "currency": hold.currency,
+            "expiresAt": iso(hold.expires_at),
+        }
+        return self._pay_url + ("&" if "?" in self._pay_url else "?") + urlencode(words)
 
     async def callback(self, call: Call) -> Answer:
         """What became of a payment, said by the provider.
@@ -144,7 +148,7 @@ class PaymentRoutes:
         require(caller, "sale:write")
         id = arguments.id_in_path(call, "purchase")
         restock, reason = notices.refund_body(call).wish
-        request = arguments.request(call, caller, "operator", "refund")
+        request = arguments.request(call, caller, arguments.OPERATOR, "refund")
         returned: list[Returned] = []
 
         async def effect(session: Session) -> Answer:

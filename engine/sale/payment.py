@@ -109,7 +109,7 @@ def tell(notice: Notice, payment: Payment) -> None:
     words = {"reference": payment.reference, "reservation_id": payment.reservation_id}
     if notice.status == "succeeded" and payment.outcome == "refund_due":
         log.warning("payment.refund_due", **words, reason=payment.reason)
-    elif payment.status == "refunded" and payment.outcome == "purchased":
+    elif notice.status == "refunded" and payment.outcome == "purchased" and not payment.undone:
         # The provider took the money back without us: the units are still the buyer's.
         log.warning("payment.reversed", **words, purchase_id=payment.purchase_id)
     elif undecided(payment):

@@ -130,7 +130,7 @@ def _is_paid_twice(wish: Confirm, purchase: Purchase | None) -> bool:
 
 def _tell_mine(seat: Chair, purchase: Purchase, new: bool) -> None:
     wish = seat.wish
-    if purchase.reference != wish.reference or (wish.buyer or purchase.buyer) != purchase.buyer:
+    if purchase.named != wish.reference or (wish.buyer or purchase.buyer) != purchase.buyer:
         seat.fail(IdempotencyMismatch())
     else:
         seat.answer(Bought(purchase, "new" if new else "replayed"))

@@ -158,7 +158,7 @@ class SaleRoutes:
         id = arguments.id_in_path(call, "reservation")
         named = arguments.named_in_query(call)
         buyer = None if caller.kind == "admin" else buyer_named(caller, named)
-        request = arguments.request(call, caller, buyer or "owner", "release")
+        request = arguments.request(call, caller, buyer or arguments.OWNER, "release")
         wish = Release(id, buyer)
         if not request.keyed:
             await self._releasing.release(wish)
@@ -188,7 +188,7 @@ class SaleRoutes:
         buyer = buyer_named(caller, body.buyer)
         if caller.kind == "buyer" and not self._buyers_confirm:
             raise Forbidden("A buyer cannot confirm here: paying does")
-        request = arguments.request(call, caller, buyer or "owner", "purchase")
+        request = arguments.request(call, caller, buyer or arguments.OWNER, "purchase")
         bought = await self._purchasing.purchase(
             Confirm(id, buyer, body.reference, request.id, request.keyed), request.over
         )

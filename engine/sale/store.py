@@ -198,6 +198,7 @@ def _purchase(row: Any) -> Purchase:
         row["currency"],
         row["purchased_at"],
         row["payment_reference"],
+        row["adopted"],
         row["refunded_at"],
         row["restocked"],
         row["refund_reason"],

@@ -68,9 +68,11 @@ def _payment(row: Any) -> Payment:
         row["amount_cents"],
         row["currency"],
         row["received_at"],
+        row["changed_at"],
         row["outcome"],
         row["reason"],
         row["purchase_id"] and str(row["purchase_id"]),
+        row["undone"],
     )
 
 

@@ -33,6 +33,9 @@ ShownStatus = Annotated[str, shown(enum=list(get_args(DropStatus)))]
 ShownReason = Annotated[str, shown(enum=list(get_args(PauseReason)))]
 ShownPayment = Annotated[str, shown(enum=list(get_args(PaymentStatus)))]
 ShownOutcome = Annotated[str | None, shown(enum=["purchased", "refund_due", None])]
+REASONS = ("unknown_reservation", "wrong_amount", "already_paid", "refunded")
+TOO_LATE = ("sold_out", "limit", "paused")
+ShownWhy = Annotated[str | None, shown(enum=[*REASONS, *TOO_LATE, None])]
 Name = Annotated[str, shown(examples=["Daybreak"])]
 ShownEvent = Annotated[str, shown(enum=["reserved", "extended", *get_args(Status)])]
 
@@ -71,8 +74,9 @@ class PaymentView(msgspec.Struct, rename="camel"):
     amount: Money
     currency: Currency
     received_at: Moment
+    changed_at: Moment
     outcome: ShownOutcome
-    reason: str | None
+    reason: ShownWhy
     purchase_id: Id | None
 
 
@@ -183,6 +187,7 @@ def payment_view(payment: Payment) -> PaymentView:
         money(payment.amount_cents),
         payment.currency,
         iso(payment.received_at),
+        iso(payment.changed_at),
         payment.outcome,
         payment.reason,
         payment.purchase_id,

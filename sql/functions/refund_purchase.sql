@@ -54,9 +54,14 @@ BEGIN
       ), owed AS (
           INSERT INTO refunds (reference, reservation_id, drop_id, buyer, amount_cents, currency, reason, verified)
           SELECT v_bought.payment_reference, v_bought.reservation_id, v_bought.drop_id, v_bought.buyer,
-                 v_bought.amount_cents, d.currency, 'refunded', true
+                 v_bought.amount_cents, d.currency, 'refunded', p.status IS NOT NULL
             FROM drops AS d
-           WHERE d.id = v_bought.drop_id AND v_bought.amount_cents > 0
+            LEFT JOIN payments AS p ON p.reference = v_bought.payment_reference
+                                   AND p.reservation_id = v_bought.reservation_id
+                                   AND p.status >= 'succeeded'
+           WHERE d.id = v_bought.drop_id
+             AND v_bought.amount_cents > 0
+             AND p.status IS DISTINCT FROM 'refunded'  -- else the provider gave it back already
               ON CONFLICT (reference, reservation_id) DO NOTHING
        RETURNING refunds.id
       ), told AS (

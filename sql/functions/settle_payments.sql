@@ -42,16 +42,22 @@ BEGIN
            AS w (reference, reservation_id, status, amount_cents, currency)
      ORDER BY w.reference
         ON CONFLICT (reference) DO UPDATE
-       SET status = excluded.status, amount_cents = excluded.amount_cents, currency = excluded.currency,
-           changed_at = clock_timestamp()
+       SET status = excluded.status, changed_at = clock_timestamp(),
+           -- What came, and for what, is said by the word that says that it came.
+           reservation_id = CASE WHEN p.status < 'succeeded' THEN excluded.reservation_id ELSE p.reservation_id END,
+           amount_cents = CASE WHEN p.status < 'succeeded' THEN excluded.amount_cents ELSE p.amount_cents END,
+           currency = CASE WHEN p.status < 'succeeded' THEN excluded.currency ELSE p.currency END
      WHERE p.status < excluded.status;
 
-    -- The provider gave it back: no longer owed, by its name or by none.
+    -- The provider gave it back: no longer owed, by its name, or by none if it is the same sum.
     UPDATE refunds AS f
        SET done_at = clock_timestamp(), verified = true
       FROM payments AS p
      WHERE p.reference = ANY (p_references) AND p.status = 'refunded'
-       AND (f.reference = p.reference OR f.reference IS NULL AND f.reservation_id = p.reservation_id)
+       AND f.reservation_id IS NOT DISTINCT FROM p.reservation_id
+       AND (f.reference = p.reference
+            OR f.reference IS NULL AND (f.amount_cents, f.currency) = (p.amount_cents, p.currency)
+               AND p.outcome IS DISTINCT FROM 'refund_due')
        AND f.done_at IS NULL;
 
     PERFORM FROM reservations AS r
@@ -83,7 +89,7 @@ BEGIN
              WHERE q.reference = ANY (p_references) AND q.status = 'succeeded' AND q.outcome IS NULL) AS v
      WHERE p.reference = v.reference AND v.reason IS NOT NULL;
     UPDATE purchases AS b
-       SET payment_reference = p.reference
+       SET payment_reference = p.reference, adopted = true
       FROM payments AS p
      WHERE p.reference = ANY (p_references) AND p.outcome = 'purchased'
        AND b.reservation_id = p.reservation_id AND b.payment_reference IS NULL;
@@ -96,13 +102,15 @@ BEGIN
                     WHERE q.reference = ANY (p_references) AND q.reservation_id = p.reservation_id
                       AND q.status = 'succeeded' AND q.outcome IS NULL AND q.reference < p.reference);
 
-    -- The late ones: free units for holds that are gone. Their buyers' rows first and in order.
+    -- The late ones: free units for holds that are gone. All buyers' rows first and in one order,
+    -- theirs and those whose cool-down a purchase will end, so that no two batches wait in a circle.
     INSERT INTO allowances AS a (drop_id, buyer, used)
     SELECT DISTINCT r.drop_id, r.buyer, 0
       FROM payments AS p
       JOIN reservations AS r ON r.id = p.reservation_id
      WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
-       AND r.state IN ('expired', 'released')
+       AND (r.state IN ('expired', 'released')
+            OR EXISTS (SELECT FROM drops WHERE drops.cooldown_factor > 0))
      ORDER BY r.drop_id, r.buyer
         ON CONFLICT (drop_id, buyer) DO UPDATE
        SET used = a.used;
@@ -217,9 +225,12 @@ BEGIN
           FROM payments AS p
           LEFT JOIN reservations AS r ON r.id = p.reservation_id
          WHERE p.reference = ANY (p_references) AND p.outcome = 'refund_due' AND p.status = 'succeeded'
+           AND p.amount_cents > 0
             ON CONFLICT (reference, reservation_id) DO UPDATE
-           SET verified = true
-         WHERE NOT f.verified
+           -- What a client claimed, or an operator undid, was worth what the provider says.
+           SET verified = true, amount_cents = excluded.amount_cents, currency = excluded.currency,
+               reason = excluded.reason
+         WHERE NOT f.verified AND f.done_at IS NULL
      RETURNING f.reservation_id, coalesce(f.drop_id, 0) AS drop_id
     )
     INSERT INTO outbox (drop_id, epoch, version, kind, subjects)

@@ -9,6 +9,8 @@ ALTER TABLE drops ADD COLUMN pay_seconds integer NOT NULL DEFAULT 600;
 ALTER TABLE reservations ADD COLUMN extended_at timestamptz;
 ALTER TABLE reservations ADD COLUMN paying_at timestamptz;
 
+-- Its buyer named no payment, and the first that came was it.
+ALTER TABLE purchases ADD COLUMN adopted boolean NOT NULL DEFAULT false;
 ALTER TABLE purchases ADD COLUMN refunded_at timestamptz;
 ALTER TABLE purchases ADD COLUMN refund_reason text;
 ALTER TABLE purchases ADD COLUMN restocked boolean;
@@ -38,7 +40,7 @@ CREATE INDEX payments_by_reservation ON payments (reservation_id);
 -- For undecided_payments: money that came, of which nothing was made yet.
 CREATE INDEX payments_undecided ON payments (changed_at) WHERE status = 'succeeded' AND outcome IS NULL;
 
--- Money that we must give back. One that only a client spoke of is not verified.
+-- Money that we must give back; verified, if a provider said that it came.
 CREATE TABLE refunds (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     reservation_id  uuid,

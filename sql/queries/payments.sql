@@ -18,7 +18,7 @@ SELECT *
 
 -- name: find_payments :many
 -- Payments as they stand, with the purchase that was made of one.
-SELECT p.*, b.id AS purchase_id
+SELECT p.*, b.id AS purchase_id, b.refunded_at IS NOT NULL AS undone
   FROM payments AS p
   LEFT JOIN purchases AS b ON b.reservation_id = p.reservation_id AND b.payment_reference = p.reference
  WHERE p.reference = ANY (@references::text[]);
@@ -26,7 +26,7 @@ SELECT p.*, b.id AS purchase_id
 -- name: find_payments_of_hold :many
 -- What the provider said of the payments for a hold, in the order we heard of them: the first few.
 -- Index  payments_by_reservation
-SELECT p.*, b.id AS purchase_id
+SELECT p.*, b.id AS purchase_id, b.refunded_at IS NOT NULL AS undone
   FROM payments AS p
   LEFT JOIN purchases AS b ON b.reservation_id = p.reservation_id AND b.payment_reference = p.reference
  WHERE p.reservation_id = @reservation
@@ -36,7 +36,7 @@ SELECT p.*, b.id AS purchase_id
 -- name: undecided_payments :many
 -- Money that came at least so many seconds ago, of which nothing was made yet.
 -- Index  payments_undecided
-SELECT p.* , NULL::uuid AS purchase_id
+SELECT p.*, NULL::uuid AS purchase_id, false AS undone
   FROM payments AS p
  WHERE p.status = 'succeeded'
    AND p.outcome IS NULL
@@ -45,27 +45,8 @@ SELECT p.* , NULL::uuid AS purchase_id
  LIMIT @count::bigint;
 
 -- name: owe_refunds :many
--- A client says that a hold which is bought was paid once more. Believed as far as a provider's word
--- will bear it out: not verified, and at most ten a hold.
-WITH owed AS (
-    INSERT INTO refunds (reference, reservation_id, drop_id, buyer, amount_cents, currency, reason, verified)
-    SELECT w.reference, r.id, r.drop_id, r.buyer, r.amount_cents, d.currency, 'already_paid', false
-      FROM (SELECT DISTINCT * FROM unnest(@reservations::uuid[], @references::text[])) AS w (reservation_id, reference)
-      JOIN reservations AS r ON r.id = w.reservation_id
-      JOIN drops AS d ON d.id = r.drop_id
-     WHERE (SELECT count(*) FROM (SELECT FROM refunds AS f
-                                   WHERE f.reservation_id = r.id AND NOT f.verified LIMIT 10) AS few) < 10
-     ORDER BY w.reference
-        ON CONFLICT (reference, reservation_id) DO NOTHING
-    RETURNING reservation_id, drop_id, reference
-), told AS (
-    INSERT INTO outbox (drop_id, epoch, version, kind, subjects)
-    SELECT o.drop_id, e.epoch, s.version, 'refund_due', ARRAY[o.reservation_id]
-      FROM owed AS o
-      JOIN stock AS s ON s.drop_id = o.drop_id
-     CROSS JOIN engine_state AS e
-)
-SELECT owed.reference FROM owed;
+-- Note what clients say they paid once more; see functions/owe_refunds.sql.
+SELECT * FROM owe_refunds(@reservations::uuid[], @references::text[]);
 
 -- name: list_refunds :many
 -- Money that is owed (done false), was given back (true), or (null) either, newest first, before a
@@ -94,6 +75,7 @@ SELECT format('payment %s of hold %s came to %s, which is not there', p.referenc
   JOIN payments AS p ON p.reservation_id = r.id
  WHERE r.drop_id = @drop_id
    AND p.outcome IS NOT NULL
+   AND p.amount_cents > 0
    AND NOT EXISTS (SELECT FROM purchases AS b
                     WHERE p.outcome = 'purchased' AND b.reservation_id = r.id
                       AND b.payment_reference = p.reference)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import datetime
+from urllib.parse import quote
 
 import asyncpg
 import msgspec
@@ -174,7 +175,8 @@ async def test_the_answer_to_pay_says_where(settings: Settings) -> None:
         paying = await _pay(shop, hold)
 
     link = f"https://bank.example/pay?shop=7&reservationId={hold.json['id']}"
-    assert paying.json["payUrl"] == link + "&amount=120.00&currency=USD"
+    until = quote(paying.json["expiresAt"], safe="")
+    assert paying.json["payUrl"] == f"{link}&amount=120.00&currency=USD&expiresAt={until}"
 
 
 async def test_a_new_deadline_has_a_bell_of_its_own(shop: Shop, settings: Settings) -> None:

@@ -204,8 +204,9 @@ function words(drop, hold) {
 
 function buttons(drop, hold, opened) {
   if (alive(hold)) {
-    const again = hold.payments?.length ? "Try again" : "Go to payment";
-    const made = [button(hold.status === "paying" ? again : "Pay", () => pay(hold))];
+    const failed = hold.payments?.some((each) => each.status === "failed");
+    const waiting = hold.payments?.some((each) => each.status === "pending"); // who waits need not press
+    const made = [button(hold.status !== "paying" ? "Pay" : failed ? "Try again" : "Go to payment", () => pay(hold), waiting)];
     if (hold.status === "active" && !hold.extended) made.push(button("More time", () => extend(hold), true));
     return [...made, button("Give it back", () => giveBack(hold), true)];
   }
