@@ -31,20 +31,19 @@ def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:
 
     Raises `RateLimited` for one without a key; one with a key may be a repetition, see `Request`.
     """
-    keyed = is_keyed(call, caller, buyer)
+    keyed = is_keyed(call)
+    if buyer not in (OWNER, OPERATOR):
+        _charge(call, caller, buyer)
     subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
     assert call.key is not None
     identity = request_identity(f"{caller.kind}:{subject}", operation, call.key)
     return Request(identity, keyed, call.over)
 
 
-def is_keyed(call: Call, caller: Caller, buyer: str) -> bool:
-    """Whether the key in force is the client's; else one is made. Its buyer pays for it, once.
-    Raises `RateLimited` for one without a key."""
+def is_keyed(call: Call) -> bool:
+    """Whether the key in force is the client's; else one is made."""
     given = call.idempotency_key()
     call.key = given or call.key or trace_id()
-    if buyer not in (OWNER, OPERATOR):
-        _charge(call, caller, buyer)
     return given is not None
 
 
