@@ -18,6 +18,7 @@ from engine.ops.checkout import BUTTONS, Checkout
 from engine.ops.provider import MockProvider
 from tests.ops.conftest import Types
 from tests.support.provider import SECRET
+from tests.support.shop import Shop
 
 SHOP, PORT = "http://127.0.0.1:8000", 9000
 BILL = {"reservationId": "r-1", "amount": "139.00", "currency": "USD"}
@@ -215,3 +216,14 @@ async def test_the_command_teaches_and_refuses_to_face_a_network(types: Types) -
     assert (faced.code, bare.code) == (3, 3)
     assert "this machine alone" in faced.err
     assert "PAYMENT_SECRET is missing" in bare.err
+
+
+async def test_a_form_that_was_sent_with_no_button_pays() -> None:
+    async with MockProvider("http://127.0.0.1:9", SECRET, attempts_max=1) as provider:
+        page = Shop(Checkout(provider, "http://127.0.0.1:9", 8099).build())
+        host = {"host": "127.0.0.1:8099"}
+        form = b"reservationId=x&amount=1.00&currency=USD"
+        sent = await page.visit("POST", "/checkout", form, host)
+        shown = await page.visit("GET", sent.headers["location"], None, host)
+
+    assert (sent.status, shown.status) == (303, 200)
