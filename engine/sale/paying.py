@@ -11,7 +11,7 @@ from engine.identity import deeds
 from engine.identity.access import Door, buyer_named, require, require_admin
 from engine.identity.signatures import Signatures
 from engine.infra.combiner import Crew
-from engine.infra.errors import Forbidden
+from engine.infra.errors import Fault, Forbidden, OutcomeUnknown
 from engine.infra.http import Answer, Call, iso, money
 from engine.infra.lists import listing, page_of
 from engine.infra.meter import meter
@@ -109,7 +109,10 @@ class PaymentRoutes:
     async def _as_it_is_now(self, id: str, answer: Answer) -> Answer:
         """The first answer again, with what became of the hold since: its status is the present
         one, and nobody is sent to pay for what has ended."""
-        hold = await store.find_reservation(self._postgres, id)
+        try:
+            hold = await store.find_reservation(self._postgres, id)
+        except Fault:  # it was done, whatever we cannot tell of it now
+            raise OutcomeUnknown from None
         told = msgspec.json.decode(answer.body)
         if hold is not None and hold.status != told["status"]:
             told["status"] = hold.status
