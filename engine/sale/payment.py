@@ -18,6 +18,7 @@ import structlog
 
 from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.ids import new_id, request_identity
+from engine.infra.log import Seldom
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.sale import till
@@ -26,6 +27,7 @@ from engine.sale.insist import insist
 from engine.sale.models import Notice, Payment, Taken
 
 log = structlog.get_logger()
+_complaints = Seldom()
 
 RANK = {"pending": 0, "failed": 1, "succeeded": 2, "refunded": 3}
 TRIES = 5  # for units that others have in their hands
@@ -75,7 +77,10 @@ class Paying:
         meter.count("purchases", by=sum(len(drop.bought) for drop in taken))
         payments = await till.find_payments(self._postgres, [seat.wish.reference for seat in seats])
         for seat in seats:
-            payment = payments[seat.wish.reference]
+            payment = payments.get(seat.wish.reference)
+            if payment is None:  # who was told before it could be sent was not sent
+                seat.fail(seat.fault())
+                continue
             if undecided(payment) and seat.attempt < TRIES:
                 seat.attempt += 1
                 self._queue.again(seat, TRY_AGAIN_SECONDS)
@@ -117,29 +122,46 @@ def tell(notice: Notice, payment: Payment) -> None:
 
 
 async def settle_undecided(postgres: Postgres, bouncer: Bouncer) -> int:
-    """Decide what workers left undecided; how many payments were looked at."""
+    """Decide what workers left undecided; how many payments were looked at.
+
+    A payment whose drop is stuck must not keep the others: then they are taken one by one.
+    """
     waiting = await till.undecided_payments(postgres, UNDECIDED_SECONDS, UNDECIDED_MAX)
-    if waiting:
-        notices = [
-            Notice(
-                each.reference,
-                each.reservation_id,
-                each.status,
-                each.amount_cents,
-                each.currency,
-                request_of(each.reference),
-            )
-            for each in waiting
-        ]
-        async with postgres.session() as session:
-            taken = await till.settle_payments(session, _newest(notices))
-            after = await till.find_payments(session, [each.reference for each in waiting])
-        await publish_taken(bouncer, taken)
-        meter.count("purchases", by=sum(len(drop.bought) for drop in taken))
-        for notice in notices:
-            if (payment := after[notice.reference]).outcome is not None:
-                tell(notice, payment)
+    try:
+        await _decide(postgres, bouncer, waiting)
+    except Undone:
+        for payment in waiting:
+            try:
+                await _decide(postgres, bouncer, [payment])
+            except Undone as undone:
+                if _complaints.due(payment.reference):
+                    words = {"reference": payment.reference, "sqlstate": undone.sqlstate}
+                    log.warning("payment.stuck", **words)
     return len(waiting)
+
+
+async def _decide(postgres: Postgres, bouncer: Bouncer, waiting: Sequence[Payment]) -> None:
+    if not waiting:
+        return
+    notices = [
+        Notice(
+            each.reference,
+            each.reservation_id,
+            each.status,
+            each.amount_cents,
+            each.currency,
+            request_of(each.reference),
+        )
+        for each in waiting
+    ]
+    async with postgres.session() as session:
+        taken = await till.settle_payments(session, _newest(notices))
+        after = await till.find_payments(session, [each.reference for each in waiting])
+    await publish_taken(bouncer, taken)
+    meter.count("purchases", by=sum(len(drop.bought) for drop in taken))
+    for notice in notices:
+        if (payment := after[notice.reference]).outcome is not None:
+            tell(notice, payment)
 
 
 async def publish_taken(bouncer: Bouncer, taken: Sequence[Taken]) -> None:

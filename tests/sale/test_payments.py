@@ -14,8 +14,10 @@ import pytest
 from engine.infra.settings import Settings
 from engine.runtime import Ground
 from engine.sale import expire, payment
+from engine.sale import insist as patience
 from tests.support.http import Reply
 from tests.support.keeping import Keeping
+from tests.support.locks import stock_locked
 from tests.support.pgproxy import PgProxy
 from tests.support.provider import Provider, signed
 from tests.support.shop import Shop
@@ -252,6 +254,49 @@ async def test_no_payment_waits_for_a_keeper_that_a_worker_decided(
     await provider.says("succeeded", hold)
 
     assert await payment.settle_undecided(ground.postgres, ground.bouncer) == 0
+
+
+async def test_a_payment_whose_drop_is_stuck_does_not_keep_the_others_from_a_keeper(
+    shop: Shop, ground: Ground, settings: Settings
+) -> None:
+    stuck, fine = [await _hold(shop, await shop.open_drop(1)) for _ in range(2)]
+    database = await asyncpg.connect(settings.database_url)
+    for hold in (stuck, fine):  # money that came to a worker which died
+        await database.execute(
+            "INSERT INTO payments (reference, reservation_id, amount_cents, currency, status,"
+            " changed_at) VALUES ($1::uuid::text, $1, 12000, 'USD', 'succeeded',"
+            " now() - interval '9 s')",
+            hold["id"],
+        )
+    await database.close()
+    async with stock_locked(settings.database_url, stuck["dropId"]):
+        assert await payment.settle_undecided(ground.postgres, ground.bouncer) == 2
+    assert (await shop.send("GET", f"/reservations/{fine['id']}")).json["status"] == "purchased"
+    assert (await shop.send("GET", f"/reservations/{stuck['id']}")).json["status"] == "active"
+    assert await payment.settle_undecided(ground.postgres, ground.bouncer) == 1
+    assert (await shop.send("GET", f"/reservations/{stuck['id']}")).json["status"] == "purchased"
+
+
+async def test_a_word_that_could_not_be_sent_in_time_costs_nobody_else_his_answer(
+    shop: Shop, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its seat was told by the deadline before its turn at the database came."""
+    gone, fine = [await _hold(shop, await shop.open_drop(1)) for _ in range(2)]
+    insist = patience.insist
+
+    async def late(postgres: Any, seats: Any, send: Any) -> Any:
+        for seat in seats:
+            if seat.wish.reservation_id == gone["id"]:
+                seat.fail(seat.fault())
+        return await insist(postgres, seats, send)
+
+    monkeypatch.setattr(payment, "insist", late)
+    told = await asyncio.gather(
+        provider.says("succeeded", gone, "gone"), provider.says("succeeded", fine, "fine")
+    )
+
+    assert (told[0].status, told[0].error) == (503, "OUTCOME_UNKNOWN")
+    assert _told(told[1]) == ("purchased", None)
 
 
 @pytest.mark.slow
