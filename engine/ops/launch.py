@@ -94,11 +94,12 @@ def start(
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start it, and again where the failure passes by itself.
 
-    Which is: a free port that somebody took between our look and the bind; and, after a
-    kill -9, the last processes of the old Postgres still holding its shared memory.
+    Which is: a free port that somebody took between our look and the bind, or a known one that a
+    passing connection of somebody's left by; and, after a kill -9, the last processes of the old
+    Postgres still holding its shared memory.
     """
     deadline = time.monotonic() + START_SECONDS
-    tries = PORT_TRIES if port == 0 else 1
+    tries = PORT_TRIES
     while True:
         chosen = port or free_port()
         attempt = spawn(command(chosen))

@@ -31,6 +31,12 @@ async def test_a_signature_is_good_for_its_own_body_and_secret(shop: Shop) -> No
     assert await _send(shop, good | {"webhook-id": "msg_other"}) == 401
 
 
+async def test_bytes_that_are_no_text_are_refused(shop: Shop) -> None:
+    body = b"\xdf" + BODY
+
+    assert await _send(shop, signed(body), body) == 401
+
+
 @pytest.mark.parametrize("minutes", [-6, 6])
 async def test_a_signature_of_another_time_is_refused(shop: Shop, minutes: int) -> None:
     when = datetime.now(UTC) + timedelta(minutes=minutes)
