@@ -331,10 +331,12 @@ class Postgres:
             return await session.call(query, **words)
 
     async def refresh_epoch(self, seen: int | None = None) -> int:
-        """The epoch of the primary now. `seen` is one that Postgres must be past: unless it only
-        is another one that we have to talk to."""
+        """The epoch of the primary now. `seen` is one that Postgres must be past, unless it is
+        only another server that we have to talk to."""
         if seen is not None and seen > self.epoch:
             await self.look()
+            if self.epoch >= seen:
+                return self.epoch
         row = await self.call(sql.load("engine")["bump_epoch"], seen=seen)
         self._believe(int(row["epoch"]))
         return self.epoch
