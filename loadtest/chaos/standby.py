@@ -28,6 +28,7 @@ class Pair:
 
     def __init__(self, base: Path, durable: bool) -> None:
         self._base, self._durable = base, durable
+        self._way = ""
         self.primary = start_postgres(base / "primary", durable=durable)
         try:
             self.standby = start_postgres(
@@ -65,11 +66,16 @@ class Pair:
 
     async def cut(self) -> None:
         """The standby receives no more; what it has received, it has replayed."""
+        self._way = await ask(self.standby, "SHOW primary_conninfo")
         await _set(self.standby, "primary_conninfo", "")
         gone = "SELECT count(*) = 0 FROM pg_stat_replication"
         await _until(self.primary, gone, "the standby receives nothing")
         level = "SELECT pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()"
         await _until(self.standby, level, "the standby has replayed what it has")
+
+    async def mend(self) -> None:
+        """The standby receives again."""
+        await _set(self.standby, "primary_conninfo", self._way)
 
     def kill(self) -> None:
         """kill -9 of every process of the primary: no farewell, no last write."""
@@ -136,10 +142,14 @@ def _family(server: Server) -> list[psutil.Process]:
 async def _set(server: Server, name: str, value: str) -> None:
     connection = await asyncpg.connect(server.url, timeout=10)
     try:
-        await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        await connection.execute(f"ALTER SYSTEM SET {name} = {_quoted(value)}")
         await connection.execute("SELECT pg_reload_conf()")
     finally:
         connection.terminate()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 async def _until(server: Server, question: str, what: str) -> None:

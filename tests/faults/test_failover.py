@@ -22,9 +22,12 @@ from engine.infra.settings import Settings
 from engine.ops.devstack import Server
 from engine.ops.migrate import migrate
 from loadtest.chaos.standby import Pair, ask, pair
+from tests.support import pgbouncer
 from tests.support.http import Crowd, Reply
+from tests.support.keeping import Keeping
+from tests.support.pgbouncer import PgBouncer
 from tests.support.rush import Rush
-from tests.support.scrape import Scrape
+from tests.support.scrape import Scrape, scrape
 from tests.support.service import Service
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
@@ -57,9 +60,7 @@ async def there(two: Pair, settings: Settings) -> Settings:
     """Settings that name both, prepared."""
     settings = msgspec.structs.replace(settings, database_url=two.url)
     await migrate(settings)
-    database = await asyncpg.connect(two.primary.url)
-    await database.execute(COUNT_EPOCHS)
-    await database.close()
+    await _execute(two.primary, COUNT_EPOCHS)
     await two.catch_up()
     return settings
 
@@ -114,6 +115,16 @@ async def _one_epoch(service: Service, server: Server) -> None:
 
     await wait_until(everybody_knows, "workers and keepers have met the new primary", seconds=8)
     assert {line["epoch"] for line in _lines(service, "postgres.epoch")} == set(begun)
+
+
+async def _insists(shop: Shop, drop_id: int, n: int) -> tuple[str, list[Reply]]:
+    """A buyer who sends the same request with the same key, over and over, across the failover."""
+    buyer, replies = f"insists-{n}", list[Reply]()
+    until = time.monotonic() + 8
+    while time.monotonic() < until and sum(r.status == 201 for r in replies) < 20:
+        replies.append(await shop.reserve(drop_id, buyer, buyer))
+        await asyncio.sleep(0.05)
+    return buyer, replies
 
 
 async def _figures(service: Service) -> Scrape:
@@ -223,18 +234,180 @@ async def test_a_synchronous_standby_loses_no_hold_that_anybody_was_promised(
     async with _sale(there, tmp_path) as (service, drop_id):
         async with Rush.of(service, drop_id, two.primary.url) as rush:
             await rush.sells(300)
+            asking = asyncio.gather(*(_insists(service, drop_id, n) for n in range(30)))
+            await rush.sells(20)
             two.kill()
             await two.promote()
             resumed = await _sells_again(service, drop_id, time.monotonic())
+            insisted = await asking
         await wait_until(lambda: service.settled(drop_id), "nothing is stranded", seconds=8)
         surviving = set(await ask(two.standby, HOLDS))
         promised = _promised(rush.replies)
 
         assert len(promised) >= 300
         assert promised.keys() <= surviving, "a promised hold is gone"
+        for buyer, replies in insisted:
+            held = [reply for reply in replies if reply.status == 201]
+            assert len({reply.json["id"] for reply in held}) == 1, "one key, one hold"
+            assert (await service.reserve(drop_id, buyer, buyer)).body == held[0].body
         await _one_epoch(service, two.standby)
         _never_twice(rush.replies, surviving)
         assert not _lines(service, "sale.history_lost")
         assert (await _figures(service)).value("lost_versions_total") == 0
         print(f"sold again {resumed:.2f} s after the promotion")
         await service.crowd.close()
+
+
+# ── a synchronous standby is away: commits wait ─────────────────────────────────────────────────
+
+
+async def _waits(server: Server, text: str) -> int:
+    """The backend that waits for the standby with this statement."""
+    query = (
+        f"SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%{text}(%'"
+    )
+
+    async def waiting() -> int:
+        return int(await ask(server, query) or 0)
+
+    return await wait_until(waiting, f"{text} waits for the standby")
+
+
+async def test_without_its_standby_a_claim_is_unknown_and_never_retryable(
+    two: Pair, there: Settings
+) -> None:
+    impatient = msgspec.structs.replace(there, request_deadline_ms=1_000)
+    async with Shop.open(impatient) as shop:
+        drop_id = await shop.open_drop(10)
+        await two.wait_for_standby()
+        await two.cut()
+
+        sent = await shop.reserve(drop_id, "ann", "ann-1")
+        again = await shop.reserve(drop_id, "ann", "ann-1")
+        never_sent = await shop.reserve(drop_id, "bob")
+
+        assert [sent.error, again.error] == ["OUTCOME_UNKNOWN"] * 2
+        assert never_sent.error == "RETRYABLE"
+        await two.mend()
+
+        async def known() -> Reply | None:
+            reply = await shop.reserve(drop_id, "ann", "ann-1")
+            return reply if reply.status == 201 else None
+
+        reply = await wait_until(known, "the standby is back, and she has her hold")
+        assert reply is not None
+        assert (await shop.stock(drop_id))["heldStock"] == 1
+        await wait_until(lambda: shop.settled(drop_id), "nothing is stranded", seconds=8)
+
+
+@pytest.mark.parametrize(
+    ("verb", "first", "then"),
+    [
+        ("reserve", "claim_units", "abort_requests"),
+        ("confirm", "purchase_units", "purchase_units"),
+    ],
+)
+async def test_a_commit_whose_wait_somebody_cancels_is_not_told_before_two_nodes_have_it(
+    two: Pair, there: Settings, verb: str, first: str, then: str
+) -> None:
+    """Postgres calls it success, with a warning: it is on one node only."""
+    async with Shop.open(there) as shop:
+        drop_id = await shop.open_drop(10)
+        hold = await shop.reserve(drop_id, "ann", "ann-1")
+        await two.wait_for_standby()
+        await two.cut()
+        if verb == "reserve":
+            asking = asyncio.create_task(shop.reserve(drop_id, "bob", "bob-1"))
+        else:
+            asking = asyncio.create_task(shop.confirm(hold.json["id"], "ann", "ann-2"))
+        pid = await _waits(two.primary, first)
+        await asyncio.sleep(2.5)  # past every limit of the server: none of them ends such a wait
+        assert await _waits(two.primary, first) == pid
+
+        await ask(two.primary, f"SELECT pg_cancel_backend({pid})")
+        await _waits(two.primary, then)
+
+        assert not asking.done(), "told of what is on one node only"
+        await two.mend()
+        assert (await asking).status == 201
+        await two.catch_up()
+        assert await ask(two.standby, HELD) == (2 if verb == "reserve" else 0)
+        async with Keeping(there):
+            await wait_until(lambda: shop.settled(drop_id), "nothing is stranded", seconds=8)
+        assert (await scrape(shop)).value("unreplicated_commits_total") > 0
+
+
+# ── through PgBouncer, which is led to the new primary ──────────────────────────────────────────
+
+LIMITS = """
+ALTER ROLE postgres SET statement_timeout = '2s';
+ALTER ROLE postgres SET lock_timeout = '1s';
+ALTER ROLE postgres SET idle_in_transaction_session_timeout = '2s';
+ALTER ROLE postgres SET synchronous_commit = 'on';
+"""
+
+
+@pgbouncer.needed
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_through_pgbouncer_one_epoch_begins_and_the_lost_tail_is_told(
+    two: Pair, there: Settings, tmp_path: Path, mode: str
+) -> None:
+    await _execute(two.primary, LIMITS)
+    async with PgBouncer.started(mode, two.primary.url) as bouncer:
+        through = msgspec.structs.replace(there, database_url=bouncer.url)
+        async with _sale(through, tmp_path) as (service, drop_id):
+            async with Rush.of(service, drop_id, two.primary.url) as rush:
+                await rush.sells(300)
+                await two.cut()
+                await rush.sells(300)
+                two.kill()
+                await two.promote()
+                bouncer.lead_to(two.standby.url)
+                resumed = await _sells_again(service, drop_id, time.monotonic())
+            await wait_until(lambda: service.settled(drop_id), "nothing is stranded", seconds=8)
+            surviving = set(await ask(two.standby, HOLDS))
+
+            await _one_epoch(service, two.standby)
+            _never_twice(rush.replies, surviving)
+            assert len(_promised(rush.replies).keys() - surviving) >= 250
+            assert len(_lines(service, "sale.history_lost")) == 1
+            print(f"sold again {resumed:.2f} s after")
+            await service.crowd.close()
+
+
+@pgbouncer.needed
+async def test_a_pgbouncer_that_is_led_elsewhere_in_mid_sale_mixes_no_two_histories(
+    two: Pair, there: Settings, tmp_path: Path
+) -> None:
+    """No connection ends, none is met anew: the claim itself sees that the timeline is another."""
+    await _execute(two.primary, LIMITS)
+    async with PgBouncer.started("transaction", two.primary.url) as bouncer:
+        through = msgspec.structs.replace(there, database_url=bouncer.url)
+        async with _sale(through, tmp_path) as (service, drop_id):
+            async with Rush.of(service, drop_id, two.primary.url) as rush:
+                await rush.sells(200)
+                await two.cut()
+                await rush.sells(100)
+                await two.promote()
+                bouncer.lead_to(two.standby.url)
+                await wait_until(lambda: _begun(two.standby), "an epoch begins", seconds=8)
+                await _sells_again(service, drop_id, time.monotonic())
+                left = await ask(two.primary, HELD)
+                await _sells_again(service, drop_id, time.monotonic())
+            await wait_until(lambda: service.settled(drop_id), "nothing is stranded", seconds=8)
+            await _one_epoch(service, two.standby)
+            _never_twice(rush.replies, set(await ask(two.standby, HOLDS)))
+            assert await ask(two.primary, HELD) == left
+            assert await ask(two.primary, EPOCHS) is None
+            words = {reply.error for reply in rush.replies if reply.status != 201}
+            assert words <= {"RETRYABLE", "OUTCOME_UNKNOWN"}, words
+
+
+async def _begun(server: Server) -> bool:
+    return bool(await ask(server, EPOCHS))
+
+
+async def _execute(server: Server, statements: str) -> None:
+    database = await asyncpg.connect(server.url)
+    await database.execute(statements)
+    await database.close()
