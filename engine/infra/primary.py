@@ -25,6 +25,8 @@ GRACE_SECONDS = 0.25  # for the neighbours of the first who takes writes
 def hosts(url: str) -> list[str]:
     """One URL a host, in their order."""
     parts = urlsplit(url)
+    if "," not in parts.netloc:
+        return [url]
     person, at, places = parts.netloc.rpartition("@")
     return [urlunsplit(parts._replace(netloc=f"{person}{at}{one}")) for one in places.split(",")]
 

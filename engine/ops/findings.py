@@ -132,13 +132,9 @@ def _timeout(found: Server, settings: Settings) -> Finding:
         mend = f"the engine sets its own: ALTER ROLE {found.role} RESET statement_timeout"
         holds = not 0 < found.timeout_ms < TIMEOUT_MIN_MS
         return _of("statement_timeout", holds, seen, mend, "warn")
-    limits = {
-        "statement_timeout": "2s",
-        "lock_timeout": "1s",
-        "idle_in_transaction_session_timeout": "2s",
-    }
-    mend = "PgBouncer does not pass ours on: " + "; ".join(
-        f"ALTER ROLE {found.role} SET {name} = '{value}'" for name, value in limits.items()
+    mend = (
+        f"PgBouncer does not pass ours on: ALTER ROLE {found.role} SET statement_timeout = '2s', "
+        "and likewise lock_timeout = '1s', idle_in_transaction_session_timeout = '2s'"
     )
     return _of("statement_timeout", found.timeout_ms > 0, seen, mend, "warn")
 

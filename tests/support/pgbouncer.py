@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from engine.ops.launch import free_port
-from tests.support.wait import wait_until
+from loadtest.fleet import await_true
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 needed = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer: apt-get install pgbouncer")
@@ -45,8 +45,8 @@ class PgBouncer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    @asynccontextmanager
-    async def started(cls, mode: str, url: str) -> AsyncIterator[PgBouncer]:
+    @contextmanager
+    def started(cls, mode: str, url: str) -> Iterator[PgBouncer]:
         """In this pool mode before that server, until the end."""
         assert PROGRAM is not None
         with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ class PgBouncer:
                     [PROGRAM, str(bouncer._path)], stdout=log, stderr=log, user=who
                 )
             try:
-                await wait_until(bouncer._answers, "PgBouncer answers")
+                await_true(bouncer._answers, "PgBouncer")
                 yield bouncer
             finally:
                 bouncer._process.kill()
@@ -82,10 +82,6 @@ class PgBouncer:
         self._path.write_text(SETTINGS.format(listen=self._listen, **words))
         self._path.chmod(0o644)
 
-    async def _answers(self) -> bool:
-        with suppress(OSError, asyncpg.PostgresError):
-            url = self.url.partition("?")[0]
-            connection = await asyncpg.connect(url, statement_cache_size=0, timeout=2)
-            connection.terminate()
-            return True
-        return False
+    def _answers(self) -> bool:
+        with socket.socket() as line:
+            return line.connect_ex(("127.0.0.1", self._listen)) == 0
