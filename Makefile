@@ -107,6 +107,10 @@ loadtest-ui: .venv/.ok ## the same on Locust's own page
 drill-redis: .venv/.ok ## lose Redis in mid-sale and see the sale go on; AWAY=60 (seconds)
 	@$(PY) -m loadtest.drill $(if $(AWAY),--away $(AWAY))
 
+.PHONY: drill-failover
+drill-failover: .venv/.ok ## kill Postgres in mid-sale and promote its standby: what is lost?
+	@$(PY) -m loadtest.failover
+
 .PHONY: drill-door
 drill-door: .venv/.ok ## 500 slow senders and 10,000 idle connections crowd the door; IDLE SLOW
 	@$(PY) -m loadtest.door $(if $(IDLE),--idle $(IDLE)) $(if $(SLOW),--slow $(SLOW))

@@ -22,16 +22,17 @@
     ring_ms : int     ring the bell after so long; 0: no bell
     life_s : int      how long an untouched drop is remembered
 
-  RETURNS {word, gave_back, available}
+  RETURNS {word, gave_back, available, {before}}
     newer   the figures were taken
     known   they were not news, or there were none
     absent  nothing is known of this drop and none were told
+    before is the epoch whose place was taken now, its version and its units held or sold; else empty
 
   INVARIANTS
     INV-6   open = sum of the intents, before and after
     INV-9   (epoch, version) only rises
 ]]
-local known = redis.call("HMGET", drop, "epoch", "version", "terms_version", "open")
+local known = redis.call("HMGET", drop, "epoch", "version", "terms_version", "open", "held", "sold")
 local now, news = cmsgpack.unpack(figures), "known"
 local their_epoch, their_version = tonumber(known[1]), tonumber(known[2])
 local time = redis.call("TIME")
@@ -39,16 +40,19 @@ if their_epoch and their_epoch > time[1] + 86400 then
   their_epoch = nil -- epochs are seconds of a clock: this one is no epoch, and must not fence for ever
 end
 if #now == 0 and not their_epoch then
-  return { "absent", 0, 0 }
+  return { "absent", 0, 0, {} }
 end
 
-local open = tonumber(known[4]) or 0
+local open, before = tonumber(known[4]) or 0, {}
 if #now > 0 then
   local fresh = not their_epoch or epoch > their_epoch
   if fresh then
     -- Another history: its intents and its buyers mean nothing here.
     redis.call("DEL", drop, intents, buyers, cooling)
     open, known[3] = 0, false
+    if their_epoch then
+      before = { their_epoch, their_version, (tonumber(known[5]) or 0) + (tonumber(known[6]) or 0) }
+    end
     redis.call("HSET", drop, "born_ms", string.format("%.0f", time[1] * 1000 + math.floor(time[2] / 1000)))
   end
   if fresh or (epoch == their_epoch and now[1] > their_version) then
@@ -131,4 +135,4 @@ if left[2] ~= "0" and redis.call("EXISTS", intents) == 0 then
   redis.call("HSET", drop, "open", 0)
   left[2] = 0
 end
-return { news, gave_back, tonumber(left[1]) - tonumber(left[2]) }
+return { news, gave_back, tonumber(left[1]) - tonumber(left[2]), before }

@@ -85,6 +85,15 @@ METRICS = (
     ),
     _counter("claims_undone", "Claims that Postgres undid, alone in their batch"),
     _counter("intents_reaped", "Intents of dead workers, closed by the reaper"),
+    _counter(
+        "lost_versions",
+        "Changes of the stock that a failover or a restore lost, as far as the bouncer knew",
+    ),
+    _counter("lost_units", "Units that these changes had held or sold, less those given back"),
+    _counter(
+        "unreplicated_commits",
+        "Commits that were to wait for a standby, and somebody ended the wait",
+    ),
     _counter("limited", "Requests refused because a budget was used up", "policy"),
     _counter(
         "connections_cut", "Connections ended by us: idle, slow, or somebody needed the seat", "why"

@@ -7,25 +7,37 @@
 
 Nothing here cancels a statement: a cancel that meets a commit could turn "durable" into "maybe".
 Time limits are the server's (`statement_timeout`, `lock_timeout`).
+
+Nothing is asked of a primary that lost its office: each new connection says which timeline it leads
+to. A later one than before cuts all that lead to the earlier one, whatever waits there; an earlier
+one is not used. Who waits long for an answer looks, by a new connection, who holds the office now.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 import asyncpg
+import structlog
 
-from engine.infra import sql
+from engine.infra import primary, sql
 from engine.infra.errors import Misconfigured, OutcomeUnknown, Retryable
+from engine.infra.log import Seldom
 from engine.infra.meter import meter
 from engine.infra.settings import Settings
 
+log = structlog.get_logger()
+
 # Errors of the server after which the same statement may simply be sent again.
 TRANSIENT = {"40001", "40P01", "55P03", "57014"}
+MEET_SECONDS = 3.0  # to connect, and as long again to greet
+SLOW_SECONDS = 3.0  # a call of that age may be with a server that is no longer the primary
 TRANSACTION_STATEMENTS = 2  # a transaction lives no longer than so many of the longest statements
 # No such table, function or schema.
 MISSING = {"42P01", "42883", "3F000"}
@@ -54,9 +66,28 @@ class Unknown(OutcomeUnknown):
 class Connection(asyncpg.Connection):
     """A connection that keeps no session state, so there is nothing to reset between uses."""
 
+    history: tuple[str, str] = ("", "")  # the database and the timeline it leads to
+    alone = False  # what it committed last is on no standby, though one was to have it
+
     def get_reset_query(self) -> str:
         """Empty: saves a round trip for every use."""
         return ""
+
+    def _process_log_message(self, fields: dict[str, str], last_query: str) -> None:
+        """A wait for a synchronous standby that somebody cancels ends in success and a WARNING. A
+        listener would be called later than the result, and has to be laid anew for every use. The
+        function's name is the one part that servers do not translate."""
+        if fields.get("R") == "SyncRepWaitForLSN":
+            self.alone = True
+            meter.count("unreplicated_commits")
+            log.error("postgres.unreplicated", said=fields.get("M"))
+        super()._process_log_message(fields, last_query)  # type: ignore[misc]  # not in the stubs
+
+    def heed(self) -> None:
+        """Raise `Unknown` of what was committed on one node only: who asks again waits for two."""
+        if self.alone:
+            self.alone = False
+            raise Unknown
 
 
 class Session:
@@ -73,8 +104,9 @@ class Session:
         values = [words[word] for word in query.words]
         try:
             if query.cardinality == "many":
-                return await self._connection.fetch(query.text, *values)
-            row = await self._connection.fetchrow(query.text, *values)
+                found = await self._connection.fetch(query.text, *values)
+            else:
+                found = await self._connection.fetchrow(query.text, *values)
         except asyncpg.PostgresError as error:
             raise _sorted(error) from error
         except UNENCODABLE as error:
@@ -82,8 +114,9 @@ class Session:
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             _drop(self._connection)
             raise Unknown from error
-        assert row is not None or query.cardinality == "maybe", f"{query.name}: no row"
-        return row
+        self._connection.heed()
+        assert found is not None or query.cardinality == "maybe", f"{query.name}: no row"
+        return found
 
 
 def quoted(name: str) -> str:
@@ -117,31 +150,25 @@ class Postgres:
         self._statement_timeout_ms = statement_timeout_ms
         self._pool: Any = None
         self.identity = ""  # names this database among all others
+        self._timeline = ""  # of its log; rises with every promotion
         self._sessions = 0  # in use or waited for
         self.epoch = 0  # rises when history was lost
+        self._words = _words(settings, statement_timeout_ms)
+        self._connections: WeakSet[Any] = WeakSet()
+        self._since: dict[Any, float] = {}  # when the connections in use were taken
+        self._watching: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._complaints = Seldom()
 
     async def open(self) -> None:
         """Connect once, to fail early and with a sentence."""
-        settings = self._settings
-        server_settings = {
-            "application_name": "velvetrope",
-            "statement_timeout": str(self._statement_timeout_ms),
-            "lock_timeout": "1000",
-            "idle_in_transaction_session_timeout": "2000",
-            "synchronous_commit": "on",
-            "jit": "off",
-        }
-        if settings.schema:
-            server_settings["search_path"] = quoted(settings.schema)
         try:
             self._pool = await asyncpg.create_pool(
-                settings.database_url,
+                self._settings.database_url,
                 min_size=0,
-                max_size=settings.pool_size,
-                connection_class=Connection,
+                max_size=self._settings.pool_size,
                 init=self._meet,
-                timeout=3,
-                server_settings=server_settings,
+                **(self._words | {"connect": primary.connect}),
             )
             async with self._pool.acquire():
                 pass
@@ -151,13 +178,15 @@ class Postgres:
                     "the database has not been prepared: run `velvetrope migrate` first"
                 ) from None
             raise Misconfigured(f"the database refused us: SQLSTATE {undone.sqlstate}") from None
-        except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
+        except (OSError, TimeoutError, *DRIVER_ERRORS, ValueError) as error:
             raise Misconfigured(f"DATABASE_URL cannot be reached: {error}") from None
+        self._watching = asyncio.create_task(self._watch(), name="postgres-watch")
 
     async def _meet(self, connection: Any) -> None:
         """Greet a new connection: is it still the database we knew, and the same history?
 
-        Dead peers are noticed by TCP within seconds: no statement of ours has a client time-out.
+        Dead peers are noticed by TCP within seconds: no statement of ours has a client time-out,
+        but for those of the greeting, which a cancel cannot hurt.
         """
         sock = connection._transport.get_extra_info("socket")
         if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
@@ -167,16 +196,74 @@ class Postgres:
                     sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5_000)
+        try:
+            async with asyncio.timeout(MEET_SECONDS):
+                await self._greet(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+
+    async def _greet(self, connection: Any) -> None:
         session, queries = Session(connection), sql.load("engine")
-        # A connection to a new primary comes after a failover: its epoch begins before its use.
-        await session.call(queries["bump_epoch"], seen=None)
-        life_ms = TRANSACTION_STATEMENTS * self._statement_timeout_ms
-        await session.call(queries["limit_transactions"], milliseconds=life_ms)
         row = await session.call(queries["database_identity"])
-        self.identity, self.epoch = row["id"][:12], row["epoch"]
+        self._recognise(connection, row["id"][:12], row["timeline"])
+        # A connection to a new primary comes after a failover: its epoch begins before its use.
+        epoch = (await session.call(queries["bump_epoch"], seen=None))["epoch"]
+        if not self._settings.pgbouncer:  # what is set there is set for whoever comes next
+            life_ms = TRANSACTION_STATEMENTS * self._statement_timeout_ms
+            await session.call(queries["limit_transactions"], milliseconds=life_ms)
+        if connection.history == (self.identity, self._timeline):
+            self._believe(epoch)
+
+    def _recognise(self, connection: Any, identity: str, timeline: str) -> None:
+        """Take a later history for the only one; use no earlier one. Raises `Unreachable`."""
+        if identity == self.identity and timeline < self._timeline:
+            if self._complaints.due():
+                log.error("postgres.zombie", timeline=timeline, newest=self._timeline)
+            raise Unreachable
+        connection.history = identity, timeline
+        self._connections.add(connection)
+        if connection.history == (self.identity, self._timeline):
+            return
+        if self.identity:
+            log.warning("postgres.promoted", timeline=timeline, before=self._timeline)
+        self.identity, self._timeline = identity, timeline
+        for other in tuple(self._connections):
+            if other.history != connection.history:
+                _drop(other)
+
+    def _believe(self, epoch: int) -> None:
+        if self.epoch and epoch != self.epoch:
+            log.warning("postgres.epoch", epoch=epoch, before=self.epoch)
+        self.epoch = epoch
+
+    async def _watch(self) -> None:
+        """A server may stop in its tracks, or be cut off, and its connections live on."""
+        while True:
+            await asyncio.sleep(SLOW_SECONDS / 3)
+            if time.monotonic() - min(self._since.values(), default=float("inf")) > SLOW_SECONDS:
+                await self.look()
+
+    async def look(self) -> None:
+        """See by a new connection who is the primary now; several at once look together."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="postgres-look")
+        await asyncio.wait([self._looking])
+
+    async def _look(self) -> None:
+        with suppress(OSError, TimeoutError, Unreachable, Unknown, Undone, *DRIVER_ERRORS):
+            connection = await primary.connect(self._settings.database_url, **self._words)
+            try:
+                await self._meet(connection)
+            finally:
+                connection.terminate()
 
     async def close(self) -> None:
         """Give the connections back; those that do not answer are cut."""
+        tasks = [task for task in (self._watching, self._looking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._pool is not None:
             try:
                 await asyncio.wait_for(self._pool.close(), 3)
@@ -197,13 +284,15 @@ class Postgres:
                 TimeoutError,
                 Unknown,
                 Undone,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
+                Unreachable,
+                *DRIVER_ERRORS,
             ) as error:
                 raise Unreachable from error
+            self._since[connection] = time.monotonic()
             try:
                 yield Session(connection)
             finally:
+                del self._since[connection]
                 await self._pool.release(connection)
         finally:
             self._sessions -= 1
@@ -234,6 +323,7 @@ class Postgres:
             except (OSError, *DRIVER_ERRORS) as error:
                 _drop(connection)
                 raise Unknown from error
+            connection.heed()
 
     async def call(self, query: sql.Query, **words: Any) -> Any:
         """One query, one transaction, one round trip."""
@@ -241,9 +331,14 @@ class Postgres:
             return await session.call(query, **words)
 
     async def refresh_epoch(self, seen: int | None = None) -> int:
-        """The epoch of the primary now. `seen` is one that Postgres must be past."""
+        """The epoch of the primary now. `seen` is one that Postgres must be past, unless it is
+        only another server that we have to talk to."""
+        if seen is not None and seen > self.epoch:
+            await self.look()
+            if self.epoch >= seen:
+                return self.epoch
         row = await self.call(sql.load("engine")["bump_epoch"], seen=seen)
-        self.epoch = int(row["epoch"])
+        self._believe(int(row["epoch"]))
         return self.epoch
 
     @property
@@ -255,3 +350,25 @@ class Postgres:
     def in_use(self) -> int:
         """Connections that are not idle."""
         return int(self._pool.get_size() - self._pool.get_idle_size())
+
+
+def _words(settings: Settings, statement_timeout_ms: int) -> dict[str, Any]:
+    """How to connect. Of what is asked for at the start PgBouncer refuses most, or promises it and
+    forgets it: there the role says it. Statements prepared on one server it may send to another."""
+    told = {"application_name": "velvetrope"}
+    if not settings.pgbouncer:
+        told |= {
+            "statement_timeout": str(statement_timeout_ms),
+            "lock_timeout": "1000",
+            "idle_in_transaction_session_timeout": "2000",
+            "synchronous_commit": "on",
+            "jit": "off",
+        }
+        if settings.schema:
+            told["search_path"] = quoted(settings.schema)
+    words: dict[str, Any] = {
+        "connection_class": Connection,
+        "timeout": MEET_SECONDS,
+        "server_settings": told,
+    }
+    return words | ({"statement_cache_size": 0} if settings.pgbouncer else {})

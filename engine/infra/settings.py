@@ -78,6 +78,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: Annotated[
         Count, why("Postgres connections; batches need few", "connections a process")
     ] = 8
+    pgbouncer: Annotated[
+        bool, why("1, or `?pgbouncer=true`: DATABASE_URL leads there, and its role sets the limits")
+    ] = False
     schema: Annotated[str, why("Prisma's `?schema=`; becomes the search_path")] = ""
     # The keepers, each of which may be turned off to prove that the others suffice.
     sweeper_poll_ms: Annotated[
@@ -301,13 +304,9 @@ def _prisma(url: str) -> dict[str, str]:
                 ours["schema"] = value
             case "connection_limit":
                 ours["pool_size"] = value
-            case (
-                "pgbouncer"
-                | "pool_timeout"
-                | "socket_timeout"
-                | "statement_cache_size"
-                | "connect_timeout"
-            ):
+            case "pgbouncer":
+                ours["pgbouncer"] = "1" if value.lower() in ("true", "1") else "0"
+            case "pool_timeout" | "socket_timeout" | "statement_cache_size" | "connect_timeout":
                 pass  # asyncpg settles these itself
             case "sslaccept":
                 pass

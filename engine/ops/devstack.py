@@ -40,6 +40,8 @@ from engine.ops import binaries, launch
 
 ELSEWHERE = "velvetrope-data-"
 INITDB = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--data-checksums", "--no-instructions")
+# -R writes down whom to follow.
+FOLLOWING = ("-R", "-X", "stream", "--checkpoint=fast", "--no-sync")
 
 
 @dataclass(eq=False)
@@ -72,12 +74,18 @@ _ours: dict[Path, Server] = {}
 
 
 def start_postgres(
-    base: Path, *, port: int = 0, durable: bool = True, pause: launch.Pause = time.sleep
+    base: Path,
+    *,
+    port: int = 0,
+    durable: bool = True,
+    pause: launch.Pause = time.sleep,
+    primary: str = "",
 ) -> Server:
     """Postgres on its data in `base`, made if need be. Port 0 takes a free one.
 
     `durable=False` loses commits when the machine stops: for tests. `pause` is called while
-    waiting; what it raises ends the start and leaves nothing running.
+    waiting; what it raises ends the start and leaves nothing running. `primary` is the URL of one
+    to copy and then to follow, as a streaming standby.
     """
     base = _folder(base)
     lock = own(base)
@@ -85,7 +93,7 @@ def start_postgres(
         bindir = binaries.postgres()
         place, who = _place(base, durable)
         bindir = binaries.reachable(bindir, who)
-        data = _cluster(place / "data", bindir, who)
+        data = _cluster(place / "data", bindir, who, primary)
         launch.stop_orphan(launch.first_line_pid(data / "postmaster.pid"), "postgres", data, pause)
         launch.forget_recycled_pid(data / "postmaster.pid", data)
         command = partial(_postgres_command, bindir, data, durable)
@@ -208,10 +216,10 @@ def _sweep() -> None:
                 shutil.rmtree(home.parent)
 
 
-def _cluster(data: Path, bindir: Path, who: binaries.Account) -> Path:
-    """The cluster's folder, initialised, of this server's major version."""
+def _cluster(data: Path, bindir: Path, who: binaries.Account, primary: str) -> Path:
+    """The cluster's folder, initialised or copied, of this server's major version."""
     if not data.exists():
-        _initialise(data, bindir, who)
+        _initialise(data, bindir, who, primary)
     made_by = (data / "PG_VERSION").read_text().strip()
     if made_by != str(binaries.postgres_major(bindir)):
         raise Misconfigured(
@@ -221,8 +229,11 @@ def _cluster(data: Path, bindir: Path, who: binaries.Account) -> Path:
     return data
 
 
-def _initialise(data: Path, bindir: Path, who: binaries.Account) -> None:
+def _initialise(data: Path, bindir: Path, who: binaries.Account, primary: str) -> None:
     """Make a cluster under another name and rename it: a killed initdb leaves no half of one."""
+    program, words = "initdb", ("-U", "postgres", *INITDB)
+    if primary:
+        program, words = "pg_basebackup", ("-d", primary, *FOLLOWING)
     unfinished = data.with_name("data.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
@@ -230,7 +241,7 @@ def _initialise(data: Path, bindir: Path, who: binaries.Account) -> None:
     if who:
         os.chown(unfinished, who["user"], who["group"])
     made = subprocess.run(
-        [str(bindir / "initdb"), "-D", str(unfinished), "-U", "postgres", *INITDB],
+        [str(bindir / program), "-D", str(unfinished), *words],
         check=False,
         capture_output=True,
         text=True,
@@ -241,7 +252,7 @@ def _initialise(data: Path, bindir: Path, who: binaries.Account) -> None:
     )
     if made.returncode:
         reason = (made.stderr or made.stdout).strip().splitlines()
-        raise Misconfigured(f"initdb failed: {reason[-1] if reason else made.returncode}")
+        raise Misconfigured(f"{program} failed: {reason[-1] if reason else made.returncode}")
     unfinished.rename(data)
 
 
@@ -304,7 +315,7 @@ def _postgres_ready(data: Path) -> Callable[[int, int], bool]:
         # The last line of the file says so; an old file would carry another pid.
         with suppress(OSError, IndexError):
             lines = (data / "postmaster.pid").read_text().splitlines()
-            return lines[0] == str(pid) and lines[7].strip() == "ready"
+            return lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
         return False
 
     return ready

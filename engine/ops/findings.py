@@ -113,13 +113,7 @@ def server(found: Server, settings: Settings) -> list[Finding]:
             "turn it on: the hot tables bloat within a sale",
             "fail",
         ),
-        _of(
-            "statement_timeout",
-            not 0 < found.timeout_ms < TIMEOUT_MIN_MS,
-            f"{found.timeout_ms} ms" if found.timeout_ms else "none",
-            f"the engine sets its own: ALTER ROLE {found.role} RESET statement_timeout",
-            "warn",
-        ),
+        _timeout(found, settings),
         _connections(found, settings),
         _of(
             "role's rights",
@@ -130,6 +124,19 @@ def server(found: Server, settings: Settings) -> list[Finding]:
             refuses=True,
         ),
     ]
+
+
+def _timeout(found: Server, settings: Settings) -> Finding:
+    seen = f"{found.timeout_ms} ms" if found.timeout_ms else "none"
+    if not settings.pgbouncer:
+        mend = f"the engine sets its own: ALTER ROLE {found.role} RESET statement_timeout"
+        holds = not 0 < found.timeout_ms < TIMEOUT_MIN_MS
+        return _of("statement_timeout", holds, seen, mend, "warn")
+    mend = (
+        f"PgBouncer does not pass ours on: ALTER ROLE {found.role} SET statement_timeout = '2s', "
+        "and likewise lock_timeout = '1s', idle_in_transaction_session_timeout = '2s'"
+    )
+    return _of("statement_timeout", found.timeout_ms > 0, seen, mend, "warn")
 
 
 def schema(found: Schema) -> list[Finding]:

@@ -17,9 +17,9 @@ from typing import Any
 
 import asyncpg
 
-from engine.infra import sql
+from engine.infra import primary, sql
 from engine.infra.errors import Misconfigured
-from engine.infra.postgres import quoted
+from engine.infra.postgres import DRIVER_ERRORS, quoted
 from engine.infra.settings import Settings
 from engine.ops.binaries import POSTGRES_MIN
 from engine.ops.doorstep import reason
@@ -121,11 +121,13 @@ async def _connection(settings: Settings) -> AsyncIterator[Any]:
     server_settings = {"search_path": quoted(settings.schema)} if settings.schema else {}
     if not settings.database_url:
         raise Misconfigured("DATABASE_URL is needed here, or a `make run` in this folder")
+    if settings.pgbouncer:  # the lock that keeps a second migration out is a session's
+        raise Misconfigured("DATABASE_URL leads to PgBouncer: migrate needs Postgres's own address")
     try:
-        connection = await asyncpg.connect(
+        connection = await primary.connect(
             settings.database_url, server_settings=server_settings, timeout=5
         )
-    except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
+    except (OSError, TimeoutError, *DRIVER_ERRORS, ValueError) as error:
         raise Misconfigured(
             f"DATABASE_URL cannot be reached: {reason(error, settings.database_url)}"
         ) from None

@@ -15,16 +15,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import msgspec
 import redis.asyncio
 import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from engine.infra import sql
+from engine.infra import primary, sql
 from engine.infra.health import BEAT_SECONDS
-from engine.infra.postgres import quoted
+from engine.infra.postgres import DRIVER_ERRORS, quoted
 from engine.infra.settings import Settings
 from engine.ops import migrate
 from engine.ops.doorstep import reason
@@ -78,7 +77,7 @@ async def postgres(settings: Settings) -> PostgresSeen:
             )
     except TimeoutError:
         raise Unseen(f"no answer within {PROBE_SECONDS:g} s") from None
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as wrong:
+    except (OSError, ValueError, *DRIVER_ERRORS) as wrong:
         raise Unseen(reason(wrong, settings.database_url)) from None
 
 
@@ -114,9 +113,12 @@ def cpus() -> int:
 
 @asynccontextmanager
 async def _connection(settings: Settings) -> AsyncIterator[Any]:
-    server_settings = {"search_path": quoted(settings.schema)} if settings.schema else {}
-    server_settings["application_name"] = "velvetrope"
-    connection = await asyncpg.connect(settings.database_url, server_settings=server_settings)
+    words: dict[str, Any] = {"server_settings": {"application_name": "velvetrope"}}
+    if settings.pgbouncer:
+        words["statement_cache_size"] = 0
+    elif settings.schema:
+        words["server_settings"]["search_path"] = quoted(settings.schema)
+    connection = await primary.connect(settings.database_url, **words)
     try:
         yield connection
     finally:

@@ -18,11 +18,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import structlog
 
 from engine.infra import lua
+from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.infra.redis import ABI, Away, Redis
 from engine.sale.models import Figures, Offer
+
+log = structlog.get_logger()
 
 LIFE_SECONDS = 7 * 86_400
 ATTEMPTS_PER_EPOCH = 1 << 20  # epochs are seconds, and Lua counts exactly to 2^53 only
@@ -141,7 +145,7 @@ class Bouncer:
         keys = self._keys(drop_id, "drop", "intents", "buyers", "cooling", "dues")
         keys["bell"] = self._key(drop_id, f"bell:{bell_ms}")
         try:
-            await self._redis.run(
+            _, _, _, before = await self._redis.run(
                 _settle,
                 keys,
                 epoch=figures.epoch if figures is not None else self._postgres.epoch,
@@ -159,6 +163,8 @@ class Bouncer:
             )
         except Away:
             return False
+        if before and figures is not None:
+            _mourn(drop_id, figures, *before)
         return True
 
     async def tell(self, offer: Offer) -> bool:
@@ -188,3 +194,18 @@ class Bouncer:
         """Believe the sum of the open intents; units that were counted too many. Raises `Away`."""
         keys = self._keys(drop_id, "drop", "intents")
         return int((await self._redis.run(_recount, keys, life_s=LIFE_SECONDS))[0])
+
+
+def _mourn(drop_id: int, figures: Figures, epoch: int, version: int, taken: int) -> None:
+    """An epoch took another's place, which one call in all processes sees. Nothing is sold in a new
+    epoch before the bouncer knows of it, so what it knew beyond these figures is lost, and so is
+    what was on its way to it: at least so much."""
+    versions = max(version - figures.version, 0)
+    units = max(taken - figures.held - figures.sold, 0)
+    words = {"drop_id": drop_id, "epoch": figures.epoch, "before": epoch}
+    if not versions:
+        log.warning("sale.epoch", **words)
+        return
+    meter.count("lost_versions", by=versions)
+    meter.count("lost_units", by=units)
+    log.error("sale.history_lost", **words, versions=versions, units=units)

@@ -168,7 +168,10 @@ class Reserving:
                 break
             if admission.word in ("open", "shut"):
                 return admission, epoch
-            # It knows nothing of this drop, or of another epoch: tell it what Postgres says.
+            # It knows nothing of this drop, or of another epoch: tell it what Postgres says. Of a
+            # later one it heard from somebody, who may have found a newer primary than ours.
+            if admission.figures is not None and admission.figures.epoch > epoch:
+                await self._postgres.look()
             await self._postgres.refresh_epoch()
             offers = await shelf.offers(self._postgres, [drop_id])
             if not offers:

@@ -3,10 +3,14 @@
 -- a bouncer left from an older database is simply unknown.
 SELECT encode(sha256(concat_ws(':', e.seed, d.oid, 'engine_state'::regclass::oid, c.system_identifier)::bytea),
               'hex') AS id,
-       e.epoch
+       substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) AS timeline
   FROM engine_state AS e
   JOIN pg_database AS d ON d.datname = current_database()
  CROSS JOIN pg_control_system() AS c;
+
+-- name: timeline :one
+-- Where the log is written now; it rises with every promotion. Only a primary can say.
+SELECT substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) AS timeline;
 
 -- name: bump_epoch :one
 -- A new epoch if history was lost; see functions/bump_epoch.sql.

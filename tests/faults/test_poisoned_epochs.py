@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -85,3 +87,32 @@ async def test_a_bouncer_that_claims_an_absurd_epoch_cannot_stop_the_sale(
     async with redis_of(settings.redis_url) as client:
         await client.flushall()
     assert (await shop.reserve(drop_id, "bob")).status == 201
+
+
+async def test_of_many_who_find_another_timeline_at_once_one_begins_the_epoch(
+    ground: Ground, settings: Settings
+) -> None:
+    """All of them are told the new one, not what they saw before they had to wait for it."""
+    before = ground.postgres.epoch
+    database = await asyncpg.connect(settings.database_url)
+    crowd = [await asyncpg.connect(settings.database_url) for _ in range(8)]
+    await database.execute(OTHER_TIMELINE)
+    async with database.transaction():
+        await database.execute("SELECT FROM engine_state FOR UPDATE")
+        asking = [asyncio.create_task(each.fetchval("SELECT bump_epoch(NULL)")) for each in crowd]
+
+        async def all_wait() -> bool:
+            await database.execute("SELECT pg_stat_clear_snapshot()")
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock' AND query LIKE '%bump_epoch%'"
+            )
+            return bool(await database.fetchval(waiting) == len(crowd))
+
+        await wait_until(all_wait, "all of them stand before its row")
+    told = set(await asyncio.gather(*asking))
+    for each in (database, *crowd):
+        await each.close()
+
+    assert len(told) == 1
+    assert told.pop() > before

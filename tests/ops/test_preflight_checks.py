@@ -97,6 +97,17 @@ def test_a_patient_statement_timeout_is_fine(timeout_ms: int) -> None:
     assert all(each.verdict == "ok" for each in findings.server(server, Settings()))
 
 
+def test_behind_pgbouncer_the_role_has_to_set_the_limits() -> None:
+    through = Settings(pgbouncer=True)
+    limited = msgspec.structs.replace(FINE, timeout_ms=2_000)
+
+    found = worst(findings.server(FINE, through))
+
+    assert (found.check, found.verdict) == ("statement_timeout", "warn")
+    assert "ALTER ROLE velvetrope SET statement_timeout" in found.mend
+    assert all(each.verdict == "ok" for each in findings.server(limited, through))
+
+
 @pytest.mark.parametrize(
     ("change", "check", "verdict", "refuses", "said"),
     [

@@ -59,6 +59,10 @@ class Rush:
             if reply.status != 201:
                 await asyncio.sleep(0.01)
 
+    def stop(self) -> None:
+        """Nobody comes any more."""
+        self._coming = False
+
     async def held(self) -> int:
         """Units held now, by the stock row itself."""
         query = "SELECT held FROM stock WHERE drop_id = $1"
