@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
-from engine.infra import sql
+from engine.infra import points, sql
 from engine.infra.errors import Misconfigured, OutcomeUnknown, Retryable
 from engine.infra.meter import meter
 from engine.infra.settings import Settings
@@ -31,6 +31,7 @@ TRANSACTION_STATEMENTS = 2  # a transaction lives no longer than so many of the 
 MISSING = {"42P01", "42883", "3F000"}
 # The driver could not write an argument down: nothing was sent.
 UNENCODABLE = asyncpg.exceptions._base.DataError
+T = TypeVar("T")
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -71,10 +72,11 @@ class Session:
             f"{query.name}: {sorted(words)}, declared {query.words}"
         )
         values = [words[word] for word in query.words]
+        many = query.cardinality == "many"
         try:
-            if query.cardinality == "many":
-                return await self._connection.fetch(query.text, *values)
-            row = await self._connection.fetchrow(query.text, *values)
+            fetch = self._connection.fetch if many else self._connection.fetchrow
+            asking = fetch(query.text, *values)
+            found = await _pointed(query.name, asking, self._connection)
         except asyncpg.PostgresError as error:
             raise _sorted(error) from error
         except UNENCODABLE as error:
@@ -82,8 +84,22 @@ class Session:
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             _drop(self._connection)
             raise Unknown from error
-        assert row is not None or query.cardinality == "maybe", f"{query.name}: no row"
-        return row
+        assert found is not None or query.cardinality == "maybe", f"{query.name}: no row"
+        return found
+
+
+def _pointed(message: str, sending: Awaitable[T], connection: Any) -> Awaitable[T]:
+    """The same by way of its crash points, while any is armed. The driver counts what it sends to
+    be run; to have a statement prepared is not counted."""
+    if points.armed is None:
+        return sending
+    protocol, transport = connection._protocol, connection._transport
+    before = protocol.queries_count
+
+    def has_left() -> bool:
+        return protocol.queries_count > before and not transport.get_write_buffer_size()
+
+    return points.armed.through(message, sending, has_left)
 
 
 def quoted(name: str) -> str:
@@ -215,7 +231,7 @@ class Postgres:
             connection = session._connection
             transaction = connection.transaction(isolation=isolation)
             try:
-                await transaction.start()
+                await _pointed("begin", transaction.start(), connection)
             except (OSError, *DRIVER_ERRORS) as error:
                 _drop(connection)
                 raise Unreachable from error
@@ -225,10 +241,10 @@ class Postgres:
                 # A connection that died took the transaction with it; what is known of it is
                 # in the error that brought us here.
                 with suppress(OSError, *DRIVER_ERRORS):
-                    await transaction.rollback()
+                    await _pointed("rollback", transaction.rollback(), connection)
                 raise
             try:
-                await transaction.commit()
+                await _pointed("commit", transaction.commit(), connection)
             except asyncpg.PostgresError as error:
                 raise _sorted(error) from error
             except (OSError, *DRIVER_ERRORS) as error:
