@@ -109,10 +109,11 @@ class Cell:
         self.world, self.shop, self.name = world, world.shop, name
         self.drop_id = 0
         self.asks: list[Ask] = []
-        self.copied: list[Ask] = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        # Bound until the end, so that nobody else gets this port: two workers would share it.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._place.bind(("127.0.0.1", 0))
+        port = self._place.getsockname()[1]
         self.crowd = Crowd(f"http://127.0.0.1:{port}/api/v1")
         settings = world.settings
         self.environment = os.environ | {
@@ -126,6 +127,11 @@ class Cell:
             "RATE_WRITES_PER_BUYER": settings.rate_writes_per_buyer,
             "RATE_ADMIN_PER_CALLER": settings.rate_admin_per_caller,
         }
+
+    async def close(self) -> None:
+        """Hang up, and give the port back."""
+        await self.crowd.close()
+        self._place.close()
 
     # ── staging ──────────────────────────────────────────────────────────────────────────────
 

@@ -50,6 +50,7 @@ class Nursery:
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self._process, self._folder = process, folder
         self._children: list[Child] = []
+        self._started = 0
         self._turn = asyncio.Lock()
 
     @classmethod
@@ -75,7 +76,8 @@ class Nursery:
 
     async def start(self, command: str, environment: dict[str, str]) -> Child:
         """A process of `velvetrope <command>` with exactly this environment."""
-        log = self._folder / f"{command}-{len(self._children)}.log"
+        self._started += 1
+        log = self._folder / f"{command}-{self._started}.log"
         log.touch()
         order = json.dumps({"command": command, "log": str(log), "environment": environment})
         assert self._process.stdin is not None
