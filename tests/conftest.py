@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,12 @@ from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.ops.migrate import migrate
 from engine.runtime import Ground
+from tests.support.clones import TEMPLATE, cloned, named
 from tests.support.provider import SECRET, Provider
 from tests.support.service import Service
 from tests.support.shop import Shop
 
-TEMPLATE = "velvetrope_template"
 OFTEN = "100000/s"  # counted, but as often as a test likes
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -56,23 +54,15 @@ async def template(postgres_server: devstack.Server) -> str:
     admin = await asyncpg.connect(postgres_server.url)
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
     await admin.close()
-    await migrate(Settings(database_url=_named(postgres_server.url, TEMPLATE)))
+    await migrate(Settings(database_url=named(postgres_server.url, TEMPLATE)))
     return postgres_server.url
 
 
 @pytest.fixture
 async def database(template: str) -> AsyncIterator[str]:
     """A fresh database, cloned from the template."""
-    name = f"test_{next(_numbers)}"
-    admin = await asyncpg.connect(template)
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield _named(template, name)
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
-
-
-def _named(url: str, name: str) -> str:
-    return url.rpartition("/")[0] + "/" + name
+    async with cloned(template) as url:
+        yield url
 
 
 @pytest.fixture

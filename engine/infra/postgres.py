@@ -18,15 +18,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import asyncpg
 import structlog
 
-from engine.infra import primary, sql
+from engine.infra import points, primary, sql
 from engine.infra.errors import Misconfigured, OutcomeUnknown, Retryable
 from engine.infra.log import Seldom
 from engine.infra.meter import meter
@@ -43,6 +43,7 @@ TRANSACTION_STATEMENTS = 2  # a transaction lives no longer than so many of the 
 MISSING = {"42P01", "42883", "3F000"}
 # The driver could not write an argument down: nothing was sent.
 UNENCODABLE = asyncpg.exceptions._base.DataError
+T = TypeVar("T")
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -102,11 +103,11 @@ class Session:
             f"{query.name}: {sorted(words)}, declared {query.words}"
         )
         values = [words[word] for word in query.words]
+        many = query.cardinality == "many"
         try:
-            if query.cardinality == "many":
-                found = await self._connection.fetch(query.text, *values)
-            else:
-                found = await self._connection.fetchrow(query.text, *values)
+            fetch = self._connection.fetch if many else self._connection.fetchrow
+            asking = fetch(query.text, *values)
+            found = await _pointed(query.name, asking, self._connection)
         except asyncpg.PostgresError as error:
             raise _sorted(error) from error
         except UNENCODABLE as error:
@@ -117,6 +118,20 @@ class Session:
         self._connection.heed()
         assert found is not None or query.cardinality == "maybe", f"{query.name}: no row"
         return found
+
+
+def _pointed(message: str, sending: Awaitable[T], connection: Any) -> Awaitable[T]:
+    """The same by way of its crash points, while any is armed. The driver counts what it sends to
+    be run; to have a statement prepared is not counted."""
+    if points.armed is None:
+        return sending
+    protocol, transport = connection._protocol, connection._transport
+    before = protocol.queries_count
+
+    def has_left() -> bool:
+        return protocol.queries_count > before and not transport.get_write_buffer_size()
+
+    return points.armed.through(message, sending, has_left)
 
 
 def quoted(name: str) -> str:
@@ -304,7 +319,7 @@ class Postgres:
             connection = session._connection
             transaction = connection.transaction(isolation=isolation)
             try:
-                await transaction.start()
+                await _pointed("begin", transaction.start(), connection)
             except (OSError, *DRIVER_ERRORS) as error:
                 _drop(connection)
                 raise Unreachable from error
@@ -314,10 +329,10 @@ class Postgres:
                 # A connection that died took the transaction with it; what is known of it is
                 # in the error that brought us here.
                 with suppress(OSError, *DRIVER_ERRORS):
-                    await transaction.rollback()
+                    await _pointed("rollback", transaction.rollback(), connection)
                 raise
             try:
-                await transaction.commit()
+                await _pointed("commit", transaction.commit(), connection)
             except asyncpg.PostgresError as error:
                 raise _sorted(error) from error
             except (OSError, *DRIVER_ERRORS) as error:

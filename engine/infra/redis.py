@@ -19,6 +19,7 @@ import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from engine.infra import points
 from engine.infra.log import Seldom
 from engine.infra.lua import Script
 
@@ -32,6 +33,16 @@ PROBE_SECONDS = 0.2
 
 class Away(Exception):
     """Redis did not answer. Whatever was sent may have run."""
+
+
+class _Telling(redis.asyncio.Redis):
+    """Tells the crash points that a command was written."""
+
+    async def parse_response(self, *words: Any, **options: Any) -> Any:
+        """Read the reply."""
+        if points.armed is not None:
+            await points.armed.amid()
+        return await super().parse_response(*words, **options)
 
 
 class Redis:
@@ -48,7 +59,8 @@ class Redis:
             retry=Retry(NoBackoff(), 0),
             redis_connect_func=self._meet,
         )
-        self.client = redis.asyncio.Redis(connection_pool=self._pool)
+        client = redis.asyncio.Redis if points.armed is None else _Telling
+        self.client = client(connection_pool=self._pool)
         self._execute: Callable[..., Awaitable[Any]] = self.client.execute_command
         self._probing: asyncio.Task[None] | None = None
         self._met_at = float("-inf")
@@ -75,12 +87,16 @@ class Redis:
         bound = script.bind(keys, arguments)
         try:
             try:
-                return await self._execute("EVALSHA", script.sha, *bound)
+                return await self._send(script.name, "EVALSHA", script.sha, *bound)
             except redis.exceptions.NoScriptError:
-                return await self._execute("EVAL", script.source, *bound)
+                return await self._send(script.name, "EVAL", script.source, *bound)
         except ERRORS as error:
             self._lose(error)
             raise Away(str(error)) from error
+
+    def _send(self, message: str, *command: Any) -> Awaitable[Any]:
+        sending = self._execute(*command)
+        return sending if points.armed is None else points.armed.through(message, sending)
 
     def _lose(self, error: BaseException) -> None:
         if self.away:
@@ -104,14 +120,11 @@ class Redis:
             log.info("redis.back", seconds=round(time.monotonic() - lost, 1))
 
     async def touch(self, keys: list[bytes]) -> None:
-        """Look at keys, one by one: whoever is past its time expires now. Raises `Away`."""
+        """Look at keys of one drop: whoever is past its time expires now. Raises `Away`."""
         if self.away:
             raise Away
         try:
-            async with self.client.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.exists(key)
-                await pipe.execute()
+            await self._send("touch", "EXISTS", *keys)
         except ERRORS as error:
             self._lose(error)
             raise Away(str(error)) from error

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from engine import app, runtime
+from engine.infra import points
 from engine.infra.errors import Misconfigured
 from engine.infra.lobby import Lobby
 from engine.infra.settings import Settings, require_secrets, too_short
@@ -86,6 +87,7 @@ def say_ready() -> None:
 async def serve(settings: Settings) -> None:
     """Run one worker until SIGTERM or SIGINT; returns when everything is drained."""
     doorstep.access(settings)
+    points.arm(settings.auth, "request")
     await preflight.at_start(settings, secrets=True)
     files = doorstep.raise_files_max()
     sock = listen(settings)
@@ -168,6 +170,7 @@ async def provide(settings: Settings, shop: str) -> None:
 
 async def keep(settings: Settings) -> None:
     """Run one keeper process until SIGTERM or SIGINT."""
+    points.arm(settings.auth, "round")
     await preflight.at_start(settings, secrets=False)
     settings = counting_with_the_others(settings)
     stop, ready = asyncio.Event(), asyncio.Event()

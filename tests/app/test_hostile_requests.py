@@ -33,7 +33,7 @@ from tests.app.attack import (
     chunked,
     exchange,
 )
-from tests.conftest import TEMPLATE
+from tests.support.clones import TEMPLATE
 from tests.support.http import Reply
 from tests.support.service import Service
 

@@ -13,7 +13,7 @@ from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.ops.migrate import migrate
 from engine.runtime import Ground
-from tests.conftest import TEMPLATE
+from tests.support.clones import TEMPLATE
 from tests.support.ghosts import strand
 from tests.support.http import Reply
 from tests.support.rush import check_sale

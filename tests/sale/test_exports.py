@@ -27,7 +27,7 @@ from engine.infra import sql
 from engine.infra.settings import Settings
 from engine.sale import drops, store
 from engine.sale.operating import EXPORTS_MAX
-from tests.conftest import TEMPLATE
+from tests.support.clones import TEMPLATE
 from tests.support.http import chunks
 from tests.support.pgproxy import PgProxy
 from tests.support.service import Service
