@@ -14,8 +14,8 @@ from typing import Any, Literal
 import msgspec
 
 from engine.sale.bouncer import ATTEMPTS_PER_EPOCH
+from loadtest.chaos.pgproxy import PgProxy
 from tests.support.cells import Cell
-from tests.support.pgproxy import PgProxy
 from tests.support.provider import signed
 from tests.support.wait import wait_until
 
