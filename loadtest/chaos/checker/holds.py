@@ -4,6 +4,7 @@ unit or is owed the money."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from operator import attrgetter
 
 from loadtest.chaos.checker.record import Op, Record
@@ -197,6 +198,8 @@ def money(record: Record, verdict: Verdict) -> None:
     bought = {fact.reservation: fact for fact in record.of(PurchaseFact)}
     kept: defaultdict[str | None, list[PaymentFact]] = defaultdict(list)
     for words in record.by(PaymentFact, attrgetter("reference")).values():
+        if words[0].before is not None:
+            verdict.found("INV-13", "a payment changed, and nobody saw it begin", words[0])
         _forward(verdict, words)
         last = words[-1]
         if last.outcome == "purchased":
@@ -222,10 +225,10 @@ def money(record: Record, verdict: Verdict) -> None:
 
 
 def _forward(verdict: Verdict, words: list[PaymentFact]) -> None:
+    for one, two in pairwise(words):
+        if one.after != two.before or (one.outcome and one.outcome != two.outcome):
+            verdict.found("INV-13", "a payment changed, and nobody saw it", one, two)
     for fact in words:
         back = fact.before and fact.after and RANK[fact.after] < RANK[fact.before]
         if back or fact.after is None:
             verdict.found("INV-13", f"a payment went from {fact.before} to {fact.after}", fact)
-    decided = {fact.outcome for fact in words} - {None}
-    if len(decided) > 1:
-        verdict.found("INV-13", "one payment was decided twice", *words)
