@@ -202,6 +202,12 @@ def a_step_that_is_none(tale: Tale) -> None:
     tale.facts.append(msgspec.structs.replace(hold, **step))
 
 
+def extended_twice(tale: Tale) -> None:
+    """A hold was extended, and again."""
+    hold = next(hold for hold in tale.holds.values() if hold.buyer == "fay")
+    tale.lengthens(hold, "extend")
+
+
 def told_bought_and_it_is_not(tale: Tale) -> None:
     """A purchase's rows are there, and its hold knows nothing of it."""
     hold = first(tale, HoldFact, buyer="gus", after="purchased")
@@ -341,6 +347,7 @@ LIES: list[tuple[set[str], Lie]] = [
     ({"C7"}, bought_after_it_ran_out),
     ({"C7"}, ran_out_too_soon),
     ({"C7"}, a_step_that_is_none),
+    ({"C7"}, extended_twice),
     ({"C7"}, told_bought_and_it_is_not),
     ({"C8"}, later_is_earlier),
     ({"C8"}, a_stale_poll),

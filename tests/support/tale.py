@@ -56,6 +56,7 @@ class Hold(msgspec.Struct):
     units: list[int]
     expires: int  # µs of the wall
     state: str = "active"
+    extended: bool = False
 
     @property
     def words(self) -> dict[str, Any]:
@@ -84,7 +85,8 @@ class Tale:
         self.facts: list[Any] = [facts.Arrival(1), facts.Tick(0, wall(50_000), 100_000)]
         self.run: dict[str, Any] = {"seed": seed, "lost_tail": False}
         self.holds: dict[str, Hold] = {}  # by request
-        self.bought: dict[str, tuple[str, str]] = {}  # purchase and request, by hold
+        # Purchase, request and reference by hold.
+        self.bought: dict[str, tuple[str, str, str | None]] = {}
         self.payments: dict[str, str] = {}  # outcomes, by reference
         self.stock: dict[int, facts.StockFact] = {}
         self.units: dict[tuple[int, int], tuple[str, str | None]] = {}
@@ -248,9 +250,9 @@ class Tale:
             words = {"buyer": hold.buyer, "subject": hold.id, "key": f"r-{hold.id}"}
             self.asks("release", hold.drop, status=204, **words)
         if state == "refunded":
-            bought, request = self.bought[hold.id]
-            self._purchase(hold, bought, request, None, "purchased")
-            self._owes(hold, None, "refunded")
+            bought, request, reference = self.bought[hold.id]
+            self._purchase(hold, bought, request, reference, "purchased")
+            self._owes(hold, reference, "refunded")
 
     def _purchase(
         self, hold: Hold, id: str, request: str, reference: str | None, before: str | None
@@ -279,7 +281,7 @@ class Tale:
         id = self._new_id()
         before, hold.state = hold.state, "purchased"
         self._turn(hold, before)
-        self.bought[hold.id] = id, request
+        self.bought[hold.id] = id, request, reference
         self._purchase(hold, id, request, reference, None)
         for number in hold.units:
             self._move(hold.drop, number, "sold", hold.id)
@@ -291,10 +293,11 @@ class Tale:
         self._begin()
         request = request_identity(f"open:open:{hold.buyer}", "purchase", key or str(self._seq))
         words = {"buyer": hold.buyer, "subject": hold.id, "key": key}
-        if hold.state not in ("active", "paying"):
+        overdue = wall(self.moment) >= hold.expires and hold.id not in self.bought
+        if overdue or hold.state not in ("active", "paying"):
             known = self.bought.get(hold.id)
             if known is None or hold.state == "refunded":
-                code = "HOLD_EXPIRED" if hold.state == "expired" else "ALREADY_RESOLVED"
+                code = "HOLD_EXPIRED" if overdue or hold.state == "expired" else "ALREADY_RESOLVED"
                 self.asks("purchase", hold.drop, "fail", status=409, code=code, **words)
                 return
             again = known[1] == str(uuid.UUID(request))
@@ -314,6 +317,7 @@ class Tale:
         before = hold.state
         hold.expires += 60_000_000
         hold.state = "paying" if verb == "pay" else "active"
+        hold.extended |= verb == "extend"
         self._turn(hold, before)
         words = {"buyer": hold.buyer, "subject": hold.id}
         self.asks(verb, hold.drop, status=200, value=hold.words, **words)

@@ -120,7 +120,12 @@ def _clock(
     bought: dict[str, list[PurchaseFact]],
     paid: set[tuple[int, str | None]],
 ) -> None:
-    """Nothing runs out before its deadline, and only a payment buys after it (INV-5)."""
+    """Nothing runs out before its deadline, only a payment buys after it (INV-5), and a deadline
+    is moved once by its buyer and once by payment."""
+    for way in (("active", "active"), ("active", "paying")):
+        moves = [fact for fact in steps if (fact.before, fact.after) == way]
+        if len({fact.id for fact in moves}) < len(moves):
+            verdict.found("C7", f"a hold went from {way[0]} to {way[1]} more than once", *moves)
     for fact in steps:
         if not record.is_new(fact):
             continue
@@ -215,13 +220,27 @@ def money(record: Record, verdict: Verdict) -> None:
     for payments in kept.values():
         if len(payments) > 1:
             verdict.found("INV-13", "one hold was paid twice, and both were kept", *payments)
-    returned = {reservation for _, reservation in owed}
-    spared = {f.reservation for f in record.of(PaymentFact) if f.after == "refunded"}
-    for hold in record.of(HoldFact):
-        if hold.after == "refunded" and hold.amount_cents and hold.id not in returned | spared:
-            verdict.found("INV-13", "a purchase was undone, and its money is not owed", hold)
+    for purchase in bought.values():
+        if purchase.after == "refunded" and not _given_back(record, purchase, owed):
+            verdict.found("INV-13", "a purchase was undone, and its money is not owed", purchase)
     verdict.close("INV-13", "paid, for nothing")
     verdict.figure("payments judged", str(len({f.reference for f in record.of(PaymentFact)})))
+
+
+def _given_back(
+    record: Record, purchase: PurchaseFact, owed: set[tuple[str | None, str | None]]
+) -> bool:
+    """Whether the money of an undone purchase is owed, by its payment's name or by none; under the
+    name of one that was heard of later; or was given back by the provider before."""
+    if (purchase.reference, purchase.reservation) in owed:
+        return True
+    words = [f for f in record.of(PaymentFact) if f.reservation == purchase.reservation]
+    free = [f for f in record.of(HoldFact) if f.id == purchase.reservation and not f.amount_cents]
+    return bool(free) or any(
+        fact.after == "refunded"
+        or (fact.reason == "refunded" and (fact.reference, fact.reservation) in owed)
+        for fact in words
+    )
 
 
 def _forward(verdict: Verdict, words: list[PaymentFact]) -> None:

@@ -43,7 +43,9 @@ def told() -> Tale:
     gus = tale.reserves(2, "gus", "k-gus", answered=False)
     tale.reserves(2, "gus", "k-gus")  # hears of it the second time
     tale.reserves(2, "hal", "", answered=False)
-    assert dan is not None and gus is not None
+    fay = tale.reserves(2, "fay", "k-fay")
+    assert dan is not None and gus is not None and fay is not None
+    tale.lengthens(fay, "extend")
     tale.reserves(1, "bob", "k-bob-2")  # has all that one may have
     tale.ends(dan, "released")
     tale.buys(gus, "p-gus", answered=False)
