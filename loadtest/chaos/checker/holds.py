@@ -68,6 +68,8 @@ def one_end(record: Record, verdict: Verdict) -> None:
     for id, several in bought.items():
         if sum(fact.before is None for fact in several) > 1:
             verdict.found("C7", "one hold was bought twice", *several)
+        elif [fact.before for fact in several] != [None, *(f.after for f in several[:-1])]:
+            verdict.found("C7", "a purchase changed, and nobody saw it", *several)
         end = ends.get(id)
         if end is None or end.after != several[-1].after:
             verdict.found("C7", "a purchase and its hold differ", *several, *filter(None, [end]))
