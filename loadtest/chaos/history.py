@@ -4,8 +4,11 @@
     faults.jsonl       Fault: what was done to whom, from when to when, or why it was not done
     heals.jsonl        Heal: the quiet windows between the faults
     sights.jsonl       Sight: what the engine said of each drop, several times a second
+    resources.jsonl    Resource: what a process or server had open, before and after
     facts-*.jsonl      what Postgres itself wrote down, in the same transactions (facts.py)
-    run.json           seed, plan, versions, figures
+    run.json           seed, plan, versions, figures; and what the checker must know, see Run
+
+Any file may hold any of the lines: they are told apart by their type.
 
 Moments are nanoseconds of CLOCK_MONOTONIC, one clock for all processes of a machine.
 
@@ -45,7 +48,9 @@ class Invoke(msgspec.Struct, frozen=True, tag="invoke", omit_defaults=True):
 
 
 class Complete(msgspec.Struct, frozen=True, tag="complete", omit_defaults=True):
-    """Its answer. `value`: the answer's body, as far as a check needs it."""
+    """Its answer. `value`: the answer's body, as far as a check needs it: of a reserve or purchase
+    all of it, of a look `status`, of a stock poll `version` (of a 304 the one in its ETag), of a
+    refusal its `details`."""
 
     at: int
     process: str
@@ -92,7 +97,27 @@ class Sight(msgspec.Struct, frozen=True, tag="sight", omit_defaults=True):
     intents: int | None = None
 
 
-Line = Invoke | Complete | Fault | Heal | Sight
+class Resource(msgspec.Struct, frozen=True, tag="resource", omit_defaults=True):
+    """What `who` had open. `when`: before the load, once everything was warm; or after the last
+    heal. Of several of one `who` and `when` the last counts. None: not looked at."""
+
+    at: int
+    who: str  # worker-1, keeper-1, postgres: the same before and after, restarted or not
+    when: Literal["before", "after"]
+    connections: int | None = None  # of the service, as Postgres counts them
+    fds: int | None = None
+    tasks: int | None = None
+    memory_kb: int | None = None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What the checker reads of run.json; there may be more in it."""
+
+    lost_tail: bool = False  # an asynchronous standby was promoted: acknowledged work may be lost
+    connections_max: int | None = None  # that the service's pools may open, all together
+
+
+Line = Invoke | Complete | Fault | Heal | Sight | Resource
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line).decode
