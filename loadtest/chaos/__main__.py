@@ -49,7 +49,9 @@ def main() -> None:
             Path(base).chmod(0o711)  # root's Postgres runs as somebody else, who has to get in
             outcome = asyncio.run(_perform(options, Path(base)))
     except (Untrustworthy, TimeoutError) as wrong:
-        sys.exit(f"chaos: {wrong}\nlogs are in {folder / 'logs'}; again: make chaos SEED={given.seed}")
+        sys.exit(
+            f"chaos: {wrong}\nlogs are in {folder / 'logs'}; again: make chaos SEED={given.seed}"
+        )
     except (asyncio.CancelledError, KeyboardInterrupt):
         sys.exit(143)
     sys.exit(_conclude(outcome, folder, keep=given.keep))
@@ -114,7 +116,9 @@ def _given() -> argparse.Namespace:
         "--duration", type=_seconds, default=SECONDS, help="90s, 20m, 1h; rests included"
     )
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    parser.add_argument("--plan", action="store_true", help="show the plan of a seed and do nothing")
+    parser.add_argument(
+        "--plan", action="store_true", help="show the plan of a seed and do nothing"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="for histories and report")
     parser.add_argument("--keep", action="store_true", help="keep the histories of a good run, too")
     return parser.parse_args()

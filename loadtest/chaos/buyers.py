@@ -1,5 +1,5 @@
-"""Buyers who want what there is too little of, and do to a service what buyers do: click twice, lose
-patience, hang up, ask again with the same key, or with the same key for something else.
+"""Buyers who want what there is too little of, and do to a service what buyers do: click twice,
+lose patience, hang up, ask again with the same key, or with the same key for something else.
 
     reserve ─┬─ purchase          keyed or not, once or several times at once
              ├─ extend ─ purchase
@@ -28,7 +28,7 @@ from loadtest.chaos.wire import Wire
 API = "/api/v1"
 TRIES_MAX = 60  # of one keyed request; far more than any fault lasts
 BACK_OFF_SECONDS = (0.1, 1.0)
-THINK_SECONDS = (0.01, 0.25)
+THINK_SECONDS = (0.005, 0.15)
 
 
 class Stall(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,9 +175,7 @@ class Buyer:
     async def _look_for(self, stall: Stall, buyer: str) -> None:
         """Without a key nobody can ask again: but what one holds can be seen."""
         path = f"{API}/reservations?userId={buyer}"
-        await self._once(
-            Wish(verb="look", method="GET", path=path, drop=stall.drop, buyer=buyer)
-        )
+        await self._once(Wish(verb="look", method="GET", path=path, drop=stall.drop, buyer=buyer))
 
     # ── how a hold ends ──────────────────────────────────────────────────────────────────────
 
@@ -330,7 +328,9 @@ class Buyer:
                     for number, wire in enumerate(self._wires[:copies], 1)
                 )
             )
-            return min(all_told, key=lambda told: ("ok", "info", "fail").index(told.outcome)), copies
+            return min(
+                all_told, key=lambda told: ("ok", "info", "fail").index(told.outcome)
+            ), copies
         if chance < 0.16:
             tricks["hung up"] += 1
             hang_up = dice.choice((0.0, 0.002, 0.01, 0.05))

@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.process import BaseProcess
@@ -20,6 +21,9 @@ from loadtest.chaos.diary import Diary, Tally
 
 TELL_SECONDS = 0.5
 FINISH_SECONDS = 40.0  # to come to an end, after which what is under way is given up
+
+
+_decode = msgspec.msgpack.Decoder(Tally, dec_hook=lambda _, counts: Counter(counts)).decode
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -62,7 +66,7 @@ class Client:
         """Take in what it told since."""
         with suppress(OSError, EOFError):
             while self._pipe.poll():
-                self.tally = msgspec.msgpack.decode(self._pipe.recv_bytes(), type=Tally)
+                self.tally = _decode(self._pipe.recv_bytes())
 
     @property
     def alive(self) -> bool:

@@ -1,4 +1,4 @@
-"""What one client process asked and was told, written down before the sending and after the answer."""
+"""What one client process asked and was told, written down before sending and after the answer."""
 
 from __future__ import annotations
 

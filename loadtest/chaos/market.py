@@ -1,10 +1,10 @@
 """The drops of a run: what is fought over, and how its holds end.
 
-    small     never sold: sells out and refills, over and over, by release and expiry
-    rush      a new one each round, sold to the last unit: then SOLD_OUT is for good
-    medium    there is always something left of it, and most of it is bought
-    limited   two units a buyer, and the buyers come again
-    paid      paid for at a provider who is late, says things twice, or nothing
+small     never sold: sells out and refills, over and over, by release and expiry
+rush      a new one each round, sold to the last unit: then SOLD_OUT is for good
+medium    there is always something left of it, and most of it is bought
+limited   two units a buyer, and the buyers come again
+paid      paid for at a provider who is late, says things twice, or nothing
 """
 
 from __future__ import annotations
@@ -42,9 +42,16 @@ class Market:
             self.open = [
                 await self._stall("small-a", SMALL_UNITS, SMALL, hold_seconds=2, weight=3.0),
                 await self._stall("small-b", 5, SMALL, hold_seconds=1, weight=2.0),
-                await self._stall("medium", self._units("medium"), MIXED, hold_seconds=8, weight=3.0),
                 await self._stall(
-                    "limited", self._units("limited"), MIXED, hold_seconds=3, per_buyer=2, weight=1.5
+                    "medium", self._units("medium"), MIXED, hold_seconds=8, weight=3.0
+                ),
+                await self._stall(
+                    "limited",
+                    self._units("limited"),
+                    MIXED,
+                    hold_seconds=3,
+                    per_buyer=2,
+                    weight=1.5,
                 ),
                 await self._stall("paid", self._units("paid"), PAID, hold_seconds=4, weight=2.0),
             ]

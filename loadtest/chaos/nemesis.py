@@ -69,7 +69,7 @@ ALL: dict[str, Nemesis] = {}
 
 def nemesis(
     name: str, on: Target, seconds: tuple[float, float] = (0.0, 0.0), weight: float = 1.0
-) -> Callable[[Callable[["Stage", Deed], AsyncIterator[None]]], Act]:
+) -> Callable[[Callable[[Stage, Deed], AsyncIterator[None]]], Act]:
     """Enter a function into the list of all."""
 
     def enter(function: Callable[[Stage, Deed], AsyncIterator[None]]) -> Act:

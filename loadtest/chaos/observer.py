@@ -22,9 +22,11 @@ import uvloop
 
 from engine.infra import sql
 from engine.infra.redis import ABI
+from loadtest.chaos import facts
 from loadtest.chaos.history import Sight, Writer, now
 
 EVERY_SECONDS = 0.2
+TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 0.5  # a server that is stopped is not waited for
 
 FIGURES = """
@@ -36,6 +38,7 @@ SELECT s.drop_id, e.epoch, s.version, s.free, s.held, s.sold,
  ORDER BY s.drop_id
 """
 
+WRONG = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 Believed = tuple[tuple[int, int, int] | None, int]
 
 
@@ -78,6 +81,16 @@ class Eye:
             intents,
         )
 
+    async def tick(self) -> None:
+        """Bind Postgres's clock to ours, for the checker; when it answers."""
+        if self._connection is None or self._connection.is_closed():
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await facts.tick(self._connection)
+        except WRONG:
+            self._drop_connection()
+
     async def _ask_postgres(self) -> list[Any] | None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -91,7 +104,7 @@ class Eye:
                     self._identity = row["id"][:12]
                 found: list[Any] = await self._connection.fetch(FIGURES)
                 return found
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except WRONG:
             self._drop_connection()
             return None
 
@@ -179,9 +192,13 @@ def _work(path: Path, postgres_url: str, redis_url: str) -> None:
 
 async def _observe(path: Path, postgres_url: str, redis_url: str) -> None:
     eye = Eye(postgres_url, redis_url)
+    tick_at = 0.0
     with Writer(path) as writer:
         while True:
             due = time.monotonic() + EVERY_SECONDS
+            if time.monotonic() >= tick_at:
+                tick_at = time.monotonic() + TICK_SECONDS
+                await eye.tick()
             for sight in await eye.look():
                 writer.write(sight)
             await asyncio.sleep(max(due - time.monotonic(), 0.0))

@@ -79,10 +79,10 @@ async def some_ended(stage: Stage, deed: Deed) -> AsyncIterator[None]:
 @nemesis("an old snapshot", on="postgres", seconds=(2.0, 8.0))
 async def long_read(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """A long REPEATABLE READ transaction: nothing that died since can be cleared away."""
-    async with _asked(stage) as connection:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            deed.words["units"] = await connection.fetchval("SELECT count(*) FROM units")
-            yield
+    snapshot = {"isolation": "repeatable_read", "readonly": True}
+    async with _asked(stage) as connection, connection.transaction(**snapshot):
+        deed.words["units"] = await connection.fetchval("SELECT count(*) FROM units")
+        yield
 
 
 @nemesis("a locked stock row", on="postgres", seconds=(1.0, 3.0), weight=1.5)
@@ -90,8 +90,7 @@ async def locked(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """Somebody's transaction holds the stock of a drop."""
     drop = deed.dice.choice(stage.drops)
     deed.target = f"drop {drop}"
-    async with _asked(stage) as connection:
-        async with connection.transaction():
-            await connection.execute("SET LOCAL lock_timeout = '2s'")
-            await connection.fetch("SELECT FROM stock WHERE drop_id = $1 FOR UPDATE", drop)
-            yield
+    async with _asked(stage) as connection, connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = '2s'")
+        await connection.fetch("SELECT FROM stock WHERE drop_id = $1 FOR UPDATE", drop)
+        yield

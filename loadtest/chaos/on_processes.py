@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from loadtest.chaos.nemesis import Deed, Skip, nemesis
-from loadtest.chaos.stage import Stage
 from loadtest.chaos.staff import Post
+from loadtest.chaos.stage import Stage
 
 
 def _choose(posts: list[Post], deed: Deed) -> Post:

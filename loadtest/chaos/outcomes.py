@@ -1,8 +1,8 @@
 """What an answer proves about the request that got it: ok, fail, or info.
 
-    ok     a 2xx: it was done
-    fail   a definite no: this sending took nothing, whatever an earlier one did
-    info   anything else: it may have been done, and may yet be
+ok     a 2xx: it was done
+fail   a definite no: this sending took nothing, whatever an earlier one did
+info   anything else: it may have been done, and may yet be
 """
 
 from __future__ import annotations

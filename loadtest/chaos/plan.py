@@ -9,6 +9,7 @@ on the same target, and all end with the round.
 
 from __future__ import annotations
 
+import math
 import random
 
 import msgspec
@@ -19,7 +20,7 @@ from loadtest.chaos.nemesis import ALL, Nemesis, Planned
 ROUND_SECONDS = 50.0
 HEAL_SECONDS = 10.0
 AT_ONCE_MAX = 3
-GAP_SECONDS = (0.5, 4.0, 0.9)  # least, most, most often
+GAP_SECONDS = (0.5, 4.0, 0.6)  # least, most, most often
 COUNT = {"worker": 3, "keeper": 2}  # targets of a kind; one of the others
 LAST_SECONDS = 0.5  # before its end a round begins nothing any more
 
@@ -73,7 +74,7 @@ def _choose(dice: random.Random) -> Nemesis:
 def _length(dice: random.Random, chosen: Nemesis) -> float:
     """Short ones are more frequent than long ones."""
     least, most = chosen.seconds
-    return least + (most - least) * dice.random() ** 1.7
+    return least + (most - least) * math.pow(dice.random(), 1.7)
 
 
 def target(kind: Nemesis, index: int) -> str:

@@ -1,4 +1,4 @@
-"""What is said at the end: the verdict, what was done, what was answered; for people and programs."""
+"""What is said at the end: the verdict, what was done, what was answered."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _markdown(run: Outcome, rows: list[Row], folder: Path) -> str:
 def again(run: Outcome, folder: Path) -> str:
     """How to repeat it, and where everything is."""
     return (
-        f"make chaos SEED={run.seed} DURATION={run.seconds:.0f}s     the same faults at the same moments\n"
+        f"make chaos SEED={run.seed} DURATION={run.seconds:.0f}s     the same faults once more\n"
         f"python -m loadtest.chaos.checker {folder}     judge these histories once more\n"
         f"{folder}/client-*.jsonl   what was asked and answered\n"
         f"{folder}/faults.jsonl     what was done, when, to whom\n"
@@ -142,4 +142,3 @@ def _words(counts: Counter[str]) -> str:
 
 def _block(text: str) -> str:
     return f"```\n{text}\n```"
-

@@ -17,17 +17,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+import psutil  # type: ignore[import-untyped, unused-ignore]
 
+from engine.infra.settings import Settings
 from engine.ops.launch import free_port
 from loadtest.chaos import checker, facts, plan
 from loadtest.chaos.buyers import API, Stall
 from loadtest.chaos.client import FINISH_SECONDS, Brief, Client, Orders
 from loadtest.chaos.diary import Tally
 from loadtest.chaos.ground import Ground
-from loadtest.chaos.history import Heal, Writer, now
+from loadtest.chaos.history import Heal, Resource, Writer, now
 from loadtest.chaos.market import Market
 from loadtest.chaos.mischief import Mischief
 from loadtest.chaos.observer import Eye, observing, unrest
@@ -53,7 +55,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     folder: Path  # of the run: histories, logs, report
     clients: int = 3
-    buyers: int = 6  # of a client, at once
+    buyers: int = 10  # of a client, at once
     workers: int = 3
     keepers: int = 2
 
@@ -75,7 +77,7 @@ class Run:
     async def perform(self, base: Path) -> Outcome:
         """Run, finish and check; servers keep their data in `base`."""
         folder = self._options.folder
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        self._write_run()
         try:
             async with AsyncExitStack() as stack:
                 await self._set_up(base, stack)
@@ -83,13 +85,21 @@ class Run:
                 await self._finish()
                 await facts.export(self._stage.ground.postgres.url, folder)
         finally:
-            for log in (*base.glob("*.log"), *base.glob("*/*.log")):
-                with suppress(OSError):
-                    shutil.copy(log, folder / "logs" / log.name)
+            _keep_logs(base, folder / "logs")
         self._scene.phase = "checking"
         self._view.say("checking the histories ...")
         self.outcome.checked = await asyncio.to_thread(checker.check, folder)
         return self.outcome
+
+    def _write_run(self) -> None:
+        options = self._options
+        told = {
+            "seed": options.seed,
+            "seconds": options.seconds,
+            "plan": self._rounds,
+            "connections_max": (options.workers + options.keepers) * Settings().pool_size,
+        }
+        (options.folder / "run.json").write_bytes(msgspec.json.encode(told))
 
     # ── setting up ───────────────────────────────────────────────────────────────────────────
 
@@ -153,7 +163,7 @@ class Run:
             )
         )
         if done.returncode:
-            raise Untrustworthy(f"the engine does not migrate: {done.stderr.decode()[-1_500:]}")
+            raise Untrustworthy(f"the engine does not migrate: {done.stderr[-1_500:]!r}")
 
     # ── the course ───────────────────────────────────────────────────────────────────────────
 
@@ -167,6 +177,8 @@ class Run:
             self._order("go", await self._market.stalls())
             self._stage.drops = [stall.drop for stall in self._market.open]
             await asyncio.to_thread(self._stage.ground.keep_aof)
+            if number == 1:
+                self._look_at_resources("before")
             try:
                 await self._mischief.perform(each)
             finally:
@@ -178,15 +190,16 @@ class Run:
         outcome.lasted = time.monotonic() - began
 
     async def _heal(self, seconds: float) -> Heal:
-        """A quiet window: nobody asks for anything new, and all comes to rest."""
+        """A quiet window: nobody asks for anything new, and all comes to rest. The clock runs from
+        the end of the last fault; those who were killed are still being started then."""
         self._scene.phase = "healing"
         self._order("rest")
         await self._stage.heal()
         at, rest_at, seen = now(), None, ""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            sights = await self._eye.look()
-            if rest_at is None and not (seen := unrest(sights)):
+            seen = unrest(await self._eye.look()) or self._stage.staff.missing
+            if rest_at is None and not seen:
                 rest_at = now()
                 self._scene.convergence = f"{(rest_at - at) / 1e9:.1f} s"
             await asyncio.sleep(LOOK_SECONDS)
@@ -213,8 +226,20 @@ class Run:
             left = unrest(sights) or (f"{held} units are still held" if held else "")
             await asyncio.sleep(LOOK_SECONDS)
         stuck += [left] if left else []
+        self._look_at_resources("after")
         self._listen()
         self.outcome.starts = self._stage.staff.starts
+
+    def _look_at_resources(self, when: Literal["before", "after"]) -> None:
+        """What the processes of the service have open: nothing may pile up."""
+        with Writer(self._options.folder / "resources.jsonl") as writer:
+            for post in self._stage.staff.posts:
+                with suppress(psutil.Error):
+                    process = psutil.Process(post.pid)
+                    kilobytes = process.memory_info().rss // 1024
+                    writer.write(
+                        Resource(now(), post.name, when, fds=process.num_fds(), memory_kb=kilobytes)
+                    )
 
     # ── clients, and what is shown ───────────────────────────────────────────────────────────
 
@@ -267,3 +292,11 @@ class Run:
         finally:
             wire.close()
             await eye.close()
+
+
+def _keep_logs(base: Path, place: Path) -> None:
+    """What workers, keepers and servers said, before their folder goes."""
+    place.mkdir(parents=True, exist_ok=True)
+    for log in (*base.glob("*.log"), *base.glob("*/*.log")):
+        with suppress(OSError):
+            shutil.copy(log, place / log.name)

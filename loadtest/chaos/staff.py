@@ -1,4 +1,4 @@
-"""The service's own processes, some of which are always being killed: whoever ends is started again.
+"""The service's own processes, which are killed all the time: whoever ends is started again.
 
 A nemesis may kill, stop or send away a process at any time; the staff notices an end within a
 tenth of a second and puts another process in its place, as an operator's supervisor would.
@@ -110,7 +110,9 @@ class Post:
 class Staff:
     """All posts. Leaving it ends every process."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path, workers: int, keepers: int):
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path, workers: int, keepers: int
+    ) -> None:
         def post(command: str, number: int) -> Post:
             name = f"{'worker' if command == 'serve' else 'keeper'}-{number}"
             return Post(name, command, environment, folder / f"{name}.log")
@@ -125,9 +127,10 @@ class Staff:
         return [*self.workers, *self.keepers]
 
     @property
-    def complete(self) -> bool:
-        """Whether everybody is there and ready."""
-        return all(post.ready and post.pid is not None for post in self.posts)
+    def missing(self) -> str:
+        """Who is not there, or not ready, in words; "" if everybody is."""
+        absent = [post.name for post in self.posts if not post.ready or post.pid is None]
+        return f"still being started: {', '.join(absent)}" if absent else ""
 
     @property
     def starts(self) -> int:
@@ -148,12 +151,11 @@ class Staff:
     async def await_complete(self, patience_seconds: float = READY_SECONDS) -> None:
         """Until everybody is ready. Raises `Untrustworthy` when that takes too long."""
         deadline = time.monotonic() + patience_seconds
-        while not self.complete:
+        while self.missing:
             if self._tending is not None and self._tending.done():
                 self._tending.result()
             if time.monotonic() > deadline:
-                missing = [post.name for post in self.posts if not post.ready]
-                raise Untrustworthy(f"not ready after {patience_seconds:.0f} s: {missing}")
+                raise Untrustworthy(f"after {patience_seconds:.0f} s {self.missing}")
             await asyncio.sleep(POLL_SECONDS)
 
     async def _tend(self) -> None:

@@ -27,12 +27,10 @@ class Stage:
         self.drops: list[int] = []
 
     async def heal(self) -> None:
-        """See to it that no fault is left, whatever its nemesis could not undo; everybody is there
-        when this returns."""
+        """See to it that no fault is left, whatever its nemesis could not undo."""
         await asyncio.gather(self.postgres_way.heal(), self.valkey_way.heal())
         client = redis.asyncio.Redis.from_url(self.ground.valkey.url, socket_timeout=5)
         with suppress(OSError, redis.exceptions.RedisError):
             await client.config_set("maxmemory", MEMORY)
             await client.client_unpause()
         await client.aclose()
-        await self.staff.await_complete()

@@ -30,7 +30,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Wire:
-    """One connection to a port of this machine, opened when it is needed, and again after a loss."""
+    """One connection to a port of this machine, opened when needed, and again after a loss."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -106,4 +106,3 @@ def _why(wrong: BaseException) -> str:
         case EOFError():
             return "closed"
     return "reset"
-
