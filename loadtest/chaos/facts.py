@@ -36,8 +36,6 @@ FILES = {
     "final": ("final_stock", "final_units", "final_holds", "final_allowances"),
     "clocks": ("ticks", "arrival"),
 }
-# COPY writes each JSON text as it is: neither character occurs in one unescaped.
-PLAIN = {"format": "csv", "delimiter": "\x02", "quote": "\x01", "escape": "\x01"}
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
@@ -115,6 +113,7 @@ class PurchaseFact(Fact, frozen=True, tag="purchase"):
     quantity: int
     units: list[int]
     reference: str | None
+    bought: int
     before: str | None
     after: str | None
 
@@ -246,7 +245,13 @@ async def export(url: str, folder: Path) -> None:
                     for table in tables:
                         told = queries[f"tell_{table}"].text
                         await connection.copy_from_query(
-                            f"SELECT row_to_json(line) FROM ({told}) AS line", output=file, **PLAIN
+                            f"SELECT row_to_json(line) FROM ({told}) AS line",
+                            output=file,
+                            # Each JSON text as it is: neither character occurs in one unescaped.
+                            format="csv",
+                            delimiter="\x02",
+                            quote="\x01",
+                            escape="\x01",
                         )
     finally:
         await connection.close()

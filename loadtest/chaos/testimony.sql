@@ -46,7 +46,8 @@ SELECT 'hold' AS type, f.seq, f.txid, (extract(epoch FROM f.at) * 1000000)::bigi
 -- name: tell_purchases :many
 -- Every change of a purchase.
 SELECT 'purchase' AS type, f.seq, f.txid, (extract(epoch FROM f.at) * 1000000)::bigint AS at, f.epoch,
-       f."drop", f.id, f.request, f.reservation, f.buyer, f.quantity, f.units, f.reference, f.before, f.after
+       f."drop", f.id, f.request, f.reservation, f.buyer, f.quantity, f.units, f.reference,
+       (extract(epoch FROM f.bought) * 1000000)::bigint AS bought, f.before, f.after
   FROM witness.purchases AS f
  ORDER BY f.seq;
 

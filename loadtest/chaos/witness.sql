@@ -83,6 +83,7 @@ CREATE TABLE witness.purchases (
     quantity     integer NOT NULL,
     units        integer[] NOT NULL,
     reference    text,
+    bought       timestamptz NOT NULL,
     before       text,  -- purchased or refunded
     after        text
 );
@@ -219,22 +220,23 @@ DECLARE
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO witness.purchases (epoch, "drop", id, request, reservation, buyer, quantity, units, reference,
-                                       after)
+                                       bought, after)
         SELECT v_epoch, n.drop_id, n.id, n.request_id, n.reservation_id, n.buyer, n.quantity, n.units,
-               n.payment_reference, CASE WHEN n.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END
+               n.payment_reference, n.purchased_at,
+               CASE WHEN n.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END
           FROM newer AS n;
     ELSIF TG_OP = 'UPDATE' THEN
         INSERT INTO witness.purchases (epoch, "drop", id, request, reservation, buyer, quantity, units, reference,
-                                       before, after)
+                                       bought, before, after)
         SELECT v_epoch, n.drop_id, n.id, n.request_id, n.reservation_id, n.buyer, n.quantity, n.units,
-               n.payment_reference, CASE WHEN o.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END,
+               n.payment_reference, n.purchased_at, CASE WHEN o.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END,
                CASE WHEN n.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END
           FROM newer AS n LEFT JOIN older AS o USING (id);
     ELSE
         INSERT INTO witness.purchases (epoch, "drop", id, request, reservation, buyer, quantity, units, reference,
-                                       before)
+                                       bought, before)
         SELECT v_epoch, o.drop_id, o.id, o.request_id, o.reservation_id, o.buyer, o.quantity, o.units,
-               o.payment_reference, CASE WHEN o.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END
+               o.payment_reference, o.purchased_at, CASE WHEN o.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END
           FROM older AS o;
     END IF;
     RETURN NULL;
@@ -340,9 +342,10 @@ SELECT e.epoch, r.drop_id, r.id, r.request_id, r.attempt, r.buyer, r.state, r.qu
        r.expires_at
   FROM reservations AS r CROSS JOIN engine_state AS e;
 
-INSERT INTO witness.purchases (epoch, "drop", id, request, reservation, buyer, quantity, units, reference, after)
+INSERT INTO witness.purchases (epoch, "drop", id, request, reservation, buyer, quantity, units, reference, bought,
+                               after)
 SELECT e.epoch, b.drop_id, b.id, b.request_id, b.reservation_id, b.buyer, b.quantity, b.units, b.payment_reference,
-       CASE WHEN b.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END
+       b.purchased_at, CASE WHEN b.refunded_at IS NULL THEN 'purchased' ELSE 'refunded' END
   FROM purchases AS b CROSS JOIN engine_state AS e;
 
 INSERT INTO witness.payments (epoch, reference, reservation, amount_cents, currency, after, outcome, reason)

@@ -18,9 +18,9 @@ from engine import runtime
 from engine.identity import apikeys, tokens
 from engine.infra.addresses import Addresses
 from engine.infra.settings import Settings
+from loadtest.chaos.pgproxy import PgProxy
 from tests.app.test_at_the_door import Client, _reserve, _worker
 from tests.support.locks import stock_locked, waiting_claims
-from tests.support.pgproxy import PgProxy
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 

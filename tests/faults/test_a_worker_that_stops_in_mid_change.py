@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from engine.infra.settings import Settings
-from tests.support.pgproxy import PgProxy
+from loadtest.chaos.pgproxy import PgProxy
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 

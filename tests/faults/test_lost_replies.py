@@ -13,17 +13,16 @@ import asyncpg
 import msgspec
 import pytest
 
-from engine.infra import lua
 from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.ops.migrate import migrate
 from engine.record import idempotency
 from engine.runtime import Ground
+from loadtest.chaos.pgproxy import PgProxy
+from loadtest.chaos.redisproxy import RedisProxy
 from tests.support import ghosts
 from tests.support.locks import stock_locked
 from tests.support.pause import paused
-from tests.support.pgproxy import PgProxy
-from tests.support.proxy import Proxy
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -415,20 +414,17 @@ async def test_who_waits_for_a_connection_past_his_deadline_is_not_told_that_not
 async def test_a_script_whose_reply_is_lost_admits_nobody_twice_and_strands_nothing(
     settings: Settings, keeping: None, name: str
 ) -> None:
-    port = int(settings.redis_url.rpartition(":")[2].partition("/")[0])
     async with (
-        Proxy.open(port) as line,
-        Shop.open(
-            msgspec.structs.replace(settings, redis_url=f"redis://127.0.0.1:{line.port}/0")
-        ) as shop,
+        RedisProxy.open(settings.redis_url) as line,
+        Shop.open(msgspec.structs.replace(settings, redis_url=line.url)) as shop,
     ):
         drop_id = await shop.open_drop(10, maxPerBuyer=10)
         assert (await shop.reserve(drop_id, "warm")).status == 201
-        line.lose = lua.load(name).sha.encode()
+        trap = line.arm(name, "lose")
 
         reply = await shop.reserve(drop_id, "ann", "ann-1", quantity=2)
 
-        assert line.swallowed == 1
+        assert trap.caught.is_set()
         assert reply.status == 201
         begun = time.monotonic()
         assert (await shop.stock(drop_id))["heldStock"] == 3

@@ -12,9 +12,9 @@ import pytest
 
 from engine.infra.health import SAID
 from engine.infra.settings import Settings
+from loadtest.chaos.pgproxy import PgProxy
+from loadtest.chaos.proxy import Proxy
 from tests.support.keeping import Keeping
-from tests.support.pgproxy import PgProxy
-from tests.support.proxy import Proxy
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -29,7 +29,7 @@ class Site(msgspec.Struct, frozen=True):
 
     async def lose_redis(self) -> None:
         """It answers nobody."""
-        self.redis.mute = True
+        self.redis.losing = True
         await self.redis.cut()
 
     async def lose_postgres(self) -> None:
@@ -61,11 +61,11 @@ class Site(msgspec.Struct, frozen=True):
 @pytest.fixture
 async def site(settings: Settings) -> AsyncIterator[Site]:
     """One worker."""
-    port = int(settings.redis_url.rpartition(":")[2].partition("/")[0])
-    async with Proxy.open(port) as redis, PgProxy.open(settings.database_url) as postgres:
-        through = msgspec.structs.replace(
-            settings, redis_url=f"redis://127.0.0.1:{redis.port}/0", database_url=postgres.url
-        )
+    async with (
+        Proxy.open(settings.redis_url) as redis,
+        PgProxy.open(settings.database_url) as postgres,
+    ):
+        through = msgspec.structs.replace(settings, redis_url=redis.url, database_url=postgres.url)
         async with Shop.open(through) as shop:
             yield Site(shop, settings, redis, postgres)
 
@@ -123,7 +123,7 @@ async def test_without_redis_it_is_degraded_and_sells(site: Site) -> None:
         assert (await site.shop.send("GET", "/health/ready")).status == 200
         assert (await site.shop.reserve(drop_id, "ann")).status == 201
 
-        site.redis.mute = False
+        site.redis.losing = False
         await site.wait_for("ok")
 
 

@@ -8,8 +8,8 @@ import pytest
 import redis.asyncio
 
 from engine.infra.settings import Settings
+from loadtest.chaos.proxy import Proxy
 from tests.support.http import Crowd
-from tests.support.proxy import Proxy
 from tests.support.service import Service
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
@@ -20,9 +20,9 @@ async def test_winners_who_lost_their_answer_get_it_again_after_the_sell_out_and
     service: Service, settings: Settings
 ) -> None:
     drop_id = await service.open_drop(200, holdSeconds=600)
-    async with Proxy.open(service.port) as proxy:
-        proxy.mute = True
-        lossy = Crowd(f"http://127.0.0.1:{proxy.port}/api/v1")
+    async with Proxy.open(f"http://127.0.0.1:{service.port}/api/v1") as proxy:
+        proxy.losing = True
+        lossy = Crowd(proxy.url)
 
         async def loses_the_answer(n: int) -> None:
             body = {"dropId": drop_id, "userId": f"winner-{n}"}
@@ -30,7 +30,7 @@ async def test_winners_who_lost_their_answer_get_it_again_after_the_sell_out_and
                 await lossy.send("POST", "/reservations", body, {"idempotency-key": f"try-{n}"})
 
         await asyncio.gather(*(loses_the_answer(n) for n in range(200)))
-        assert proxy.swallowed == 200
+        assert proxy.done["lose"] == 200
     assert (await service.stock(drop_id))["heldStock"] == 200
     assert (await service.reserve(drop_id, "late")).error == "SOLD_OUT"
 

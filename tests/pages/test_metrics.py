@@ -14,10 +14,10 @@ from engine.infra.settings import Settings
 from engine.pages import metrics as page
 from engine.runtime import Ground
 from engine.sale import vitals
+from loadtest.chaos.pgproxy import PgProxy
+from loadtest.chaos.proxy import Proxy
 from tests.support.ghosts import admit
 from tests.support.keeping import Keeping
-from tests.support.pgproxy import PgProxy
-from tests.support.proxy import Proxy
 from tests.support.scrape import LOOPBACK, Scrape, scrape
 from tests.support.service import Service
 from tests.support.shop import Shop
@@ -341,13 +341,12 @@ async def test_labels_and_kinds_are_those_of_the_list(shop: Shop, settings: Sett
 
 
 async def test_without_redis_it_says_so_and_tells_the_rest(settings: Settings) -> None:
-    port = int(settings.redis_url.rpartition(":")[2].partition("/")[0])
-    async with Proxy.open(port) as proxy:
-        through = msgspec.structs.replace(settings, redis_url=f"redis://127.0.0.1:{proxy.port}/0")
+    async with Proxy.open(settings.redis_url) as proxy:
+        through = msgspec.structs.replace(settings, redis_url=proxy.url)
         async with Shop.open(through) as shop:
             drop_id = await shop.open_drop(2)
             assert (await scrape(shop)).value("redis_up") == 1
-            proxy.mute = True
+            proxy.losing = True
             await proxy.cut()
             assert (await shop.reserve(drop_id, "ann")).status == 201
 

@@ -27,9 +27,9 @@ from engine.infra import sql
 from engine.infra.settings import Settings
 from engine.sale import drops, store
 from engine.sale.operating import EXPORTS_MAX
+from loadtest.chaos.pgproxy import PgProxy
 from tests.conftest import TEMPLATE
 from tests.support.http import chunks
-from tests.support.pgproxy import PgProxy
 from tests.support.service import Service
 from tests.support.shop import Shop
 from tests.support.wait import wait_until

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from engine.infra.settings import Settings
+from loadtest.chaos.pgproxy import PgProxy
 from tests.support.http import Reply
 from tests.support.keeping import Keeping
-from tests.support.pgproxy import PgProxy
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 

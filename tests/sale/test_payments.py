@@ -15,10 +15,10 @@ from engine.infra.settings import Settings
 from engine.runtime import Ground
 from engine.sale import expire, payment
 from engine.sale import insist as patience
+from loadtest.chaos.pgproxy import PgProxy
 from tests.support.http import Reply
 from tests.support.keeping import Keeping
 from tests.support.locks import stock_locked
-from tests.support.pgproxy import PgProxy
 from tests.support.provider import Provider, signed
 from tests.support.shop import Shop
 from tests.support.wait import wait_until

@@ -15,9 +15,9 @@ from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
 from engine.runtime import Ground
 from engine.sale import audit, repair
+from loadtest.chaos.proxy import Proxy
 from tests.support.damage import DAMAGES, do, stage
 from tests.support.ghosts import admit, strand
-from tests.support.proxy import Proxy
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -210,13 +210,11 @@ async def test_a_bouncer_that_knows_more_than_postgres_begins_a_new_epoch(
 
 
 async def test_without_a_bouncer_the_rest_is_done(settings: Settings) -> None:
-    port = int(settings.redis_url.rpartition(":")[2].partition("/")[0])
-    async with Proxy.open(port) as proxy:
-        url = f"redis://127.0.0.1:{proxy.port}/0"
-        async with Shop.open(msgspec.structs.replace(settings, redis_url=url)) as shop:
+    async with Proxy.open(settings.redis_url) as proxy:
+        async with Shop.open(msgspec.structs.replace(settings, redis_url=proxy.url)) as shop:
             drop_id = await shop.open_drop(3)
             await _overdue(shop, drop_id, "otto")
-            proxy.mute = True
+            proxy.losing = True
             await proxy.cut()
 
             told = await _reconcile(shop, drop_id)
