@@ -61,12 +61,12 @@ class PgLink(TrapLink):
     def _said(self, kind: bytes, message: bytes) -> str:
         """The SQL that this message is about to run."""
         if kind == b"B":  # Bind: portal, statement, ...
-            return self._prepared.get(message[5:].split(b"\0", 2)[1], "")
+            return self._prepared.get(message[5:].partition(b"\0")[2].partition(b"\0")[0], "")
         if kind == b"Q":
             return message[5:-1].decode(errors="replace")
         if kind == b"P":  # Parse: statement, text, ...
-            name, text, _ = message[5:].split(b"\0", 2)
-            self._prepared[name] = text.decode(errors="replace")
+            name, _, rest = message[5:].partition(b"\0")
+            self._prepared[name] = rest.partition(b"\0")[0].decode(errors="replace")
         elif kind == b"C" and message[5:6] == b"S":  # Close: what, name
             self._prepared.pop(message[6:-1], None)
         return ""

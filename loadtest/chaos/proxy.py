@@ -223,8 +223,9 @@ class Proxy:
         self.passage = asyncio.Event()  # set unless there is a black hole on the way forth
         self.links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.forth, self.back = Way(self.dice, self._wake), Way(self.dice, self._wake)
-        self._wake()
+        self.forth = Way(random.Random(f"{seed} forth"), self._wake)
+        self.back = Way(random.Random(f"{seed} back"), self._wake)
+        self.passage.set()
 
     @classmethod
     @asynccontextmanager
@@ -287,6 +288,10 @@ class Proxy:
             if left:
                 await asyncio.wait([link.over for link in left], timeout=FIN_SECONDS)
 
+    def living(self) -> tuple[Link, ...]:
+        """All that may still carry something."""
+        return tuple(self.links)
+
     def forget(self, link: Link) -> None:
         """This one is over."""
         self.links.discard(link)
@@ -303,6 +308,6 @@ class Proxy:
             self.passage.clear()
         else:
             self.passage.set()
-        for link in tuple(self.links):
+        for link in self.living():
             link.forth.wake()
             link.back.wake()

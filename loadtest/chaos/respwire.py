@@ -108,7 +108,8 @@ class Replies:
                 at += step
             else:
                 line = data.find(b"\n", at)
-                if line < 0 and len(data) - at <= LONGEST:
+                if line < 0:
+                    self.is_alien = len(data) - at > LONGEST
                     break
                 try:
                     self._read(data[at], data[at + 1 : line])
@@ -120,6 +121,7 @@ class Replies:
                 pieces.append(Piece(data[start:at], self._is_push, is_end=True))
                 start = at
         if self.is_alien:
+            self._line = b""
             return [*pieces, Piece(data[start:], is_push=True, is_end=False)]
         self._line = data[at:]
         if start < at:
@@ -138,8 +140,8 @@ class Replies:
         elif kind in b"*~>":
             self._left += max(0, int(text)) - 1
         elif kind == ord("%"):
-            self._left += 2 * int(text) - 1
+            self._left += 2 * max(0, int(text)) - 1
         elif kind == ord("|"):  # attributes, and then what they are about
-            self._left += 2 * int(text)
+            self._left += 2 * max(0, int(text))
         else:
             raise ValueError(kind)

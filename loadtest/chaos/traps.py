@@ -198,6 +198,9 @@ class TrapProxy(Proxy):
         await super().close()
         await self.end(self.held, Link.reset)
 
+    def living(self) -> tuple[Link, ...]:
+        return (*super().living(), *self.held)
+
     def forget(self, link: Link) -> None:
         super().forget(link)
         self.held.pop(link, None)

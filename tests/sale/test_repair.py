@@ -210,19 +210,21 @@ async def test_a_bouncer_that_knows_more_than_postgres_begins_a_new_epoch(
 
 
 async def test_without_a_bouncer_the_rest_is_done(settings: Settings) -> None:
-    async with Proxy.open(settings.redis_url) as proxy:
-        async with Shop.open(msgspec.structs.replace(settings, redis_url=proxy.url)) as shop:
-            drop_id = await shop.open_drop(3)
-            await _overdue(shop, drop_id, "otto")
-            proxy.losing = True
-            await proxy.cut()
+    async with (
+        Proxy.open(settings.redis_url) as proxy,
+        Shop.open(msgspec.structs.replace(settings, redis_url=proxy.url)) as shop,
+    ):
+        drop_id = await shop.open_drop(3)
+        await _overdue(shop, drop_id, "otto")
+        proxy.losing = True
+        await proxy.cut()
 
-            told = await _reconcile(shop, drop_id)
+        told = await _reconcile(shop, drop_id)
 
-            found = [(each["action"], each["done"]) for each in told["found"]]
-            assert found == [("expire", True), ("wait", False)]
-            assert told["clean"] is True
-            assert (await shop.stock(drop_id))["availableStock"] == 3
+        found = [(each["action"], each["done"]) for each in told["found"]]
+        assert found == [("expire", True), ("wait", False)]
+        assert told["clean"] is True
+        assert (await shop.stock(drop_id))["availableStock"] == 3
 
 
 async def test_a_large_drop_goes_on_when_the_auditor_has_counted_it_again(

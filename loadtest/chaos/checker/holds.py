@@ -160,11 +160,11 @@ def limits(record: Record, verdict: Verdict) -> None:
     ]
     changes.sort(key=lambda change: (change[1].drop, change[0], change[1].seq))
     for _, fact in changes:
-        buyer, more = (fact.drop, fact.buyer), fact.after in USING
-        used[buyer] += fact.quantity if more else -fact.quantity
+        who, more = (fact.drop, fact.buyer), fact.after in USING
+        used[who] += fact.quantity if more else -fact.quantity
         limit = _limit(terms.get(fact.drop, []), fact) if more and record.is_new(fact) else None
-        if limit is not None and used[buyer] > limit:
-            sentence = f"{fact.buyer} has {used[buyer]} of drop {fact.drop}, may have {limit}"
+        if limit is not None and used[who] > limit:
+            sentence = f"{fact.buyer} has {used[who]} of drop {fact.drop}, may have {limit}"
             verdict.found("C11", sentence, fact)
     for use in record.of(FinalUse):
         if used.pop((use.drop, use.buyer), 0) != use.used:
@@ -214,9 +214,9 @@ def money(record: Record, verdict: Verdict) -> None:
             verdict.found("INV-13", "one hold was paid twice, and both were kept", *payments)
     returned = {reservation for _, reservation in owed}
     spared = {f.reservation for f in record.of(PaymentFact) if f.after == "refunded"}
-    for fact in record.of(HoldFact):
-        if fact.after == "refunded" and fact.amount_cents and fact.id not in returned | spared:
-            verdict.found("INV-13", "a purchase was undone, and its money is not owed", fact)
+    for hold in record.of(HoldFact):
+        if hold.after == "refunded" and hold.amount_cents and hold.id not in returned | spared:
+            verdict.found("INV-13", "a purchase was undone, and its money is not owed", hold)
     verdict.close("INV-13", "paid, for nothing")
     verdict.figure("payments judged", str(len({f.reference for f in record.of(PaymentFact)})))
 
