@@ -82,6 +82,7 @@ def _conclude(outcome: Outcome, folder: Path, *, keep: bool) -> int:
     report.write(outcome, folder)
     rows = report.verdict(outcome)
     print(table(rows))
+    print(f"\n{report.headline(rows)}")
     print(f"\nfaults by kind\n{report.counts(outcome.faults)}")
     if outcome.skipped:
         print(f"\nskipped, and why\n{report.counts(outcome.skipped)}")

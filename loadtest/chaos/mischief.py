@@ -12,7 +12,7 @@ from loadtest.chaos.nemesis import ALL, Deed, Planned, Skip
 from loadtest.chaos.plan import Round, target
 from loadtest.chaos.stage import Stage
 
-WAIT_SECONDS = 2.0  # for a target that is still busy with the fault before
+WAIT_SECONDS = 4.0  # for a target that is still busy with the fault before
 
 
 class Mischief:

@@ -20,8 +20,9 @@ from loadtest.chaos.nemesis import ALL, Nemesis, Planned
 ROUND_SECONDS = 50.0
 HEAL_SECONDS = 10.0
 AT_ONCE_MAX = 3
-GAP_SECONDS = (0.5, 4.0, 0.6)  # least, most, most often
+GAP_SECONDS = (0.5, 4.0)
 COUNT = {"worker": 3, "keeper": 2}  # targets of a kind; one of the others
+NEW_SHARE = 1 / 3
 LAST_SECONDS = 0.5  # before its end a round begins nothing any more
 
 FAMILIES = (on_processes, on_valkey, on_postgres, on_wires)  # importing them fills the list
@@ -42,10 +43,11 @@ def draw(seed: int, seconds: float) -> list[Round]:
     left = seconds - whole * len(lengths) - HEAL_SECONDS
     if left >= 5.0 or not lengths:
         lengths.append(max(left, 5.0))
-    return [Round(length, _round(dice, length)) for length in lengths]
+    new = dict(ALL)
+    return [Round(length, _round(dice, length, new)) for length in lengths]
 
 
-def _round(dice: random.Random, length: float) -> list[Planned]:
+def _round(dice: random.Random, length: float, new: dict[str, Nemesis]) -> list[Planned]:
     faults: list[Planned] = []
     under_way: list[tuple[float, str]] = []  # until when, on whom
     at = dice.uniform(0.2, 1.0)
@@ -54,27 +56,28 @@ def _round(dice: random.Random, length: float) -> list[Planned]:
         if len(under_way) >= AT_ONCE_MAX:
             at = min(until for until, _ in under_way) + 0.1
             continue
-        chosen = _choose(dice)
+        chosen = _choose(dice, new)
         index = dice.randrange(COUNT.get(chosen.on, 1))
         whom = target(chosen, index)
         if whom in {busy for _, busy in under_way}:
             continue  # another throw
-        seconds = round(min(_length(dice, chosen), length - at), 2)
+        new.pop(chosen.name, None)
+        seconds = round(min(_between(dice, *chosen.seconds, skew=1.7), length - at), 2)
         faults.append(Planned(round(at, 2), chosen.name, index, seconds, dice.getrandbits(32)))
         under_way.append((at + seconds, whom))
-        at += dice.triangular(*GAP_SECONDS)
+        at += _between(dice, *GAP_SECONDS, skew=3.0)
     return faults
 
 
-def _choose(dice: random.Random) -> Nemesis:
-    kinds = list(ALL.values())
+def _choose(dice: random.Random, new: dict[str, Nemesis]) -> Nemesis:
+    """By weight; every third time one that did not come yet, so that a long run has them all."""
+    kinds = list((new if new and dice.random() < NEW_SHARE else ALL).values())
     return dice.choices(kinds, [kind.weight for kind in kinds])[0]
 
 
-def _length(dice: random.Random, chosen: Nemesis) -> float:
-    """Short ones are more frequent than long ones."""
-    least, most = chosen.seconds
-    return least + (most - least) * math.pow(dice.random(), 1.7)
+def _between(dice: random.Random, least: float, most: float, skew: float) -> float:
+    """Short times are more frequent than long ones."""
+    return least + (most - least) * math.pow(dice.random(), skew)
 
 
 def target(kind: Nemesis, index: int) -> str:

@@ -13,6 +13,17 @@ from loadtest.drills import Row, table
 
 CONVERGENCE_MAX_SECONDS = 8.0
 
+# What people ask for, by the check that looks for it.
+PROMISES = {
+    "C1": "oversold",
+    "C6": "done twice for one key",
+    "C7": "sold and ended as well",
+    "C5": "told no but exists",
+    "C3": "told ok but missing",
+    "C13": "stranded",
+    "INV-13": "paid for nothing",
+}
+
 
 class Outcome(msgspec.Struct, kw_only=True, rename="camel"):
     """All of a run, beside its histories."""
@@ -27,6 +38,7 @@ class Outcome(msgspec.Struct, kw_only=True, rename="camel"):
     heals: list[Heal] = []
     tally: Tally = msgspec.field(default_factory=Tally)
     starts: int = 0  # of workers and keepers
+    crashes: Counter[str] = msgspec.field(default_factory=Counter)  # by the words of a log
     stuck: list[str] = []  # what had not come to its end when it should have
     checked: list[Row] = []  # by the checker
 
@@ -51,8 +63,8 @@ def verdict(run: Outcome) -> list[Row]:
             f"<= {CONVERGENCE_MAX_SECONDS:.0f}",
             calm,
         ),
-        Row("  healing windows", f"{len(run.heals)}", ">= 1", bool(run.heals)),
         Row("answers never to be given", _words(tally.strange) or "0", "0", not tally.strange),
+        Row("crashes in the logs", _words(run.crashes) or "0", "0", not run.crashes),
         Row("left under way at the end", "; ".join(run.stuck) or "0", "0", not run.stuck),
         Row("requests", f"{run.requests:,}", "> 0", run.requests > 0),
         Row("  ok", f"{tally.ok:,}", "> 0", tally.ok > 0),
@@ -70,6 +82,12 @@ def verdict(run: Outcome) -> list[Row]:
         Row("  skipped", f"{sum(run.skipped.values()):,}"),
         Row("starts of workers and keepers", f"{run.starts:,}"),
     ]
+
+
+def headline(rows: list[Row]) -> str:
+    """The promises in one line, each with its count of breaches."""
+    seen = {row.measure.split(" ", 1)[0]: row.seen for row in rows}
+    return ", ".join(f"{name} {seen.get(check, '?')}" for check, name in PROMISES.items())
 
 
 def holds(rows: list[Row]) -> bool:
@@ -93,7 +111,7 @@ def _markdown(run: Outcome, rows: list[Row], folder: Path) -> str:
         f"# Chaos, seed {run.seed}: {end}",
         f"{run.lasted:.0f} s of {run.seconds:.0f} s"
         + (", interrupted" if run.interrupted else "")
-        + f"; {sum(run.faults.values())} faults of {run.planned} planned.",
+        + f"; {sum(run.faults.values())} faults of {run.planned} planned. {headline(rows)}.",
         _block(table(rows)),
         "## Faults",
         _block(counts(run.faults)),

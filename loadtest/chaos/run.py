@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -60,6 +61,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     keepers: int = 2
 
 
+class LogLine(msgspec.Struct):
+    """What is read of a line of a log."""
+
+    event: str = ""
+    level: str = ""
+
+
 class Run:
     """All of it. `stop` ends the faults early; what there is will be judged."""
 
@@ -86,6 +94,7 @@ class Run:
                 await facts.export(self._stage.ground.postgres.url, folder)
         finally:
             _keep_logs(base, folder / "logs")
+        self.outcome.crashes = _crashes(folder / "logs")
         self._scene.phase = "checking"
         self._view.say("checking the histories ...")
         self.outcome.checked = await asyncio.to_thread(checker.check, folder)
@@ -292,6 +301,18 @@ class Run:
         finally:
             wire.close()
             await eye.close()
+
+
+def _crashes(logs: Path) -> Counter[str]:
+    """What the service's own processes call errors: nothing a fault does may surprise them."""
+    found = Counter[str]()
+    for path in (*logs.glob("worker-*.log"), *logs.glob("keeper-*.log")):
+        for line in path.read_text(errors="replace").splitlines():
+            with suppress(msgspec.DecodeError):
+                told = msgspec.json.decode(line, type=LogLine)
+                if told.level in ("error", "critical"):
+                    found[told.event] += 1
+    return found
 
 
 def _keep_logs(base: Path, place: Path) -> None:
