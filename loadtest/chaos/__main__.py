@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from engine.infra.errors import Misconfigured
 from loadtest.chaos import plan, report
 from loadtest.chaos.report import Outcome
 from loadtest.chaos.run import Options, Run
@@ -48,7 +49,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="chaos-") as base:
             Path(base).chmod(0o711)  # root's Postgres runs as somebody else, who has to get in
             outcome = asyncio.run(_perform(options, Path(base)))
-    except (Untrustworthy, TimeoutError) as wrong:
+    except (Untrustworthy, Misconfigured, TimeoutError) as wrong:
         sys.exit(
             f"chaos: {wrong}\nlogs are in {folder / 'logs'}; again: make chaos SEED={given.seed}"
         )

@@ -50,11 +50,11 @@ def draw(seed: int, seconds: float) -> list[Round]:
 def _round(dice: random.Random, length: float, new: dict[str, Nemesis]) -> list[Planned]:
     faults: list[Planned] = []
     under_way: list[tuple[float, str]] = []  # until when, on whom
-    at = dice.uniform(0.2, 1.0)
+    at = round(dice.uniform(0.2, 1.0), 2)
     while at < length - LAST_SECONDS:
         under_way = [(until, whom) for until, whom in under_way if until > at]
         if len(under_way) >= AT_ONCE_MAX:
-            at = min(until for until, _ in under_way) + 0.1
+            at = round(min(until for until, _ in under_way) + 0.1, 2)
             continue
         chosen = _choose(dice, new)
         index = dice.randrange(COUNT.get(chosen.on, 1))
@@ -63,9 +63,9 @@ def _round(dice: random.Random, length: float, new: dict[str, Nemesis]) -> list[
             continue  # another throw
         new.pop(chosen.name, None)
         seconds = round(min(_between(dice, *chosen.seconds, skew=1.7), length - at), 2)
-        faults.append(Planned(round(at, 2), chosen.name, index, seconds, dice.getrandbits(32)))
+        faults.append(Planned(at, chosen.name, index, seconds, dice.getrandbits(32)))
         under_way.append((at + seconds, whom))
-        at += _between(dice, *GAP_SECONDS, skew=3.0)
+        at = round(at + _between(dice, *GAP_SECONDS, skew=3.0), 2)
     return faults
 
 
