@@ -25,7 +25,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from loadtest.chaos.lane import Lane, Way, reset
@@ -59,12 +59,11 @@ class Side(asyncio.Protocol):
         self.is_lost = False  # we gave it up: its end is nobody's business
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not of that class
         if self.is_lost:  # given up while we called
-            reset(transport)
+            reset(self.transport)
             return
-        self._heard.source = self._told.target = transport
+        self._heard.source = self._told.target = self.transport
         self._link.joined(self)
 
     def data_received(self, data: bytes) -> None:

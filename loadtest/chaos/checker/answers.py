@@ -63,6 +63,8 @@ def _as_told(
             verdict.found("C3", "reserve: told something else than was done", op, fact)
         if op.request is not None and fact.request != op.request:
             verdict.found("C3", "reserve: told of another request's hold", op, fact)
+    if invoke.verb in ("extend", "pay") and value.id not in ("", invoke.subject):
+        verdict.found("C3", f"{invoke.verb}: told of another hold", op, fact)
     if isinstance(fact, PurchaseFact) and fact.reservation != invoke.subject:
         verdict.found("C3", "purchase: told of another hold's purchase", op, fact)
 

@@ -4,6 +4,7 @@ unit or is owed the money."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from operator import attrgetter
 
 from loadtest.chaos.checker.record import Op, Record
@@ -67,6 +68,8 @@ def one_end(record: Record, verdict: Verdict) -> None:
     for id, several in bought.items():
         if sum(fact.before is None for fact in several) > 1:
             verdict.found("C7", "one hold was bought twice", *several)
+        elif [fact.before for fact in several] != [None, *(f.after for f in several[:-1])]:
+            verdict.found("C7", "a purchase changed, and nobody saw it", *several)
         end = ends.get(id)
         if end is None or end.after != several[-1].after:
             verdict.found("C7", "a purchase and its hold differ", *several, *filter(None, [end]))
@@ -119,7 +122,12 @@ def _clock(
     bought: dict[str, list[PurchaseFact]],
     paid: set[tuple[int, str | None]],
 ) -> None:
-    """Nothing runs out before its deadline, and only a payment buys after it (INV-5)."""
+    """Nothing runs out before its deadline, only a payment buys after it (INV-5), and a deadline
+    is moved once by its buyer and once by payment."""
+    for way in (("active", "active"), ("active", "paying")):
+        moves = [fact for fact in steps if (fact.before, fact.after) == way]
+        if len({fact.id for fact in moves}) < len(moves):
+            verdict.found("C7", f"a hold went from {way[0]} to {way[1]} more than once", *moves)
     for fact in steps:
         if not record.is_new(fact):
             continue
@@ -197,6 +205,8 @@ def money(record: Record, verdict: Verdict) -> None:
     bought = {fact.reservation: fact for fact in record.of(PurchaseFact)}
     kept: defaultdict[str | None, list[PaymentFact]] = defaultdict(list)
     for words in record.by(PaymentFact, attrgetter("reference")).values():
+        if words[0].before is not None:
+            verdict.found("INV-13", "a payment changed, and nobody saw it begin", words[0])
         _forward(verdict, words)
         last = words[-1]
         if last.outcome == "purchased":
@@ -212,20 +222,34 @@ def money(record: Record, verdict: Verdict) -> None:
     for payments in kept.values():
         if len(payments) > 1:
             verdict.found("INV-13", "one hold was paid twice, and both were kept", *payments)
-    returned = {reservation for _, reservation in owed}
-    spared = {f.reservation for f in record.of(PaymentFact) if f.after == "refunded"}
-    for hold in record.of(HoldFact):
-        if hold.after == "refunded" and hold.amount_cents and hold.id not in returned | spared:
-            verdict.found("INV-13", "a purchase was undone, and its money is not owed", hold)
+    for purchase in bought.values():
+        if purchase.after == "refunded" and not _given_back(record, purchase, owed):
+            verdict.found("INV-13", "a purchase was undone, and its money is not owed", purchase)
     verdict.close("INV-13", "paid, for nothing")
     verdict.figure("payments judged", str(len({f.reference for f in record.of(PaymentFact)})))
 
 
+def _given_back(
+    record: Record, purchase: PurchaseFact, owed: set[tuple[str | None, str | None]]
+) -> bool:
+    """Whether the money of an undone purchase is owed, by its payment's name or by none; under the
+    name of one that was heard of later; or was given back by the provider before."""
+    if (purchase.reference, purchase.reservation) in owed:
+        return True
+    words = [f for f in record.of(PaymentFact) if f.reservation == purchase.reservation]
+    free = [f for f in record.of(HoldFact) if f.id == purchase.reservation and not f.amount_cents]
+    return bool(free) or any(
+        fact.after == "refunded"
+        or (fact.reason == "refunded" and (fact.reference, fact.reservation) in owed)
+        for fact in words
+    )
+
+
 def _forward(verdict: Verdict, words: list[PaymentFact]) -> None:
+    for one, two in pairwise(words):
+        if one.after != two.before or (one.outcome and one.outcome != two.outcome):
+            verdict.found("INV-13", "a payment changed, and nobody saw it", one, two)
     for fact in words:
         back = fact.before and fact.after and RANK[fact.after] < RANK[fact.before]
         if back or fact.after is None:
             verdict.found("INV-13", f"a payment went from {fact.before} to {fact.after}", fact)
-    decided = {fact.outcome for fact in words} - {None}
-    if len(decided) > 1:
-        verdict.found("INV-13", "one payment was decided twice", *words)

@@ -160,13 +160,12 @@ def _at_the_end(
     change = versions.get((final.drop, final.version))
     if last.version is None or change is None:
         return
-    if record.moment(change.at) + record.clock_ns > last.at:
-        return  # it changed after the last look
-    if (last.version, last.free) != (final.version, final.free):
+    age = last.at - record.moment(change.at)
+    if age > record.clock_ns and (last.version, last.free) != (final.version, final.free):
         verdict.found("C12", "the last sight is not what there is", last, final)
-    elif last.believed is not None and last.believed[1:] != (final.version, final.free):
-        if record.moment(change.at) + REST_NS <= last.at:
-            verdict.found("C12", "at the end the bouncer believes something else", last, final)
+    believed = last.believed is None or last.believed[1:] == (final.version, final.free)
+    if age > REST_NS and not believed:
+        verdict.found("C12", "at the end the bouncer believes something else", last, final)
 
 
 def _epochs(record: Record, verdict: Verdict) -> None:

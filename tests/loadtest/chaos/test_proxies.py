@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 import redis.asyncio
+import uvloop
 
+from engine.ops import devstack
 from engine.ops.launch import free_port
 from loadtest.chaos.lane import QUEUE_BYTES
 from loadtest.chaos.proxy import Proxy
@@ -320,6 +322,29 @@ async def test_who_has_no_more_to_say_still_hears_the_answer() -> None:
             caller.writer.write_eof()
             assert await caller.reader.read() == b"cba"
         await wait_until(lambda: _is(not proxy.links), "nothing is left")
+
+
+def test_it_does_the_same_on_the_loop_that_a_run_of_chaos_uses(
+    valkey_server: devstack.Server,
+) -> None:
+    async def run() -> None:
+        async with Proxy.open(valkey_server.url) as proxy:
+            async with calling(proxy.url) as caller:
+                proxy.latency_ms = 20
+                begun = time.monotonic()
+                assert await caller.ask("PING") == b"+PONG"
+                assert time.monotonic() - begun >= 0.038  # this loop's clock ticks in milliseconds
+                await proxy.reset()
+                with pytest.raises(ConnectionResetError):
+                    await caller.reader.read(1)
+            async with calling(proxy.url) as caller:
+                proxy.bytes_per_s = 1_000
+                assert await caller.ask("PING") == b"+PONG"
+                await proxy.cut()
+                assert await caller.reader.read(1) == b""
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 async def test_its_end_is_the_end_of_its_connections(redis_url: str) -> None:
