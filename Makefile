@@ -115,6 +115,11 @@ drill-failover: .venv/.ok ## kill Postgres in mid-sale and promote its standby: 
 drill-door: .venv/.ok ## 500 slow senders and 10,000 idle connections crowd the door; IDLE SLOW
 	@$(PY) -m loadtest.door $(if $(IDLE),--idle $(IDLE)) $(if $(SLOW),--slow $(SLOW))
 
+.PHONY: chaos
+chaos: .venv/.ok ## break it in every known way while it sells, and prove the zeros; DURATION=20m SEED=7 PLAN=1
+	@$(PY) -m loadtest.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(PLAN),--plan) $(if $(KEEP),--keep)
+
 .PHONY: fuzz
 fuzz: .venv/.ok ## ask a running service for all that the API's document allows; EXAMPLES=200
 	@EXAMPLES=$(or $(EXAMPLES),200) $(PY) -m pytest tests/openapi/test_fuzz.py -n 2

@@ -25,7 +25,8 @@ from engine.infra.lua import Script
 
 log = structlog.get_logger()
 
-ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError)
+# RuntimeError: what uvloop raises at the writing to a connection that was reset while it lay idle.
+ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError, RuntimeError)
 ABI = "vr1"  # begins every key; changes when the meaning of a key changes
 PROBE_KEY = f"{ABI}:probe"
 PROBE_SECONDS = 0.2

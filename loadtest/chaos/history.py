@@ -44,6 +44,7 @@ class Invoke(msgspec.Struct, frozen=True, tag="invoke", omit_defaults=True):
     quantity: int = 0
     subject: str = ""  # the reservation it is about
     reference: str = ""  # of a payment
+    said: str = ""  # what a callback says became of it
 
 
 class Complete(msgspec.Struct, frozen=True, tag="complete", omit_defaults=True):

@@ -1,0 +1,90 @@
+"""Carries out the plan: begins faults when their time has come, ends them, writes them down."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from contextlib import suppress
+
+from loadtest.chaos.history import Fault, Writer, now
+from loadtest.chaos.nemesis import ALL, Deed, Planned, Skip
+from loadtest.chaos.plan import Round, target
+from loadtest.chaos.stage import Stage
+
+WAIT_SECONDS = 4.0  # for a target that is still busy with the fault before
+
+
+class Mischief:
+    """The faults of one run."""
+
+    def __init__(self, stage: Stage, writer: Writer, stop: asyncio.Event) -> None:
+        self.done: Counter[str] = Counter()  # by nemesis
+        self.skipped: Counter[str] = Counter()  # by nemesis and reason
+        self.under_way: dict[str, str] = {}  # by target
+        self._stage, self._writer, self._stop = stage, writer, stop
+        self._over = asyncio.Event()
+        self._targets: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def perform(self, plan: Round) -> None:
+        """One round. Every fault has ended when this returns, or is cancelled."""
+        self._over.clear()
+        began = time.monotonic()
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            for planned in plan.faults:
+                if await self._stopped(began + planned.at):
+                    break
+                tasks.add(asyncio.create_task(self._do(planned), name=planned.nemesis))
+            await self._stopped(began + plan.seconds)
+        finally:
+            self._over.set()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+
+    async def _stopped(self, until: float) -> bool:
+        """Wait for a moment; True if the run is to stop before it."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), max(until - time.monotonic(), 0.0))
+        return self._stop.is_set()
+
+    async def _do(self, planned: Planned) -> None:
+        kind, deed, at = ALL[planned.nemesis], Deed(planned), now()
+        whom = deed.target = target(kind, planned.index)
+        lock, begun = self._targets[whom], False
+        try:
+            await asyncio.wait_for(lock.acquire(), WAIT_SECONDS)
+        except TimeoutError:
+            self._skip(at, deed, f"{whom} is busy with: {self.under_way.get(whom)}")
+            return
+        try:
+            self.under_way[whom] = planned.nemesis
+            at = now()
+            async with kind.act(self._stage, deed):
+                begun = True
+                await self._last(planned.seconds)
+        except Skip as skip:
+            if not begun:
+                self._skip(at, deed, str(skip))
+                return
+            deed.words["afterwards"] = str(skip)
+        finally:
+            del self.under_way[whom]
+            lock.release()
+        if deed.nothing:
+            self._skip(now(), deed, deed.nothing)
+            return
+        self.done[planned.nemesis] += 1
+        self._writer.write(Fault(at, now(), planned.nemesis, deed.target, deed.words))
+
+    async def _last(self, seconds: float) -> None:
+        if seconds:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), seconds)
+
+    def _skip(self, at: int, deed: Deed, reason: str) -> None:
+        name = deed.planned.nemesis
+        self.skipped[f"{name}: {reason}"] += 1
+        self._writer.write(Fault(at, at, name, deed.target, deed.words, reason))

@@ -1,0 +1,94 @@
+"""Workers and keepers: killed, stopped, sent away. The staff puts another in their place."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from loadtest.chaos.nemesis import Deed, Skip, nemesis
+from loadtest.chaos.staff import Post
+from loadtest.chaos.stage import Stage
+
+
+def _choose(posts: list[Post], deed: Deed) -> Post:
+    """The one that was meant, or the next that is there."""
+    at = deed.planned.index % len(posts)
+    for post in posts[at:] + posts[:at]:
+        if post.ready and post.pid is not None:
+            deed.target = post.name
+            return post
+    raise Skip("everybody is just being started")
+
+
+def _posts(stage: Stage, deed: Deed) -> list[Post]:
+    staff = stage.staff
+    return staff.workers if deed.planned.nemesis.startswith("worker") else staff.keepers
+
+
+async def _end(stage: Stage, deed: Deed, number: signal.Signals) -> None:
+    _choose(_posts(stage, deed), deed).signal(number)
+
+
+@nemesis("worker killed", on="worker", weight=3)
+async def worker_killed(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    """kill -9, with whatever it had in its hands."""
+    await _end(stage, deed, signal.SIGKILL)
+    yield
+
+
+@nemesis("worker sent away", on="worker", weight=1)
+async def worker_sent_away(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    """SIGTERM: it drains."""
+    await _end(stage, deed, signal.SIGTERM)
+    yield
+
+
+@nemesis("keeper killed", on="keeper", weight=1.5)
+async def keeper_killed(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    """kill -9 in the middle of a round."""
+    await _end(stage, deed, signal.SIGKILL)
+    yield
+
+
+@nemesis("keeper sent away", on="keeper", weight=0.5)
+async def keeper_sent_away(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    """SIGTERM."""
+    await _end(stage, deed, signal.SIGTERM)
+    yield
+
+
+@asynccontextmanager
+async def _stopped(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    post = _choose(_posts(stage, deed), deed)
+    pid = post.pid
+    post.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if post.pid == pid:
+            post.signal(signal.SIGCONT)
+
+
+@nemesis("worker stopped", on="worker", seconds=(0.2, 10.0), weight=3)
+async def worker_stopped(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    """It stands still with its connections open, and goes on as if nothing had been."""
+    async with _stopped(stage, deed):
+        yield
+
+
+@nemesis("keeper stopped", on="keeper", seconds=(0.2, 10.0), weight=1)
+async def keeper_stopped(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    """It comes back as a zombie with an old round in its hands."""
+    async with _stopped(stage, deed):
+        yield
+
+
+@nemesis("workers killed at once", on="worker", weight=0.5)
+async def workers_killed(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    """All of them: a machine that loses power, but for its database."""
+    deed.target = "all workers"
+    deed.words["count"] = sum(post.signal(signal.SIGKILL) for post in stage.staff.workers)
+    await asyncio.sleep(0)
+    yield

@@ -1,0 +1,97 @@
+"""The plan of a run: which fault, when, on whom, for how long. A seed fixes all of it.
+
+    round 1             heal   round 2             heal
+    ├─ faults ... ──────┤ rest ├─ faults ... ──────┤ rest ├─ ...
+
+In a round a fault begins every half to four seconds, one to three are under way at once, never two
+on the same target, and all end with the round.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import msgspec
+
+from loadtest.chaos import on_postgres, on_processes, on_valkey, on_wires
+from loadtest.chaos.nemesis import ALL, Nemesis, Planned
+
+ROUND_SECONDS = 50.0
+HEAL_SECONDS = 10.0
+AT_ONCE_MAX = 3
+GAP_SECONDS = (0.5, 4.0)
+COUNT = {"worker": 3, "keeper": 2}  # targets of a kind; one of the others
+NEW_SHARE = 1 / 3
+LAST_SECONDS = 0.5  # before its end a round begins nothing any more
+
+FAMILIES = (on_processes, on_valkey, on_postgres, on_wires)  # importing them fills the list
+
+
+class Round(msgspec.Struct, frozen=True):
+    """A stretch of faults, after which everything heals."""
+
+    seconds: float
+    faults: list[Planned]
+
+
+def draw(seed: int, seconds: float) -> list[Round]:
+    """The plan for a run of so many seconds, healing included."""
+    dice = random.Random(seed)
+    whole = ROUND_SECONDS + HEAL_SECONDS
+    lengths = [ROUND_SECONDS] * int(seconds // whole)
+    left = seconds - whole * len(lengths) - HEAL_SECONDS
+    if left >= 5.0 or not lengths:
+        lengths.append(max(left, 5.0))
+    new = dict(ALL)
+    return [Round(length, _round(dice, length, new)) for length in lengths]
+
+
+def _round(dice: random.Random, length: float, new: dict[str, Nemesis]) -> list[Planned]:
+    faults: list[Planned] = []
+    under_way: list[tuple[float, str]] = []  # until when, on whom
+    at = round(dice.uniform(0.2, 1.0), 2)
+    while at < length - LAST_SECONDS:
+        under_way = [(until, whom) for until, whom in under_way if until > at]
+        if len(under_way) >= AT_ONCE_MAX:
+            at = round(min(until for until, _ in under_way) + 0.1, 2)
+            continue
+        chosen = _choose(dice, new)
+        index = dice.randrange(COUNT.get(chosen.on, 1))
+        whom = target(chosen, index)
+        if whom in {busy for _, busy in under_way}:
+            continue  # another throw
+        new.pop(chosen.name, None)
+        seconds = round(min(_between(dice, *chosen.seconds, skew=1.7), length - at), 2)
+        faults.append(Planned(at, chosen.name, index, seconds, dice.getrandbits(32)))
+        under_way.append((at + seconds, whom))
+        at = round(at + _between(dice, *GAP_SECONDS, skew=3.0), 2)
+    return faults
+
+
+def _choose(dice: random.Random, new: dict[str, Nemesis]) -> Nemesis:
+    """By weight; every third time one that did not come yet, so that a long run has them all."""
+    kinds = list((new if new and dice.random() < NEW_SHARE else ALL).values())
+    return dice.choices(kinds, [kind.weight for kind in kinds])[0]
+
+
+def _between(dice: random.Random, least: float, most: float, skew: float) -> float:
+    """Short times are more frequent than long ones."""
+    return least + (most - least) * math.pow(dice.random(), skew)
+
+
+def target(kind: Nemesis, index: int) -> str:
+    """What it occupies while it lasts."""
+    return f"{kind.on} {index}" if kind.on in COUNT else kind.on
+
+
+def told(rounds: list[Round]) -> str:
+    """The plan as text, a line a fault."""
+    lines = []
+    for number, each in enumerate(rounds, 1):
+        lines.append(f"round {number}, {each.seconds:.0f} s, {len(each.faults)} faults")
+        lines += [
+            f"  {fault.at:6.2f} s  {fault.nemesis:<40} #{fault.index}  for {fault.seconds:5.2f} s"
+            for fault in each.faults
+        ]
+    return "\n".join(lines)
