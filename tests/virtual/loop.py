@@ -50,14 +50,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """See the module. `disorder` is how often the order of what is ready is drawn."""
 
     _ready: Any
-    _scheduled: list[asyncio.TimerHandle]
+    _scheduled: Any  # a heap of (when, number, handle)
 
     def __init__(self, random: Random, disorder: float = 1.0) -> None:
         super().__init__()
         self._selector = _NoSelector()
         self._random, self._disorder = random, disorder
         self.now = 0.0
-        self.steps = self._tasks = 0
+        self.steps = self._tasks = self._timers = 0
         self.complaints: list[str] = []
         self.world = contextvars.Context()  # of no process
         self.trace: Callable[[str], None] | None = None
@@ -74,6 +74,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def outside(self, seconds: float, callback: Callable[..., object], *args: Any) -> Any:
         """Call later, in the world: whatever becomes of the process that asked."""
         return self.call_at(self.now + seconds, callback, *args, context=self.world)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        """As asyncio's, with a heap that compares numbers only."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers += 1
+        heapq.heappush(self._scheduled, (when, self._timers, handle))
+        handle._scheduled = True  # type: ignore[attr-defined]
+        return handle
+
+    def is_still(self) -> bool:
+        """Whether nothing is under way in the world: no message, no statement, no accident."""
+        return not any(h._context is self.world and not h._cancelled for _, _, h in self._scheduled)
 
     def kill(self, process: Process) -> None:
         """Its tasks never run again."""
@@ -96,13 +108,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:  # type: ignore[attr-defined]
+        while scheduled and scheduled[0][2]._cancelled:
             self._drop_timer()
         if not self._ready and not self._stopping:  # type: ignore[attr-defined]
             if not scheduled:
                 raise Stuck
-            self.now = max(self.now, scheduled[0].when())
-        while scheduled and scheduled[0].when() <= self.now:
+            self.now = max(self.now, scheduled[0][0])
+        while scheduled and scheduled[0][0] <= self.now:
             handle = self._drop_timer()
             if not handle._cancelled:  # type: ignore[attr-defined]
                 self._ready.append(handle)
@@ -115,7 +127,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._run(handle)
 
     def _drop_timer(self) -> asyncio.TimerHandle:
-        handle = heapq.heappop(self._scheduled)
+        handle: asyncio.TimerHandle = heapq.heappop(self._scheduled)[2]
         if handle._cancelled:  # type: ignore[attr-defined]
             self._timer_cancelled_count -= 1
         handle._scheduled = False  # type: ignore[attr-defined]

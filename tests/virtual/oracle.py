@@ -81,6 +81,7 @@ class Oracle:
         self.named: dict[tuple[int, int, int], tuple[int, ...]] = {}
         self.believed: dict[bytes, tuple[int, int]] = {}
         self.deaths: dict[Process, float] = {}
+        self.torn = False
 
     def require(self, truth: object, words: str) -> None:
         if not truth:
@@ -169,14 +170,20 @@ class Oracle:
 
     def scripted(self, source: str) -> None:
         """INV-9 for the bouncer, and INV-6: the sum is that of the intents."""
-        for key, value in self.keyspace.data.items():
+        for key, value in tuple(self.keyspace.data.items()):
             if key.endswith(b":drop") and b"epoch" in value and b"version" in value:
                 now = (int(value[b"epoch"]), int(value[b"version"]))
                 self.require(now >= self.believed.get(key, now), "INV-9: the bouncer went back")
                 self.believed[key] = now
+                intents = self.keyspace.find(key[: -len(b"drop")] + b"intents") or {}
+                summed = sum(int(intent.split(b":")[1]) for intent in intents.values())
+                exact = self.torn or int(value[b"open"]) == summed
+                self.require(exact, f"INV-6: open is {value[b'open']!r}, the intents {summed}")
 
-    def redis_lost(self) -> None:
+    def redis_lost(self, torn: bool = False) -> None:
+        """Redis forgot something; torn: of what belongs together it forgot a part."""
         self.believed.clear()
+        self.torn |= torn
 
     # ── what is told ─────────────────────────────────────────────────────────────────────────
 

@@ -296,9 +296,9 @@ class Connection:
             self._break(answer, 0.0 if fate == "request lost" else DARK_SECONDS)
         elif fate == "zombie":
             self._break(answer, self.lag(), hang_up=False)
-            loop.outside(0.02 + 300 * self.lag(), self._late, arrive)
+            loop.outside(min(0.02 + 300 * self.lag(), 2.0), self._late, arrive)
         else:
-            loop.outside(self.lag() * (200 if fate == "slow" else 1), arrive)
+            loop.outside(min(self.lag() * (200 if fate == "slow" else 1), 3.0), arrive)
         try:
             return await answer
         except SqlError as error:

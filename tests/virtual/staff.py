@@ -67,12 +67,15 @@ class Staff(Process):
             self.postgres._meet,
         )
         self.redis = Redis(self.settings.redis_url)
-        self.client = Client(world.valkey, self.redis, world.fate, world.lag)
+        self.client = Client(world.valkey, self.redis, self._fate, world.lag)
         self.bouncer = Bouncer(self.redis, self.postgres, self.settings.intent_ttl_ms)
+
+    def _fate(self, kind: str, name: str = "") -> str:
+        return self.world.fate(kind, name, self)
 
     def _connect(self, statement_ms: int) -> Connection:
         world = self.world
-        connection = Connection(world.server, self, statement_ms, world.fate, world.lag)
+        connection = Connection(world.server, self, statement_ms, self._fate, world.lag)
         self.connections.append(connection)
         return connection
 
@@ -187,13 +190,10 @@ class Worker(Staff):
 class Keeping(Staff):
     """A keeper process: the rounds that a sale needs."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, names: tuple[str, ...]) -> None:
         super().__init__(world, name, KEEPER_STATEMENT_MS)
-        self.keepers = [
-            keeper
-            for keeper in rounds(self.settings, self.postgres, self.bouncer)
-            if keeper.name in KEEPERS
-        ]
+        every = rounds(self.settings, self.postgres, self.bouncer)
+        self.keepers = [keeper for keeper in every if keeper.name in names]
         sweeper = self.keepers[0]
         assert sweeper.name == "sweeper"
         self.ring: Callable[[], None] = lambda: self.context.run(sweeper.nudge)

@@ -68,12 +68,14 @@ class Weather:
 
 def kill_worker(world: World) -> None:
     """kill -9, and a new one after a moment."""
+    if not world.workers:
+        return
     worker = world.random.choice(world.workers)
     world.workers.remove(worker)
     worker.die()
     world.oracle.died(worker)
     world.note(f"{worker.name} is killed")
-    world.loop.outside(0.3 + world.random.random(), world.hire)
+    world.later(0.3 + world.random.random(), world.hire)
 
 
 def kill_keeper(world: World) -> None:
@@ -81,12 +83,15 @@ def kill_keeper(world: World) -> None:
         keeper = world.keepers.pop()
         keeper.die()
         world.note(f"{keeper.name} is killed")
-        world.loop.outside(0.3 + world.random.random(), world.hire_keeper)
+        world.later(0.3 + world.random.random(), world.hire_keeper)
 
 
 def freeze_process(world: World) -> None:
     """SIGSTOP, and SIGCONT after up to eight seconds."""
-    process = world.random.choice([*world.workers, *world.keepers])
+    alive = [*world.workers, *world.keepers]
+    if not alive:
+        return
+    process = world.random.choice(alive)
     seconds = world.random.choice((0.3, 1.5, 4.0, 8.0))
     world.note(f"{process.name} is frozen for {seconds} s")
     world.loop.freeze(process, seconds)
@@ -99,7 +104,7 @@ def empty_redis(world: World) -> None:
 
 def lose_intents(world: World) -> None:
     """One key of a drop is lost alone."""
-    world.oracle.redis_lost()
+    world.oracle.redis_lost(torn=True)
     keys = sorted(world.valkey.keyspace.data)
     if keys:
         world.valkey.keyspace.drop(world.random.choice(keys))
@@ -112,7 +117,7 @@ def restart_redis(world: World) -> None:
     world.note(f"Redis restarts {'with a stale snapshot' if stale else 'empty'}")
     world.valkey.away = True
     world.valkey.restart(stale)
-    world.loop.outside(world.random.choice((0.0, 0.4, 2.5)), setattr, world.valkey, "away", False)
+    world.later(world.random.choice((0.0, 0.4, 2.5)), setattr, world.valkey, "away", False)
 
 
 def flush_scripts(world: World) -> None:
@@ -122,12 +127,14 @@ def flush_scripts(world: World) -> None:
 def fill_redis(world: World) -> None:
     """maxmemory: what needs memory is refused."""
     world.valkey.full = True
-    world.loop.outside(world.random.choice((0.2, 2.0)), setattr, world.valkey, "full", False)
+    world.later(world.random.choice((0.2, 2.0)), setattr, world.valkey, "full", False)
 
 
 def freeze_redis(world: World) -> None:
     """What was sent runs when it wakes up, whoever still waits for it."""
-    world.valkey.frozen_until = world.loop.now + world.random.choice((0.2, 1.5, 3.0))
+    seconds = world.random.choice((0.2, 1.5, 3.0))
+    world.valkey.frozen_until = max(world.valkey.frozen_until, world.loop.now + seconds)
+    world.later(seconds, lambda: None)
 
 
 def cut_redis(world: World) -> None:
@@ -142,7 +149,7 @@ def snapshot_redis(world: World) -> None:
 def restart_postgres(world: World) -> None:
     world.server.end_backends(commit_odds=0.5)
     world.server.away = True
-    world.loop.outside(world.random.choice((0.1, 1.0, 3.0)), setattr, world.server, "away", False)
+    world.later(world.random.choice((0.1, 1.0, 3.0)), setattr, world.server, "away", False)
 
 
 def end_connections(world: World) -> None:
@@ -162,7 +169,7 @@ def fail_over(world: World) -> None:
     world.oracle.history_lost(before[0])
     world.note(f"Postgres fails over, and lost {seconds} s")
     world.server.away = True
-    world.loop.outside(world.random.choice((0.05, 0.5, 2.0)), setattr, world.server, "away", False)
+    world.later(world.random.choice((0.05, 0.5, 2.0)), setattr, world.server, "away", False)
 
 
 def lock_rows(world: World) -> None:
@@ -174,13 +181,13 @@ def lock_rows(world: World) -> None:
         keys = [key for key in world.tables.rows[table] if world.random.random() < 0.7]
         for key in keys:
             tx.try_lock(table, key)
-    world.loop.outside(world.random.choice((0.05, 0.5, 1.5, 3.0)), tx.end)
+    world.later(world.random.choice((0.05, 0.5, 1.5, 3.0)), tx.end)
 
 
 def pause_drop(world: World) -> None:
     """An operator pauses a drop, and lets it go on."""
     world.operate("admin")
-    world.loop.outside(0.2 + world.random.random(), world.operate, None)
+    world.later(0.2 + world.random.random(), world.operate, None)
 
 
 ACCIDENTS: dict[str, Callable[[World], None]] = {

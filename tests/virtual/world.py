@@ -24,7 +24,8 @@ from .ledger import BORN, Tables
 from .loop import Stuck, VirtualLoop
 from .oracle import Copy, Oracle, Violation
 from .postgres import Server
-from .staff import Keeping, Worker
+from .stock import LIVE
+from .staff import KEEPERS, Keeping, Worker
 from .valkey import Valkey
 from .weather import Weather, accident
 
@@ -34,7 +35,7 @@ Patch = Callable[[], AbstractContextManager[object]]
 
 
 class World:
-    """See the module. `fates` names, by kind and number, what becomes of single messages."""
+    """See the module. `fates` says what becomes of the n-th message of the workers, by kind."""
 
     def __init__(
         self,
@@ -75,6 +76,8 @@ class World:
         self.requests: list[tuple[Copy, Counted]] = []
         self.redis_snapshot: Any = None
         self.postgres_snapshots: list[tuple[float, Any]] = []
+        self.rounds = KEEPERS
+        self.mended_at = 0.0  # when the last accident is over
         self.hang_up_plan: Callable[[], int] | None = None
 
     # ── what its parts ask ───────────────────────────────────────────────────────────────────
@@ -88,17 +91,19 @@ class World:
             self.broken = words
             self.note(f"VIOLATION {words}")
 
-    def fate(self, kind: str, name: str = "") -> str:
+    def fate(self, kind: str, name: str, process: Worker | Keeping) -> str:
         """What becomes of one message."""
-        self.messages[kind] += 1
-        planned = self.fates.get((kind, self.messages[kind]))
+        planned = None
+        if isinstance(process, Worker):
+            self.messages[kind] += 1
+            planned = self.fates.get((kind, self.messages[kind]))
         drawn = self.weather.fate(kind)
         told = planned or ("ok" if self.healing else drawn)
         if told not in ("ok", "seen", "unseen"):
             self.counts[f"{kind} {told}"] += 1
-            self.note(f"{kind} {told}: {name}")
+            self.note(f"{process.name} {kind} {told}: {name}")
         elif self.story is not None and name:
-            self.note(f"{kind}: {name}")
+            self.note(f"{process.name} {kind}: {name}")
         return told
 
     def lag(self) -> float:
@@ -112,6 +117,11 @@ class World:
             return 0
         self.counts["client hangs up"] += 1
         return self._dice.randint(1, 6)
+
+    def later(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:
+        """The end of an accident, after so long: before it nothing is healed."""
+        self.mended_at = max(self.mended_at, self.loop.now + seconds)
+        self.loop.outside(seconds, callback, *args)
 
     def hear(self, level: str, event: str, fields: dict[str, Any]) -> None:
         """The engine's log: what it did not expect is a violation."""
@@ -131,7 +141,7 @@ class World:
         self.staff.append(worker)
 
     def hire_keeper(self) -> None:
-        keeper = Keeping(self, f"keeper-{len(self.staff)}")
+        keeper = Keeping(self, f"keeper-{len(self.staff)}", self.rounds)
         self.keepers.append(keeper)
         self.staff.append(keeper)
 
@@ -209,8 +219,21 @@ class World:
         self._remember()
         await asyncio.sleep(self.seconds)
         self._heal()
-        await asyncio.sleep(HEAL_SECONDS)
+        await asyncio.sleep(max(self.mended_at - loop.now, 0.0))
+        await self._settle_down()
         await self._audit()
+
+    async def _settle_down(self) -> None:
+        """Wait until nothing more can happen, at most as long as INV-7 allows."""
+        until = self.loop.now + HEAL_SECONDS
+        while self.loop.now < until:
+            await asyncio.sleep(0.25)
+            if not self.loop.is_still() or any(worker.idle() for worker in self.workers):
+                continue
+            live = any(row["state"] in LIVE for row in self.tables.rows["reservations"].values())
+            waiting = any(n.task is not None and not n.task.done() for _, n in self.requests)
+            if not live and not waiting and self._compare() == (0, []):
+                return
 
     def _admit(self, buyer: Buyer) -> None:
         self.visits.append(self.loop.create_task(buyer.visit(), name=buyer.name))
