@@ -296,7 +296,7 @@ class Connection:
             self._break(answer, 0.0 if fate == "request lost" else DARK_SECONDS)
         elif fate == "zombie":
             self._break(answer, self.lag(), hang_up=False)
-            loop.outside(min(0.02 + 300 * self.lag(), 2.0), self._late, arrive)
+            loop.outside(self.server.random.choice((0.02, 0.2, 0.8, 1.8)), self._late, arrive)
         else:
             loop.outside(min(self.lag() * (200 if fate == "slow" else 1), 3.0), arrive)
         try:

