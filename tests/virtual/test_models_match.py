@@ -1,0 +1,403 @@
+"""The models are no lie: the same calls on a real Postgres and a real Valkey do the same.
+
+Hypothesis draws sequences of the engine's own store calls and scripts, and after each the answers
+and the rows of both must agree. What names a moment or a unit's number is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from engine.infra import lua
+from engine.infra.postgres import Connection, Session, Undone
+from engine.sale import shelf, store, till
+from engine.sale.models import Claim, Confirm, NewDrop, Notice, Release
+from engine.sale.payment import request_of
+
+from . import statements
+from .ledger import BORN, SqlError, Tables, Transaction, drive
+from .postgres import _as_asyncpg
+from .valkey import Valkey
+
+MOMENTS = {"created_at", "expires_at", "server_time", "numbers", "units", "lives_ms"}
+MOMENTS |= {"received_at", "changed_at", "purchased_at"}
+ROWS = {
+    "reservations": "SELECT request_id, attempt, quantity, state::text, buyer FROM reservations"
+    " WHERE drop_id = $1",
+    "allowances": "SELECT buyer, used FROM allowances WHERE drop_id = $1",
+    "stock": "SELECT version, free, held, sold, withdrawn, total FROM stock WHERE drop_id = $1",
+    "units": "SELECT state::text, reservation_id FROM units WHERE drop_id = $1",
+    "purchases": "SELECT request_id, reservation_id, quantity, payment_reference, adopted"
+    " FROM purchases WHERE drop_id = $1",
+}
+BOUND = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "derandomize": True,
+    "database": None,
+}
+
+
+class Modelled:
+    """The ledger behind a connection's two methods, with nobody else on it."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    async def fetch(self, text: str, *values: Any) -> list[Any]:
+        tx = Transaction(self.tables)
+        try:
+            rows: list[Any] = drive(statements.run(tx, text, values))
+        except SqlError as error:
+            tx.end()
+            raise _as_asyncpg(error.sqlstate) from None
+        tx.commit()
+        return rows
+
+    async def fetchrow(self, text: str, *values: Any) -> Any:
+        rows = await self.fetch(text, *values)
+        return rows[0] if rows else None
+
+
+def _plain(value: Any) -> Any:
+    """What is to be compared of an answer."""
+    if isinstance(value, msgspec.Struct):
+        names = [name for name in value.__struct_fields__ if name not in MOMENTS]
+        return {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+buyers = st.sampled_from(["ann", "ben", "cleo"])
+numbers = st.integers(0, 7)
+
+
+class SameSale(RuleBasedStateMachine):
+    """One drop in both: eight requests, three buyers, as many calls as Hypothesis likes."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.real: Any = self.runner.run(asyncpg.connect(self.url, connection_class=Connection))
+        self.requests = [uuid.uuid4().hex for _ in range(8)]
+        self.holds = [str(uuid.uuid4())]
+        self.drop = 0
+
+    def teardown(self) -> None:
+        self.runner.run(self.real.close())
+        self.runner.close()
+
+    @initialize(
+        units=st.integers(1, 6),
+        limit=st.sampled_from([None, 1, 2, 4]),
+        order=st.sampled_from([2, 4]),
+    )
+    def begin(self, units: int, limit: int | None, order: int) -> None:
+        self.runner.run(self._begin(units, limit, order))
+
+    async def _begin(self, units: int, limit: int | None, order: int) -> None:
+        terms = (None, None, None, 600, 3_000, 600)
+        wish = NewDrop("a drop", 500, "EUR", *terms, limit, order, units)
+
+        session = Session(self.real)
+        self.drop = await shelf.insert_drop(session, wish)
+        while await shelf.fill_drop(session, self.drop, 1_000):
+            pass
+        tables = self.tables = Tables(lambda: time.time() - BORN.timestamp())
+        self.modelled = Session(Modelled(tables))
+        for table, key in (("drops", "id"), ("stock", "drop_id")):
+            row = await self.real.fetchrow(f"SELECT * FROM {table} WHERE {key} = $1", self.drop)
+            tables.rows[table][self.drop] = dict(row)
+        for row in await self.real.fetch("SELECT * FROM units WHERE drop_id = $1", self.drop):
+            tables.rows["units"][self.drop, row["number"]] = dict(row)
+        state = dict(await self.real.fetchrow("SELECT * FROM engine_state"))
+        here = {"timeline": tables.timeline, "direct_until": BORN}
+        tables.rows["engine_state"][True] = state | here
+        self.epoch = state["epoch"]
+
+    def both(self, call: Any, *args: Any) -> Any:
+        """The answer of both, which is the same; so are the rows afterwards."""
+        return self.runner.run(self._both(call, *args))
+
+    async def _both(self, call: Any, *args: Any) -> Any:
+        answers = []
+        for session in (Session(self.real), self.modelled):
+            try:
+                answers.append(_plain(await call(session, *args)))
+            except Undone as undone:
+                answers.append(undone.sqlstate)
+        assert answers[0] == answers[1], call.__name__
+        for table, text in ROWS.items():
+            found = [tuple(row) for row in await self.real.fetch(text, self.drop)]
+            names = [w.strip().split("::")[0] for w in text.split("FROM")[0][6:].split(",")]
+            mine = [
+                tuple(row.get(name, 0) for name in names)
+                for key, row in self.tables.rows[table].items()
+                if self.drop in (key, row.get("drop_id"), key[0] if type(key) is tuple else None)
+            ]
+            # A tombstone's own id means nothing; nor does which of many units is whose.
+            assert sorted(map(str, found)) == sorted(map(str, mine)), f"{call.__name__}: {table}"
+        return answers[0]
+
+    @rule(
+        wishes=st.dictionaries(numbers, st.tuples(buyers, st.integers(1, 3)), min_size=1, max_size=4),
+        attempt=st.integers(1, 3),
+        other_epoch=st.sampled_from([0, 0, 0, 0, 1]),
+    )
+    def claim(self, wishes: Any, attempt: int, other_epoch: int) -> None:
+        claims = []
+        for number in sorted(wishes, key=lambda number: self.requests[number]):
+            buyer, quantity = wishes[number]
+            hold = str(uuid.uuid4())
+            claims.append(Claim(self.requests[number], attempt, hold, buyer, quantity))
+            self.holds.append(hold)
+        self.both(store.claim_units, self.drop, self.epoch + other_epoch, claims)
+
+    @rule(which=st.sets(numbers, min_size=1, max_size=4), attempt=st.integers(1, 3))
+    def abort(self, which: set[int], attempt: int) -> None:
+        requests = sorted(self.requests[number] for number in which)
+        claims = [Claim(r, attempt, str(uuid.uuid4()), "ann", 1) for r in requests]
+        self.both(store.abort_requests, self.drop, claims)
+
+    def _live(self, number: int) -> str:
+        """A hold that may be there."""
+        return self.holds[-1 - number % len(self.holds)]
+
+    @rule(
+        which=st.sets(numbers, min_size=1, max_size=3),
+        buyer=st.sampled_from([None, "ann", "ben"]),
+        reference=st.sampled_from([None, "a", "b"]),
+        request=numbers,
+    )
+    def purchase(self, which: set[int], buyer: Any, reference: Any, request: int) -> None:
+        confirms = [
+            (Confirm(self._live(n), buyer, reference, uuid.uuid4().hex, True), str(uuid.uuid4()))
+            for n in sorted(which)
+        ]
+        self.both(store.purchase_units, confirms)
+        self.both(store.find_purchases_by_reservation, [c.reservation_id for c, _ in confirms])
+
+    @rule(which=st.sets(numbers, min_size=1, max_size=3), buyer=st.sampled_from([None, "ann"]))
+    def release(self, which: set[int], buyer: str | None) -> None:
+        self.both(store.release_holds, [Release(self._live(n), buyer) for n in sorted(which)])
+
+    @rule(number=numbers)
+    def let_run_out(self, number: int) -> None:
+        """Its deadline is over, and a keeper comes by."""
+        hold = uuid.UUID(self._live(number))
+        text = (
+            "UPDATE reservations SET expires_at = clock_timestamp() - interval '1 s' WHERE id = $1"
+        )
+        self.runner.run(self.real.execute(text, hold))
+        request = self.tables.request_of.get(hold)
+        row = None if request is None else self.tables.rows["reservations"].get(request)
+        if request is not None and row is not None and row["id"] == hold:
+            past = row | {"expires_at": BORN}
+            self.tables.rows["reservations"][request] = past
+        self.both(store.find_reservations, [self._live(number)])
+        self.both(store.expire_holds, self.drop, 100)
+
+    @rule(number=numbers, verb=st.sampled_from([till.pay_hold, till.extend_hold]))
+    def prolong(self, number: int, verb: Any) -> None:
+        self.both(verb, self._live(number), None)
+
+    @rule(
+        which=st.lists(st.tuples(numbers, st.integers(0, 4)), min_size=1, max_size=3),
+        status=st.sampled_from(["pending", "failed", "succeeded", "succeeded", "refunded"]),
+        units=st.integers(1, 3),
+    )
+    def settle(self, which: Any, status: Any, units: int) -> None:
+        notices = {}
+        for number, reference in which:
+            name = f"{self.drop}-{reference}"
+            wish = Notice(name, self._live(number), status, 500 * units, "EUR", request_of(name))
+            notices[name] = (wish, str(uuid.uuid4()))
+        self.both(till.settle_payments, [notices[name] for name in sorted(notices)])
+        self.both(till.find_payments, [f"{self.drop}-{n}" for n in range(5)])
+
+    @rule(number=numbers, reference=st.sampled_from(["a", "b", "c"]))
+    def pay_twice(self, number: int, reference: str) -> None:
+        self.both(till.owe_refunds, [(self._live(number), reference)])
+
+    @rule()
+    def look(self) -> None:
+        self.both(store.look_up_requests, self.requests)
+        self.both(store.find_allowances, self.drop, ["ann", "ben", "cleo"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_the_ledger_does_what_postgres_does(database: str) -> None:
+    machine = type("SameSaleHere", (SameSale,), {"url": database})
+
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=60, stateful_step_count=20, **BOUND)
+    )
+
+
+class SameBouncer(RuleBasedStateMachine):
+    """One drop's keys in both, and the scripts of lua/ with the same words."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real = redis.Redis.from_url(self.url)
+        self.real.flushall()
+        self.modelled = Valkey(None, lambda: time.time_ns() // 1000)  # type: ignore[arg-type]
+        self.modelled._expired = lambda key: None  # type: ignore[method-assign]
+
+    def teardown(self) -> None:
+        self.real.close()
+
+    def both(self, name: str, names: str, **words: Any) -> Any:
+        script = lua.load(name)
+        keys = {key: f"vr1:{{x:1}}:{key}" for key in names.split()}
+        bound = script.bind(keys, words)
+        reply = self.real.execute_command("EVAL", script.source, *bound)
+        mine = self.modelled.perform("EVAL", script.source, *bound)
+        assert _sorted_reply(name, reply) == _sorted_reply(name, mine), name
+        assert self._dump_real() == self._dump_model(), name
+        return reply
+
+    def _dump_real(self) -> dict[str, Any]:
+        dump: dict[str, Any] = {}
+        for key in sorted(self.real.keys()):
+            kind = self.real.type(key)
+            if kind == b"hash":
+                dump[key.decode()] = _timeless(self.real.hgetall(key))
+            elif kind == b"zset":
+                dump[key.decode()] = sorted(self.real.zrange(key, 0, -1))
+            dump[key.decode() + " ends"] = self.real.pttl(key) > 0
+        return dump
+
+    def _dump_model(self) -> dict[str, Any]:
+        dump: dict[str, Any] = {}
+        for key in sorted(self.modelled.keyspace.data):
+            found = self.modelled.keyspace.find(key)
+            if isinstance(found, dict):
+                zset = key.endswith(b"dues")
+                dump[key.decode()] = sorted(found) if zset else _timeless(found)
+            dump[key.decode() + " ends"] = key in self.modelled.keyspace.deadlines
+        return dump
+
+    @rule(
+        epoch=st.sampled_from([7, 7, 7, 8]),
+        wishes=st.dictionaries(
+            numbers, st.tuples(buyers, st.integers(1, 3), st.integers(0, 1)), max_size=5
+        ),
+        attempt=st.integers(1, 3),
+        ttl_ms=st.sampled_from([-10_000, 500_000]),
+    )
+    def admit(self, epoch: int, wishes: Any, attempt: int, ttl_ms: int) -> None:
+        batch: list[Any] = []
+        for number, (buyer, quantity, trusted) in wishes.items():
+            batch += (f"r{number}", attempt, quantity, buyer, trusted)
+        if batch:
+            names = "drop intents buyers cooling"
+            self.both("admit", names, epoch=epoch, ttl_ms=ttl_ms, batch=batch)
+
+    @rule(
+        epoch=st.sampled_from([7, 7, 7, 8]),
+        version=st.integers(0, 20),
+        free=st.integers(0, 6),
+        told=st.booleans(),
+        shut=st.sampled_from(["", "", "", "paused"]),
+        limit=st.sampled_from([0, 2]),
+        closed=st.lists(st.tuples(numbers, st.integers(1, 3), st.integers(0, 1)), max_size=4),
+        uses=st.lists(st.tuples(buyers, st.integers(-2, 3), st.integers(0, 1)), max_size=3),
+        cools=st.lists(st.tuples(buyers, st.sampled_from([0, 100_000])), max_size=2),
+        ring_ms=st.sampled_from([0, 100_000]),
+    )
+    def settle(
+        self,
+        epoch: int,
+        version: int,
+        free: int,
+        told: bool,
+        shut: str,
+        limit: int,
+        closed: Any,
+        uses: Any,
+        cools: Any,
+        ring_ms: int,
+    ) -> None:
+        self.both(
+            "settle",
+            "drop intents buyers cooling dues bell",
+            epoch=epoch,
+            figures=[version, free, 0, 6 - free, 0, 6] if told else [],
+            terms=[version, 1, 0, shut, limit, 2, 6, 1] if told else [],
+            closed=[part for n, attempt, kept in closed for part in (f"r{n}", attempt, kept)],
+            uses=[part for use in uses for part in use],
+            cools=[part for cool in cools for part in cool],
+            ring_ms=ring_ms,
+            life_s=1_000,
+        )
+
+    @rule()
+    def reap(self) -> None:
+        self.both("stale_intents", "intents", count=100)
+
+    @rule(deep=st.integers(0, 1))
+    def inspect(self, deep: int) -> None:
+        self.both("inspect", "drop intents", deep=deep)
+
+    @rule()
+    def recount(self) -> None:
+        self.both("recount", "drop intents", life_s=1_000)
+
+    @rule()
+    def ring(self) -> None:
+        self.both("ring_due", "dues", count=10)
+
+    @rule(key=st.sampled_from(["intents", "buyers", "drop"]))
+    def lose(self, key: str) -> None:
+        name = f"vr1:{{x:1}}:{key}"
+        assert self.real.delete(name) == self.modelled.perform("DEL", name)
+
+
+def _timeless(found: dict[bytes, bytes]) -> dict[bytes, Any]:
+    """A hash without its moments: born_ms, an intent's deadline, until when somebody waits."""
+    plain: dict[bytes, Any] = {}
+    for field, value in found.items():
+        parts = value.split(b":")
+        moment = value.isdigit() and len(value) > 11
+        plain[field] = b"moment" if moment else parts[:2] + parts[3:]
+    return plain
+
+
+def _sorted_reply(name: str, reply: Any) -> Any:
+    if name == "stale_intents":
+        return sorted(reply)
+    if name == "inspect" and reply:
+        return [*reply[:7], reply[7] > 0, *reply[8:]]
+    return reply
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_the_keyspace_does_what_valkey_does(redis_url: str) -> None:
+    machine = type("SameBouncerHere", (SameBouncer,), {"url": redis_url})
+
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=60, stateful_step_count=25, **BOUND)
+    )
+
+
