@@ -53,6 +53,7 @@ class Answer(NamedTuple):
     until     the hold lives until then, unless it ends before by its buyer's wish
     purchased, refund_due, undecided, noted: what became of a payment; its word is written down
     sold, expired, released, refunded, done: of purchases, releases, refunds and keepers
+    none      of a refund: there is no such purchase now
     """
 
     word: str
