@@ -128,6 +128,10 @@ fuzz: .venv/.ok ## ask a running service for all that the API's document allows;
 model: .venv/.ok ## walk random schedules through the model of the protocol
 	@$(PY) -m tests.simulation.run
 
+.PHONY: mutants
+mutants: .venv/.ok ## plant known mistakes in copies of the engine: the harness must catch each; NAME="a b"
+	@$(PY) -m tests.mutants $(NAME)
+
 ##@ Keep house
 
 .PHONY: lock

@@ -80,10 +80,3 @@ def test_the_invariants_a_header_mentions_are_written_down(name: str) -> None:
     known = set(re.findall(r"^\| (INV-\d+) ", INVARIANTS.read_text(), re.MULTILINE))
 
     assert set(re.findall(r"INV-\d+", "".join(_parts(name)))) <= known
-
-
-def test_the_tests_that_invariants_name_exist() -> None:
-    root = INVARIANTS.parents[1]
-    named = set(re.findall(r"`(tests/[\w/.]+)`", INVARIANTS.read_text()))
-
-    assert sorted(path for path in named if not (root / path).exists()) == []

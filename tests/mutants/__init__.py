@@ -1,0 +1,1 @@
+"""Known mistakes, as patches; `python -m tests.mutants` hunts them."""

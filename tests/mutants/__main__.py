@@ -1,0 +1,115 @@
+"""Hunt known mistakes: each is planted in a copy of the engine, and the harness must notice it.
+
+python -m tests.mutants                  all of them; exit 1 if one gets away
+python -m tests.mutants no_reaper ...    these
+python -m tests.mutants --list           what they are
+python -m tests.mutants --run no_reaper dev    an engine with a mistake in it, to look at it
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+from tqdm import tqdm
+
+from tests.mutants.planting import Mutant, mutants, plant
+
+CAUGHT, CLEAN = 1, 0  # exit codes of a hunter; any other: it did not run
+LIMIT_SECONDS = 300
+HUNTERS = {
+    "virtual": ["-m", "tests.virtual", "--seconds", "60", "--processes", "2"],
+    "crash points": ["-m", "pytest", "-q", "-x", "tests/faults/test_crash_points.py"],
+    "chaos": ["-m", "loadtest.chaos", "--duration", "150", "--seed", "1"],
+}
+
+
+class Hunt(msgspec.Struct, frozen=True):
+    """How it went."""
+
+    caught: bool
+    seconds: float
+    said: str
+
+
+def hunt(mutant: Mutant) -> Hunt:
+    """Let the mutant's hunter loose on a copy with the mistake in it."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = plant(mutant, Path(folder) / mutant.name)
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                [sys.executable, *HUNTERS[mutant.hunter]],
+                cwd=copy,
+                env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=LIMIT_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return Hunt(False, time.monotonic() - began, f"not caught in {LIMIT_SECONDS} s")
+        said = (done.stdout + done.stderr).strip()
+        if done.returncode not in (CAUGHT, CLEAN):
+            raise RuntimeError(f"{mutant.hunter} did not run:\n{said[-3_000:]}")
+        return Hunt(done.returncode == CAUGHT, time.monotonic() - began, said)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutants",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="hunt these; none: all")
+    parser.add_argument("--list", action="store_true", help="say what they are")
+    parser.add_argument(
+        "--run", nargs=argparse.REMAINDER, metavar="NAME ARGUMENT", help="velvetrope with a mistake"
+    )
+    return parser
+
+
+def _chosen(known: dict[str, Mutant], names: list[str]) -> list[Mutant]:
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"no such mutant: {' '.join(unknown)}; --list names them")
+    return [known[name] for name in names] or list(known.values())
+
+
+def _run(mutant: Mutant, arguments: list[str]) -> int:
+    """The engine's own command line, from a copy with the mistake in it."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = plant(mutant, Path(folder) / mutant.name)
+        environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.call([sys.executable, "-m", "engine", *arguments], env=environment)
+
+
+def main() -> int:
+    """Hunt, and say how it went."""
+    asked, known = _parser().parse_args(), mutants()
+    if asked.run is not None:
+        [mutant] = _chosen(known, asked.run[:1] or ["(none)"])
+        return _run(mutant, asked.run[1:])
+    if asked.list:
+        for mutant in _chosen(known, asked.names):
+            print(f"{mutant.name}\n    {mutant.mistake}\n    {mutant.breaks}\n")
+        return 0
+    line = "{:<32}{:<14}{:>10}  {}".format
+    print(line("mutant", "hunter", "seconds", ""), flush=True)
+    escaped = 0
+    for mutant in tqdm(_chosen(known, asked.names), unit="mutant", disable=None, leave=False):
+        went = hunt(mutant)
+        escaped += not went.caught
+        word = "caught" if went.caught else "GOT AWAY"
+        tqdm.write(line(mutant.name, mutant.hunter, f"{went.seconds:.0f}", word))
+    print(f"{escaped} got away" if escaped else "all caught")
+    return int(escaped > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
