@@ -256,13 +256,10 @@ def late_rest(tale: Tale) -> None:
 
 
 def rest_that_is_none(tale: Tale) -> None:
-    """It was said to be at rest with a hold past its deadline, longer than a sweep takes."""
-    heal = first(tale, history.Heal)
-    sights = [line for line in tale.lines if isinstance(line, Sight) and line.at >= heal.rest_at]
-    late = msgspec.structs.replace(sights[0], at=sights[0].at + 1_200_000_000, overdue=1)
-    change(tale, heal, until=late.at)
+    """It was said to be at rest with a hold past its deadline."""
+    rest_at = first(tale, history.Heal).rest_at
+    sights = [line for line in tale.lines if isinstance(line, Sight) and line.at >= rest_at]
     change(tale, sights[0], overdue=1)
-    tale.lines.append(late)
 
 
 def above_the_limit(tale: Tale) -> None:
@@ -279,7 +276,7 @@ def the_bouncer_goes_back(tale: Tale) -> None:
     """The bouncer believes less than a moment before, and nobody touched it."""
     sight = [line for line in tale.lines if isinstance(line, Sight) and line.drop == 1][-1]
     tale.looks()
-    change(tale, sight, believed=(sight.epoch, sight.version + 1, 0))
+    change(tale, sight, believed=(sight.epoch, (sight.version or 0) + 1, 0))
 
 
 def untold(tale: Tale) -> None:
