@@ -276,7 +276,7 @@ def the_bouncer_goes_back(tale: Tale) -> None:
     """The bouncer believes less than a moment before, and nobody touched it."""
     sight = [line for line in tale.lines if isinstance(line, Sight) and line.drop == 1][-1]
     tale.looks()
-    change(tale, sight, believed=(sight.epoch, sight.version + 1, 0))
+    change(tale, sight, believed=(sight.epoch, (sight.version or 0) + 1, 0))
 
 
 def untold(tale: Tale) -> None:

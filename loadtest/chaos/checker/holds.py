@@ -147,7 +147,8 @@ def _told(record: Record, verdict: Verdict, op: Op, ends: dict[str, HoldFact]) -
     end = ends.get(op.invoke.subject)
     if end is None:
         return
-    if op.ok and op.invoke.verb == "purchase" and end.after not in ("purchased", "refunded"):
+    bought = end.after in ("purchased", "refunded") or record.run.lost_tail
+    if op.ok and op.invoke.verb == "purchase" and not bought:
         verdict.found("C7", f"told bought, and it is {end.after} at the end", op, end)
     if op.answer.code == "HOLD_EXPIRED" and end.after in USING:
         late = record.moment(end.expires) - record.clock_ns

@@ -9,7 +9,7 @@ from loadtest.chaos.checker.verdict import Verdict
 from loadtest.chaos.history import Heal, Resource, Sight
 
 REST_NS = 8_000_000_000  # INV-7
-LAG_NS = 1_000_000_000  # that sweeper and reconciler may take for what happens in a window of rest
+MOMENT_NS = 2_000_000_000
 FDS_ROOM = 32  # files a process opens for a moment
 MEMORY_FACTOR, MEMORY_ROOM_KB = 1.5, 64_000
 TASKS_ROOM = 16
@@ -43,20 +43,18 @@ def _share(times: list[float], share: float) -> float:
 
 
 def _at_rest(verdict: Verdict, heal: Heal, rest_at: int, seen: list[Sight]) -> None:
-    """Rest once reached lasts to the end of the window, as far as nobody buys in it. Holds still
-    run out in it, and each is swept and told of a moment later: longer than that nothing stays."""
+    """Rest once reached is seen, and lasts to the end of the window but for moments in which a
+    hold runs out."""
     within = [s for s in seen if rest_at <= s.at <= heal.until and s.version is not None]
-    since: Sight | None = None
+    unrest: list[Sight] = []
     for sight in within:
         truth = (sight.epoch, sight.version, sight.free)
         wrong = sight.believed is not None and sight.believed != truth
-        if not (sight.intents or sight.overdue or wrong):
-            since = None
-            continue
-        since = since or sight
-        if sight.at - since.at > LAG_NS:
-            why = "the bouncer was wrong" if wrong else "it was not"
-            verdict.found("C10", f"said to be at rest, and {why}", heal, since, sight)
+        unrest = [*unrest, sight] if sight.intents or sight.overdue or wrong else []
+        if unrest and sight.at - unrest[0].at > MOMENT_NS:
+            break
+    if unrest and (len(unrest) == len(within) or unrest[-1].at - unrest[0].at > MOMENT_NS):
+        verdict.found("C10", "said to be at rest, and it was not", heal, *unrest[:3])
 
 
 def leaks(record: Record, verdict: Verdict) -> None:
@@ -69,7 +67,8 @@ def leaks(record: Record, verdict: Verdict) -> None:
             _leak(record, verdict, was, now)
     for seen in record.by(Sight, attrgetter("drop")).values():
         looked = [sight for sight in seen if sight.intents is not None]
-        if looked and looked[-1].intents:
+        calm = max((op.since for op in record.ops), default=0) + REST_NS
+        if looked and looked[-1].intents and looked[-1].at > calm:
             verdict.found("C13", f"{looked[-1].intents} intents are left", looked[-1])
     verdict.close("C13", "left open at the end")
     verdict.figure("processes compared", str(len(before.keys() & after.keys())))

@@ -6,7 +6,9 @@ until the reaper must have closed it. This errs for the service, by what nobody 
 outside; so a second of false "sold out" that is found is one.
 
 A "sold out" may be old by what the engine allows itself: 100 ms of a worker's memory
-(engine/sale/reserve.py), and the way of a word from Postgres to the bouncer.
+(engine/sale/reserve.py), and the way of a word from Postgres to the bouncer, which is milliseconds;
+where a word is lost or late, the reconciler brings it within a second. So the figure allows for the
+former, and the demand for the latter.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from loadtest.chaos.history import Fault, Sight
 
 MEMORY_NS = 100_000_000
 TRAVEL_NS = 200_000_000
+RECONCILED_NS = 1_000_000_000
 SETTLED_NS = 8_000_000_000  # after a fault (INV-7), and of a request without an answer
 ADMITTED = {"LIMIT_REACHED", "RATE_LIMITED", "RETRYABLE"}  # fails that may have had an intent
 
@@ -49,34 +52,45 @@ def honest(record: Record, verdict: Verdict) -> None:
     calm = hard = 0.0
     for drop, ops in refused.items():
         changes = _changes(record, frees.get(drop, []), asked[drop])
-        lies = _lies(record, changes, sights.get(drop, []), ops)
-        spans = _union([(op.since, op.until) for op in lies], 0)
-        under = sum(_common(span, faults) for span in spans)
-        hard += under
-        calm += sum(until - since for since, until in spans) - under
+        shorts = _shorts(changes, sights.get(drop, []), ops)
+        hard += sum(_common(span, faults) for span in _spans(_lies(record, shorts, ops, TRAVEL_NS)))
+        lies = _lies(record, shorts, ops, RECONCILED_NS)
         for op in lies:
             if _common((op.since, op.until), faults) < op.until - op.since:
                 verdict.found("C9", "told sold out, with enough left", op)
+        calm += sum(span[1] - span[0] - _common(span, faults) for span in _spans(lies))
     verdict.close("C9", "false sold out, calm")
     verdict.figure("false sold out, calm, s", f"{calm / 1e9:.2f}", "0", calm == 0)
     verdict.figure("false sold out, under faults, s", f"{hard / 1e9:.2f}")
     verdict.figure("sold out judged", str(sum(map(len, refused.values()))))
 
 
+def _spans(ops: list[Op]) -> list[Span]:
+    return _union([(op.since, op.until) for op in ops], 0)
+
+
+def _shorts(
+    changes: list[tuple[float, int]], sights: list[Sight], refused: list[Op]
+) -> dict[int, list[Span]]:
+    """By quantity that was refused: when less than that was left."""
+    return {
+        quantity: _union(_short(changes, quantity) + _seen_short(sights, quantity), 0)
+        for quantity in {max(op.invoke.quantity, 1) for op in refused}
+    }
+
+
 def _lies(
-    record: Record, changes: list[tuple[float, int]], sights: list[Sight], refused: list[Op]
+    record: Record, shorts: dict[int, list[Span]], refused: list[Op], travel_ns: int
 ) -> list[Op]:
     """The refusals during which there was enough all the time."""
+    starts = {quantity: [since for since, _ in short] for quantity, short in shorts.items()}
     lies: list[Op] = []
-    for quantity in {max(op.invoke.quantity, 1) for op in refused}:
-        short = _union(_short(changes, quantity) + _seen_short(sights, quantity), 0)
-        starts = [since for since, _ in short]
-        for op in refused:
-            if max(op.invoke.quantity, 1) == quantity:
-                place = bisect_right(starts, op.until) - 1
-                since = op.since - MEMORY_NS - TRAVEL_NS - record.clock_ns
-                if place < 0 or short[place][1] < since:
-                    lies.append(op)
+    for op in refused:
+        quantity = max(op.invoke.quantity, 1)
+        place = bisect_right(starts[quantity], op.until) - 1
+        since = op.since - MEMORY_NS - travel_ns - record.clock_ns
+        if place < 0 or shorts[quantity][place][1] < since:
+            lies.append(op)
     return lies
 
 

@@ -132,7 +132,7 @@ def miscount(tale: Tale, dice: random.Random) -> None:
 def another_version(tale: Tale, dice: random.Random) -> None:
     """A version that is left out, or comes twice."""
     fact = dice.choice([f for f in tale.facts if isinstance(f, StockFact) and f.before])
-    change(tale, fact, version=fact.version + dice.choice([-1, 1]))
+    change(tale, fact, version=(fact.version or 0) + dice.choice([-1, 1]))
 
 
 def another_owner(tale: Tale, dice: random.Random) -> None:
