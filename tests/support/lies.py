@@ -256,10 +256,13 @@ def late_rest(tale: Tale) -> None:
 
 
 def rest_that_is_none(tale: Tale) -> None:
-    """It was said to be at rest with a hold past its deadline."""
-    rest_at = first(tale, history.Heal).rest_at
-    sights = [line for line in tale.lines if isinstance(line, Sight) and line.at >= rest_at]
+    """It was said to be at rest with a hold past its deadline, longer than a sweep takes."""
+    heal = first(tale, history.Heal)
+    sights = [line for line in tale.lines if isinstance(line, Sight) and line.at >= heal.rest_at]
+    late = msgspec.structs.replace(sights[0], at=sights[0].at + 1_200_000_000, overdue=1)
+    change(tale, heal, until=late.at)
     change(tale, sights[0], overdue=1)
+    tale.lines.append(late)
 
 
 def above_the_limit(tale: Tale) -> None:

@@ -91,8 +91,8 @@ def _sweep(verdict: Verdict, points: list[Point]) -> None:
 def views(record: Record, verdict: Verdict) -> None:
     """C12: nobody's view goes back, every version that was seen was one, the outbox tells each
     version once, and at the end all see the same."""
-    # Of several in one transaction the last counts.
-    versions = {(fact.drop, fact.version): fact for fact in record.of(StockFact)}
+    # What a transaction wrote on its way to its last figures nobody sees.
+    versions = {(fact.drop, fact.version): fact for fact in record.versions.values()}
     finals = {each.drop: each for each in record.of(FinalStock)}
     for drop, sights in record.by(Sight, attrgetter("drop")).items():
         _sights(record, verdict, sights)
