@@ -119,10 +119,10 @@ def told_other_units(tale: Tale) -> None:
 
 def told_before_it_was_done(tale: Tale) -> None:
     """The answer came before the commit."""
-    asked = first(tale, Invoke, buyer="bob", verb="reserve")
-    reply = answer(tale, buyer="bob", verb="reserve")
-    change(tale, asked, at=asked.at - 500 * MS)
-    change(tale, reply, at=asked.at - 400 * MS)
+    asked = first(tale, Invoke, buyer="fay", verb="reserve")
+    reply = answer(tale, buyer="fay", verb="reserve")
+    change(tale, asked, at=asked.at - 700 * MS)
+    change(tale, reply, at=asked.at - 600 * MS)
 
 
 def a_phantom(tale: Tale) -> None:
@@ -195,10 +195,10 @@ def ran_out_too_soon(tale: Tale) -> None:
 
 
 def a_step_that_is_none(tale: Tale) -> None:
-    """A hold that was given back is bought."""
-    hold = first(tale, HoldFact, after="released")
+    """A hold that ran out is bought, and nobody paid."""
+    hold = first(tale, HoldFact, after="expired")
     tale.holds[hold.request].state = "purchased"
-    step = {"before": "released", "after": "purchased", "seq": 1_000_000, "id_before": hold.id}
+    step = {"before": "expired", "after": "purchased", "seq": 1_000_000, "id_before": hold.id}
     tale.facts.append(msgspec.structs.replace(hold, **step))
 
 
@@ -256,10 +256,13 @@ def late_rest(tale: Tale) -> None:
 
 
 def rest_that_is_none(tale: Tale) -> None:
-    """It was said to be at rest with a hold past its deadline."""
-    rest_at = first(tale, history.Heal).rest_at
-    sights = [line for line in tale.lines if isinstance(line, Sight) and line.at >= rest_at]
+    """It was said to be at rest with a hold past its deadline, longer than a sweep takes."""
+    heal = first(tale, history.Heal)
+    sights = [line for line in tale.lines if isinstance(line, Sight) and line.at >= heal.rest_at]
+    late = msgspec.structs.replace(sights[0], at=sights[0].at + 1_200_000_000, overdue=1)
+    change(tale, heal, until=late.at)
     change(tale, sights[0], overdue=1)
+    tale.lines.append(late)
 
 
 def above_the_limit(tale: Tale) -> None:
@@ -334,7 +337,7 @@ LIES: list[tuple[set[str], Lie]] = [
     ({"C2"}, final_stock_differs),
     ({"C3"}, told_yes_for_nothing),
     ({"C3"}, told_other_units),
-    ({"C3", "C8"}, told_before_it_was_done),
+    ({"C3"}, told_before_it_was_done),
     ({"C4"}, a_phantom),
     ({"C4"}, a_second_effect_of_a_keyless_request),
     ({"C5"}, told_no_and_it_exists),
@@ -346,7 +349,7 @@ LIES: list[tuple[set[str], Lie]] = [
     ({"C6", "C3"}, a_misused_key_is_served),
     ({"C7"}, bought_after_it_ran_out),
     ({"C7"}, ran_out_too_soon),
-    ({"C7"}, a_step_that_is_none),
+    ({"C7", "C1"}, a_step_that_is_none),
     ({"C7"}, extended_twice),
     ({"C7"}, told_bought_and_it_is_not),
     ({"C8"}, later_is_earlier),

@@ -7,7 +7,6 @@ the witness would. `Tale.write` leaves the folder of a run behind.
 
 from __future__ import annotations
 
-import json
 import random
 import uuid
 from pathlib import Path
@@ -17,28 +16,13 @@ import msgspec
 
 from engine.infra.ids import request_identity
 from loadtest.chaos import facts, history
-from loadtest.chaos.facts import FinalHold, FinalStock, FinalUnit, FinalUse
+from loadtest.chaos.facts import FinalHold, FinalStock, FinalUnit, FinalUse, StockFact
 from loadtest.chaos.history import Complete, Invoke
+from tests.support.folders import is_row_of, leave
 
 WALL_US = 1_790_000_000_000_000  # what Postgres's clock says when ours says 0
 EPOCH = 7
 MS = 1_000_000
-FILE_OF: dict[Any, str] = {
-    facts.DropFact: "drops",
-    facts.StockFact: "stock",
-    facts.UnitFact: "units",
-    facts.HoldFact: "holds",
-    facts.PurchaseFact: "money",
-    facts.PaymentFact: "money",
-    facts.RefundFact: "money",
-    facts.ToldFact: "outbox",
-    FinalStock: "final",
-    FinalUnit: "final",
-    FinalHold: "final",
-    FinalUse: "final",
-    facts.Tick: "clocks",
-    facts.Arrival: "clocks",
-}
 
 
 def wall(moment: int) -> int:
@@ -88,7 +72,7 @@ class Tale:
         # Purchase, request and reference by hold.
         self.bought: dict[str, tuple[str, str, str | None]] = {}
         self.payments: dict[str, str] = {}  # outcomes, by reference
-        self.stock: dict[int, facts.StockFact] = {}
+        self.stock: dict[int, StockFact] = {}
         self.units: dict[tuple[int, int], tuple[str, str | None]] = {}
         self.limits: dict[int, int] = {}
         self._seq = self._txid = 1
@@ -120,7 +104,7 @@ class Tale:
         assert was.version is not None
         version = was.version + 1
         words = {"drop": drop, "before": was.version, "version": version, "total": len(states)}
-        self.stock[drop] = self._fact(facts.StockFact, **words, **figures)
+        self.stock[drop] = self._fact(StockFact, **words, **figures)
         self._told += 1
         row = {"id": self._told, "told": EPOCH, "version": version, "kind": kind}
         self._fact(facts.ToldFact, drop=drop, subjects=[hold], **row)
@@ -189,7 +173,7 @@ class Tale:
             words = {"before": None, "after": "free", "owner_before": None, "owner_after": None}
             self._fact(facts.UnitFact, drop=drop, number=number, **words)
         figures = {"free": units, "held": 0, "sold": 0, "withdrawn": 0, "total": units}
-        self.stock[drop] = self._fact(facts.StockFact, drop=drop, before=None, version=1, **figures)
+        self.stock[drop] = self._fact(StockFact, drop=drop, before=None, version=1, **figures)
 
     def reserves(
         self, drop: int, buyer: str, key: str = "", quantity: int = 1, answered: bool = True
@@ -205,18 +189,13 @@ class Tale:
         if known is not None:
             self._repeats(known, words)
             return known
-        using = ("active", "paying", "purchased")
-        mine = [h for h in self.holds.values() if (h.drop, h.buyer) == (drop, buyer)]
-        used = sum(len(hold.units) for hold in mine if hold.state in using)
-        free = [n for (d, n), (state, _) in self.units.items() if d == drop and state == "free"]
-        if used + quantity > self.limits[drop]:
+        if self._is_above(drop, buyer, quantity):
             self.asks("reserve", drop, "fail", status=409, code="LIMIT_REACHED", **words)
             return None
-        if len(free) < quantity:
+        if not (taken := self._can_have(drop, buyer, quantity)):
             self.asks("reserve", drop, "fail", status=409, code="SOLD_OUT", **words)
             return None
         id = self._new_id()
-        taken = self.dice.sample(free, quantity)
         hold = Hold(id, request, drop, buyer, taken, wall(self.moment) + 60_000_000)
         self.holds[request] = hold
         for number in taken:
@@ -227,6 +206,17 @@ class Tale:
         told: dict[str, Any] = {"status": 201, "value": hold.words} if answered else {}
         self.asks("reserve", drop, outcome, **words, **told)
         return hold
+
+    def _is_above(self, drop: int, buyer: str, quantity: int) -> bool:
+        using = ("active", "paying", "purchased")
+        mine = [h for h in self.holds.values() if (h.drop, h.buyer) == (drop, buyer)]
+        used = sum(len(hold.units) for hold in mine if hold.state in using)
+        return used + quantity > self.limits[drop]
+
+    def _can_have(self, drop: int, buyer: str, quantity: int) -> list[int]:
+        free = [n for (d, n), (state, _) in self.units.items() if d == drop and state == "free"]
+        short = len(free) < quantity or self._is_above(drop, buyer, quantity)
+        return [] if short else self.dice.sample(free, quantity)
 
     def _repeats(self, hold: Hold, words: dict[str, Any]) -> None:
         if words["quantity"] != len(hold.units):
@@ -322,10 +312,26 @@ class Tale:
         words = {"buyer": hold.buyer, "subject": hold.id}
         self.asks(verb, hold.drop, status=200, value=hold.words, **words)
 
+    def _revives(self, hold: Hold) -> bool:
+        """Money came too late: other units, if there are any and he may have them."""
+        if not (taken := self._can_have(hold.drop, hold.buyer, len(hold.units))):
+            return False
+        before, hold.state, hold.units = hold.state, "paying", taken
+        for number in taken:
+            self._move(hold.drop, number, "held", hold.id)
+        self._turn(hold, before)
+        was = self.stock[hold.drop]
+        words = msgspec.structs.asdict(was) | {"before": was.version}
+        words |= {"free": (was.free or 0) - len(taken), "held": (was.held or 0) + len(taken)}
+        moved = {name: words[name] for name in StockFact.__struct_fields__[4:]}
+        self._fact(StockFact, **moved)  # on the way to the version that the sale makes
+        return True
+
     def pays(self, hold: Hold, reference: str) -> None:
         """The provider says that money came for a hold: it is sold, or the money is owed back."""
         self._begin()
-        live = hold.state in ("active", "paying")
+        revived = hold.state in ("expired", "released") and self._revives(hold)
+        live = revived or hold.state in ("active", "paying")
         outcome = "purchased" if live else "refund_due"
         words = {
             "reference": reference,
@@ -386,21 +392,6 @@ class Tale:
 
     def write(self, folder: Path) -> Path:
         """The folder of the run."""
-        self._append(folder / "client-1.jsonl", sorted(self.lines, key=lambda line: line.at))
-        rows = [self.instead if _same_row(row, self.instead) else row for row in self.finals()]
-        for name in sorted(set(FILE_OF.values())):
-            mine = [row for row in (*self.facts, *rows) if FILE_OF[type(row)] == name]
-            self._append(folder / f"facts-{name}.jsonl", mine)
-        (folder / "run.json").write_text(json.dumps(self.run))
+        rows = [self.instead if is_row_of(self.instead, row) else row for row in self.finals()]
+        leave(folder, self.lines, [*self.facts, *rows], self.run)
         return folder
-
-    @staticmethod
-    def _append(path: Path, lines: list[Any]) -> None:
-        path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-
-
-def _same_row(one: Any, two: Any) -> bool:
-    keys = 1 if isinstance(one, FinalStock) else 2
-    return type(one) is type(two) and (
-        msgspec.structs.astuple(one)[:keys] == msgspec.structs.astuple(two)[:keys]
-    )

@@ -55,6 +55,7 @@ def told() -> Tale:
     tale.ends(dan, "released")
     tale.buys(gus, "p-gus", answered=False)
     tale.ends(ann, "refunded")
+    tale.pays(dan, "ref-dan")  # too late, and a unit is free: it is his
     tale.heals()
     tale.passes(10_000)
     tale.looks()
