@@ -124,6 +124,10 @@ chaos: .venv/.ok ## break it in every known way while it sells, and prove the ze
 fuzz: .venv/.ok ## ask a running service for all that the API's document allows; EXAMPLES=200
 	@EXAMPLES=$(or $(EXAMPLES),200) $(PY) -m pytest tests/openapi/test_fuzz.py -n 2
 
+.PHONY: crash-points
+crash-points: .venv/.ok ## kill -9 and SIGSTOP at every message of every operation, and a verdict
+	@CRASH_POINTS=all $(PY) -m pytest tests/faults/test_crash_points.py -n 2 -rA
+
 .PHONY: model
 model: .venv/.ok ## walk random schedules through the model of the protocol
 	@$(PY) -m tests.simulation.run

@@ -25,6 +25,7 @@ from tests.support.wait import wait_until
 Deed = Literal["kill", "stop"]
 
 STARTING = 4  # processes: one that starts gives its servers 2 s to answer
+ALONE = 6  # worlds of their own: each has a database, and keepers that look around all the time
 AT_ONCE = 32  # cells under way: most of them stand still, or wait until they are settled
 # The longest of: statement 2 s, transaction 4 s, request 5 s, intent 5 s; and a reaper's round.
 PAST_EVERY_TIMEOUT_SECONDS = 7.0
@@ -57,6 +58,7 @@ class Sweep:
         self._settings, self._server, self._nursery = settings, server, nursery
         self._folder = folder
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._alone = asyncio.Semaphore(ALONE)
         self._starting = asyncio.Semaphore(STARTING)
         self._world: World | None = None
         self._numbers = 0
@@ -79,8 +81,9 @@ class Sweep:
             world = self._world
             assert world is not None
             if story.alone:
+                await stack.enter_async_context(self._alone)
                 url = await stack.enter_async_context(cloned(self._server))
-                settings = msgspec.structs.replace(self._settings, database_url=url)
+                settings = msgspec.structs.replace(self._settings, database_url=url, pool_size=4)
                 world = await stack.enter_async_context(World.open(settings))
             cell = Cell(world, name)
             cell.environment["METRICS_DIR"] = str(self._folder / "metrics")
