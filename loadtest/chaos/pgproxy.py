@@ -46,6 +46,7 @@ class PgLink(TrapLink):
             self._caught += message
             if len(self._caught) > pgwire.LONGEST:  # too much to be kept: it gets away
                 passed.append(bytes(self._caught))
+                self._owed += kind in BATCH_ENDS
                 self._let_away()
             elif kind in BATCH_ENDS:
                 self._pass(passed)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from loadtest.chaos import pgwire
 from loadtest.chaos.pgproxy import PgProxy
 from loadtest.chaos.traps import Fate
 from tests.support.wait import wait_until
@@ -344,6 +345,21 @@ async def test_a_statement_that_never_became_whole_leaves_its_trap_for_the_next(
 
 async def _is(fact: bool) -> bool:
     return fact
+
+
+async def test_a_batch_too_long_to_be_kept_gets_away(
+    proxy: PgProxy, near: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgwire, "LONGEST", 1_000)
+    trap = proxy.arm("VALUES (1)", "drop")
+    async with _raw(proxy.url) as (reader, writer):
+        writer.write(b"".join(_put(n, sync=False) for n in range(1, 31)) + _message(b"S", b""))
+        assert await _heard(reader) == b"12DC" * 30 + b"Z"
+        writer.write(_put(31))
+        assert await _heard(reader) == b"12DCZ"
+
+    assert await _seen(near) == list(range(1, 32))
+    assert not trap.caught.is_set()
 
 
 async def test_who_speaks_another_language_is_passed_on(proxy: PgProxy) -> None:
