@@ -119,6 +119,11 @@ fuzz: .venv/.ok ## ask a running service for all that the API's document allows;
 model: .venv/.ok ## walk random schedules through the model of the protocol
 	@$(PY) -m tests.simulation.run
 
+.PHONY: virtual
+virtual: .venv/.ok ## run the real code in a world without time, from seeds; SECONDS SEED EXPLAIN=seed
+	@$(PY) -m tests.virtual $(if $(EXPLAIN),--explain $(EXPLAIN),--seconds $(or $(SECONDS),60) \
+		$(if $(SEED),--seed $(SEED)))
+
 ##@ Keep house
 
 .PHONY: lock
