@@ -132,6 +132,11 @@ crash-points: .venv/.ok ## kill -9 and SIGSTOP at every message of every operati
 model: .venv/.ok ## walk random schedules through the model of the protocol
 	@$(PY) -m tests.simulation.run
 
+.PHONY: virtual
+virtual: .venv/.ok ## run the real code in a world without time, from seeds; SECONDS SEED EXPLAIN=seed
+	@$(PY) -m tests.virtual $(if $(EXPLAIN),--explain $(EXPLAIN),--seconds $(or $(SECONDS),60) \
+		$(if $(SEED),--seed $(SEED)))
+
 .PHONY: mutants
 mutants: .venv/.ok ## plant known mistakes in copies of the engine: the harness must catch each; NAME="a b"
 	@$(PY) -m tests.mutants $(NAME)

@@ -100,7 +100,7 @@ class Buyer:
 
     def _worker(self) -> Worker:
         """Whom a balancer would ask: one that lives, or, if none does, one that does not."""
-        return self.random.choice(self.world.workers or self.world.staff[:1])  # type: ignore[arg-type]
+        return self.random.choice(self.world.workers or [self.world.first])
 
     async def visit(self) -> None:
         """Reserve, and do something with the hold."""
@@ -175,10 +175,12 @@ class Buyer:
 
         def send() -> Coroutine[Any, Any, Copy]:
             worker = self._worker()
-            if verb == "release":
-                work: Callable[[], Any] = lambda: worker.release(wish, request)
-            else:
-                work = lambda: worker.prolong(verb, hold.id, self.name, request)
+
+            def work() -> Coroutine[Any, Any, Any]:
+                if verb == "release":
+                    return worker.release(wish, request)
+                return worker.prolong(verb, hold.id, self.name, request)
+
             return ask(self.world, worker, verb, wish, request, work)
 
         await self._again(send)
@@ -200,9 +202,8 @@ class Buyer:
             def send(notice: Notice = notice) -> Coroutine[Any, Any, Copy]:
                 worker = self._worker()
                 request = Request(notice.request_id, keyed=True)
-                work = lambda: worker.settle(notice)
-                return ask(self.world, worker, "settle", notice, request, work)
+                return ask(
+                    self.world, worker, "settle", notice, request, lambda: worker.settle(notice)
+                )
 
             await self._again(send)
-
-

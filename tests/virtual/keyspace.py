@@ -177,7 +177,7 @@ class Scripts:
     """Lua 5.1 as a Redis has it: `redis.call`, `cmsgpack.unpack`, KEYS and ARGV."""
 
     def __init__(self) -> None:
-        self._lua = LuaRuntime(encoding=None, register_eval=False, register_builtins=False)  # type: ignore[call-arg]
+        self._lua = LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
         self._keyspace: Keyspace | None = None
         self._compiled: dict[str, Any] = {}
         names = self._lua.globals()

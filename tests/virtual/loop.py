@@ -50,6 +50,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """See the module. `disorder` is how often the order of what is ready is drawn."""
 
     _ready: Any
+    _timer_cancelled_count: int
     _scheduled: Any  # a heap of (when, number, handle)
 
     def __init__(self, random: Random, disorder: float = 1.0) -> None:
@@ -75,7 +76,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Call later, in the world: whatever becomes of the process that asked."""
         return self.call_at(self.now + seconds, callback, *args, context=self.world)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> Any:
         """As asyncio's, with a heap that compares numbers only."""
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         self._timers += 1
@@ -116,19 +119,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.now = max(self.now, scheduled[0][0])
         while scheduled and scheduled[0][0] <= self.now:
             handle = self._drop_timer()
-            if not handle._cancelled:  # type: ignore[attr-defined]
+            if not handle._cancelled:
                 self._ready.append(handle)
         batch = list(self._ready)
         self._ready.clear()
         if len(batch) > 1 and self._random.random() < self._disorder:
             batch = self._disordered(batch)
         for handle in batch:
-            if not handle._cancelled:  # type: ignore[attr-defined]
+            if not handle._cancelled:
                 self._run(handle)
 
     def _drop_timer(self) -> asyncio.TimerHandle:
         handle: asyncio.TimerHandle = heapq.heappop(self._scheduled)[2]
-        if handle._cancelled:  # type: ignore[attr-defined]
+        if handle._cancelled:
             self._timer_cancelled_count -= 1
         handle._scheduled = False  # type: ignore[attr-defined]
         return handle
@@ -176,7 +179,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody sleeps, so nobody needs to be woken."""
 
-    def run_in_executor(self, *args: Any, **kwargs: Any) -> Any:
+    def run_in_executor(self, *args: Any) -> Any:  # type: ignore[override]
         raise AssertionError("a virtual loop has no threads")
 
     def _complain(self, loop: Any, context: dict[str, Any]) -> None:

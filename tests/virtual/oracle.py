@@ -251,7 +251,10 @@ class Oracle:
         self.lost_words = self.loop.now
         rows = self.tables.rows
         for table in ("reservations", "purchases"):
-            kept = {row["id"]: row["state"] if table == "reservations" else "" for row in rows[table].values()}
+            kept = {
+                row["id"]: row["state"] if table == "reservations" else ""
+                for row in rows[table].values()
+            }
             for row in before[table].values():
                 state = row["state"] if table == "reservations" else ""
                 if kept.get(row["id"]) != state:
@@ -287,7 +290,9 @@ class Oracle:
             self.require(op == "purchase", "INV-3: a hold that nobody asked for")
             return
         words = {c.word for c in mine}
-        self.require(words - {"no", "retryable"}, f"INV-3: {[str(c) for c in mine]}, but it is there")
+        self.require(
+            words - {"no", "retryable"}, f"INV-3: {[str(c) for c in mine]}, but it is there"
+        )
 
     def _audit_money(self) -> None:
         """INV-13: who paid has his units, or is owed the money."""

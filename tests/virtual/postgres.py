@@ -37,6 +37,7 @@ class Server:
         self.away = False
         self.patience = 0.1  # how often a statement lets others have a turn at a lock
         self.flush_seconds = 0.000_5
+        self.late_seconds: tuple[float, ...] = (0.02, 0.2, 0.8, 1.8)  # that a zombie takes
         self.after: Callable[[Transaction], None] = lambda tx: None  # the oracle, after a commit
 
     def pause(self) -> bool:
@@ -296,7 +297,7 @@ class Connection:
             self._break(answer, 0.0 if fate == "request lost" else DARK_SECONDS)
         elif fate == "zombie":
             self._break(answer, self.lag(), hang_up=False)
-            loop.outside(self.server.random.choice((0.02, 0.2, 0.8, 1.8)), self._late, arrive)
+            loop.outside(self.server.random.choice(self.server.late_seconds), self._late, arrive)
         else:
             loop.outside(min(self.lag() * (200 if fate == "slow" else 1), 3.0), arrive)
         try:

@@ -2,8 +2,8 @@
 a request at which its client hangs up, the k-th step at which a worker dies, the k-th message lost.
 
 Anna reserves and buys, Ben reserves and gives back, Cleo reserves and pays past her deadline; two
-copies of Dora's request meet on two workers. Whoever hears nothing definite asks again with the same
-key, as clients do.
+copies of Dora's request meet on two workers. Whoever hears nothing definite asks again with the
+same key, as clients do.
 """
 
 from __future__ import annotations
@@ -84,9 +84,8 @@ class Scene(World):
     async def _play(self) -> None:
         self.open()
         await asyncio.sleep(0.02)
-        plays = (self.anna(), self.ben(), self.cleo(), self.dora())
-        for play in plays:
-            self.visits.append(self.loop.create_task(play, name=play.__name__))
+        for play in (self.anna, self.ben, self.cleo, self.dora):
+            self.visits.append(self.loop.create_task(play(), name=play.__name__))
         await asyncio.wait(self.visits)
         self._heal()
         await self._settle_down()
@@ -144,3 +143,36 @@ class Scene(World):
             self._reserve("dora", 1),
         ]
         await asyncio.gather(*copies)
+
+
+class LateClaim(Scene):
+    """One unit. Anna's claim is cut off, and read by Postgres only after she was refused, because
+    Ben was first, and Ben gave his unit back."""
+
+    def __init__(self, patch: Patch | None = None, story: bool = False) -> None:
+        super().__init__(fates={("claim_units", 1): "zombie"}, patch=patch, story=story)
+        self.server.late_seconds = (1.8,)
+
+    def open(self) -> None:
+        super().open()
+        rows = self.tables.rows
+        del rows["units"][DROP, 2], rows["units"][DROP, 3]
+        rows["drops"][DROP] = rows["drops"][DROP] | {"total_stock": 1, "hold_seconds": 4}
+        rows["stock"][DROP] = rows["stock"][DROP] | {"free": 1, "total": 1}
+
+    async def _play(self) -> None:
+        self.open()
+        await asyncio.sleep(0.05)
+        await self._grow_old()
+        anna = asyncio.ensure_future(self._reserve("anna", 0))
+        await asyncio.sleep(0.000_4)
+        hold = await self._reserve("ben", 0)
+        assert await anna is None, "Anna was to be refused"
+        assert hold is not None, "Ben was to be first"
+        request = Request(request_identity("ben", "release", "1"), keyed=True)
+        wish = Release(hold.id, "ben")
+        await self._insist("release", wish, request.id, lambda w: w.release(wish, request))
+        self._heal()
+        await asyncio.sleep(2.0)
+        await self._settle_down()
+        await self._audit()

@@ -1,4 +1,4 @@
-"""Workers and keepers, built by hand as engine/runtime.py builds them, each in a process of its own.
+"""Workers and keepers, built by hand as engine/runtime.py builds them, each a process of its own.
 
 A worker's handlers are what is left of the routes without HTTP: who calls, and what a body says, is
 decided before.
@@ -36,7 +36,7 @@ from .valkey import Client
 if TYPE_CHECKING:
     from .world import World
 
-KEEPERS = ("sweeper", "settler", "ringer", "reaper", "reconciler")
+KEEPERS: tuple[str, ...] = ("sweeper", "settler", "ringer", "reaper", "reconciler")
 DEADLINE_SECONDS = 5.0
 
 
@@ -71,7 +71,7 @@ class Staff(Process):
         self.bouncer = Bouncer(self.redis, self.postgres, self.settings.intent_ttl_ms)
 
     def _fate(self, kind: str, name: str = "") -> str:
-        return self.world.fate(kind, name, self)
+        return self.world.fate(kind, name, self, isinstance(self, Worker))
 
     def _connect(self, statement_ms: int) -> Connection:
         world = self.world
@@ -81,7 +81,7 @@ class Staff(Process):
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task of this process."""
-        task = self.world.loop.create_task(work, name=name, context=self.context)
+        task: asyncio.Task[Any] = self.world.loop.create_task(work, name=name, context=self.context)
         self.tasks.append(task)
         return task
 
@@ -214,5 +214,3 @@ class Keeping(Staff):
     def die(self) -> None:
         super().die()
         self.world.valkey.bells.remove(self._rung)
-
-

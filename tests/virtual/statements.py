@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from engine.infra import sql
@@ -36,8 +36,8 @@ def _read(look: Callable[..., Any]) -> Callable[..., Course]:
     """A statement that waits for nothing."""
 
     def course(tx: Transaction, **words: Any) -> Course:
+        yield from ()
         return look(tx, **words)
-        yield
 
     return course
 
@@ -145,7 +145,7 @@ def _offers(tx: Transaction, drop_ids: list[int] | None) -> list[Row]:
     return found
 
 
-def _ms(moment: Any) -> int:
+def _ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
@@ -236,9 +236,7 @@ COURSES: dict[str, Callable[..., Course]] = {
     "offers": _read(_offers),
     "due_drops": _read(lambda tx: [{"drop_id": d} for d in {r["drop_id"]: 0 for r in _due(tx)}]),
     "next_deadline": _read(_next_deadline),
-    "find_purchases_by_request": _read(
-        lambda tx, requests: _purchases(tx, "request_id", requests)
-    ),
+    "find_purchases_by_request": _read(lambda tx, requests: _purchases(tx, "request_id", requests)),
     "find_purchases_by_reservation": _read(
         lambda tx, reservations: _purchases(tx, "reservation_id", reservations)
     ),

@@ -42,7 +42,7 @@ def epoch_here(tx: Transaction) -> int | None:
 
 
 def free_units(tx: Transaction, drop_id: int, wanted: int) -> list[int]:
-    """The first free units that nobody else has locked, now locked by us: FOR UPDATE SKIP LOCKED."""
+    """The first free units that nobody else has locked, now by us: FOR UPDATE SKIP LOCKED."""
     rows = [(row["position"], key) for key, row in tx.all("units") if key[0] == drop_id
             and row["state"] == "free"]  # fmt: skip
     taken: list[int] = []
@@ -262,9 +262,9 @@ def purchase_units(tx: Transaction, **w: Any) -> Course:
     for hold, id, request, buyer, reference in sorted(zip(*columns, strict=True), key=_first_two):
         row = tx.reservation(hold)
         live = row is not None and row["state"] in LIVE and row["expires_at"] > now
-        if live and row is not None and row["buyer"] == (buyer or row["buyer"]):
-            if request not in made:
-                wishes.setdefault(hold, (hold, id, request, reference))
+        mine = row is not None and row["buyer"] == (buyer or row["buyer"])
+        if live and mine and request not in made:
+            wishes.setdefault(hold, (hold, id, request, reference))
     return (yield from sell_holds(tx, list(wishes.values()), now)) if wishes else []
 
 

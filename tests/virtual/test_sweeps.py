@@ -10,9 +10,9 @@ from functools import cache
 
 import pytest
 
-from .mistakes import sells_in_the_request_task
+from .mistakes import no_tombstone, sells_in_the_request_task
 from .oracle import Violation
-from .scene import Scene
+from .scene import LateClaim, Scene
 
 POSTGRES = ("request lost", "reply lost", "zombie", "dark reply", "error 40P01")
 REDIS = ("request lost", "reply lost", "cut after", "late")
@@ -102,3 +102,14 @@ def test_any_one_message_may_get_lost(kind: str, fate: str) -> None:
     assert hit > messages * 0.9
 
 
+def test_a_claim_that_comes_after_its_refusal_finds_a_tombstone() -> None:
+    scene = LateClaim()
+    _play(scene, "a late claim")
+
+    assert scene.counts["postgres zombie"] == 1
+    assert scene.counts["holds"] == 1
+
+
+def test_without_the_tombstone_it_would_be_noticed() -> None:
+    with pytest.raises(Violation, match="INV-3"):
+        LateClaim(patch=no_tombstone).run()

@@ -177,7 +177,7 @@ class Client:
             raise errors.ConnectionError("Connection closed by server.")
         reply: asyncio.Future[Any] = loop.create_future()
         fate = self.fate("redis")
-        arrives = {"late": 1.2 + 40 * self.lag()}.get(fate, self.lag())
+        arrives = min(1.2 + 40 * self.lag(), 2.5) if fate == "late" else self.lag()
         if fate not in ("request lost", "cut before"):
             loop.outside(arrives, self._arrive, connection, args, reply, fate)
         if fate == "cut before":

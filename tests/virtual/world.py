@@ -21,21 +21,22 @@ from engine.sale.models import Reserve
 from .buyers import CURRENCY, PRICE_CENTS, Buyer, Counted
 from .lasso import lasso
 from .ledger import BORN, Tables
-from .loop import Stuck, VirtualLoop
+from .loop import Process, Stuck, VirtualLoop
 from .oracle import Copy, Oracle, Violation
 from .postgres import Server
-from .stock import LIVE
 from .staff import KEEPERS, Keeping, Worker
+from .stock import LIVE
 from .valkey import Valkey
 from .weather import Weather, accident
 
 HEAL_SECONDS = 8.0  # INV-7
-STEPS_MAX = 400_000
+LATE = {"late": 2.5, "zombie": 2.0, "slow": 3.0}  # seconds at most
+YOUNG_SECONDS = 6.0  # a little more than an intent lives
 Patch = Callable[[], AbstractContextManager[object]]
 
 
 class World:
-    """See the module. `fates` says what becomes of the n-th message of the workers, by kind."""
+    """See the module. `fates` says what becomes of the workers' n-th message of a kind or name."""
 
     def __init__(
         self,
@@ -91,16 +92,20 @@ class World:
             self.broken = words
             self.note(f"VIOLATION {words}")
 
-    def fate(self, kind: str, name: str, process: Worker | Keeping) -> str:
+    def fate(self, kind: str, name: str, process: Process, counts: bool) -> str:
         """What becomes of one message."""
         planned = None
-        if isinstance(process, Worker):
+        if counts:
             self.messages[kind] += 1
+            self.messages[name] += 1
             planned = self.fates.get((kind, self.messages[kind]))
+            planned = self.fates.get((name, self.messages[name]), planned)
         drawn = self.weather.fate(kind, name)
         told = planned or ("ok" if self.healing else drawn)
         if told not in ("ok", "seen", "unseen"):
             self.counts[f"{kind} {told}"] += 1
+            if told in LATE:  # what arrives late is a fault when it arrives
+                self.mended_at = max(self.mended_at, self.loop.now + LATE[told])
             self.note(f"{process.name} {kind} {told}: {name}")
         elif self.story is not None and name:
             self.note(f"{process.name} {kind}: {name}")
@@ -133,6 +138,11 @@ class World:
             import sys
 
             self._break(f"the engine logged {event}: {error or sys.exc_info()[1]!r} {told}")
+
+    @property
+    def first(self) -> Worker:
+        """The first worker there was; it may be dead."""
+        return next(process for process in self.staff if isinstance(process, Worker))
 
     def hire(self) -> None:
         """Another worker."""
@@ -211,9 +221,13 @@ class World:
         self.open()
         await asyncio.sleep(0.05)
         loop, weather, random = self.loop, self.weather, self.random
+        if random.random() < 0.7:
+            await self._grow_old()
+        rushes = [random.random() * self.seconds for _ in range(random.choice((0, 1, 2, 4)))]
         for number in range(random.randint(4, 40)):
             buyer = Buyer(self, number)
-            loop.outside(random.random() * self.seconds, self._admit, buyer)
+            moment = random.choice(rushes) if rushes else random.random() * self.seconds
+            loop.outside(moment + random.random() * 0.01, self._admit, buyer)
         for _ in range(weather.accidents):
             loop.outside(random.random() * self.seconds, accident, self, self.counts)
         self._remember()
@@ -222,6 +236,15 @@ class World:
         await asyncio.sleep(max(self.mended_at - loop.now, 0.0))
         await self._settle_down()
         await self._audit()
+
+    async def _grow_old(self) -> None:
+        """A young bouncer, or a new connection to it, makes every refusal more careful: let both
+        have been there for a while."""
+        for worker in self.workers:
+            for _ in range(6):
+                worker.start(worker.redis.ping(), "warm")
+        await asyncio.sleep(0.1)
+        self.loop.now += YOUNG_SECONDS
 
     async def _settle_down(self) -> None:
         """Wait until nothing more can happen, at most as long as INV-7 allows."""
@@ -316,7 +339,7 @@ class World:
                 with contextlib.suppress(BaseException):
                     coroutine = task.get_coro()
                     assert coroutine is not None
-                    coroutine.close()  # type: ignore[union-attr]
+                    coroutine.close()
         self.loop._ready.clear()
         self.loop._scheduled.clear()
         self.loop.close()
