@@ -16,8 +16,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import engine
-from engine.infra import combiner, ids
+from engine.infra import combiner, ids, postgres
 from engine.keepers import keeper
+
+from .loop import PROCESS
 
 Hear = Callable[[str, str, dict[str, Any]], None]  # level, event, fields
 PARTS = ("infra", "record", "sale", "keepers")
@@ -46,6 +48,12 @@ class Log:
         return lambda event, **fields: self._hear(level, event, fields)
 
 
+async def _connect(url: str, **words: Any) -> Any:
+    """A connection of the process that asks, past its pool."""
+    staff: Any = PROCESS.get()
+    return await staff.pool.connected()
+
+
 def _modules() -> list[ModuleType]:
     for part in PARTS:
         package = importlib.import_module(f"engine.{part}")
@@ -70,6 +78,8 @@ def lasso(now: Callable[[], float], random: Random, hear: Hear) -> Iterator[None
     changes.append((ids, "uuid_utils", SimpleNamespace(uuid7=lambda: seeded_uuid(random))))
     changes.append((keeper, "random", random))
     changes.append((combiner, "set", OrderedSet))
+    changes.append((postgres, "WeakSet", OrderedSet))
+    changes.append((postgres, "primary", SimpleNamespace(connect=_connect)))
     missing = object()
     before = [(owner, name, owner.__dict__.get(name, missing)) for owner, name, _ in changes]
     for owner, name, value in changes:

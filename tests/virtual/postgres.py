@@ -241,6 +241,7 @@ class Connection:
         self.backend = Backend(server, ms)
         self.backend.on_end = self._ended
         self.closed = False
+        self.history = ("", "")
         self._transport = _Transport()
 
     def _ended(self) -> None:
@@ -257,6 +258,9 @@ class Connection:
 
     def is_closed(self) -> bool:
         return self.closed
+
+    def heed(self) -> None:
+        """There is no standby whose word could be missing."""
 
     async def fetch(self, text: str, *values: Any) -> list[Any]:
         found: list[Any] = await self.send((text, values))
@@ -388,12 +392,17 @@ class Pool:
             self._leave_seat()
             raise
 
-    async def _made(self) -> Connection:
+    async def connected(self) -> Connection:
+        """A connection that nobody has met yet. Raises `OSError`."""
         connection = self._connect()
         await asyncio.sleep(connection.lag())
         if connection.backend.server.away:
             connection.backend.end()
             raise ConnectionRefusedError("Connect call failed")
+        return connection
+
+    async def _made(self) -> Connection:
+        connection = await self.connected()
         try:
             await self._meet(connection)
         except BaseException:

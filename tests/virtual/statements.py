@@ -75,7 +75,7 @@ def mark_direct(tx: Transaction, seconds: float) -> Course:
 
 def _identity(tx: Transaction) -> Row:
     id = hashlib.sha256(b"%d" % tx.tables.system).hexdigest()
-    return {"id": id, "epoch": stock.state_of(tx)["epoch"]}
+    return {"id": id, "timeline": f"{tx.tables.timeline:08X}"}
 
 
 def _limit_waiting(tx: Transaction, milliseconds: int) -> Row:
