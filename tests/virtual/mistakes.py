@@ -158,12 +158,12 @@ def no_new_epoch() -> Iterator[None]:
 
 
 Mistake = Callable[[], AbstractContextManager[None]]
-# Runs within which each must be noticed. That a tombstone is missing needs a claim that is late by
-# seconds, a rival who is first and gives up in between: see LateClaim in scene.py.
+# Runs within which each must be noticed. Two others need more luck, and are staged in scene.py:
+# a missing tombstone (a claim late by seconds, a rival who was first and gave up in between), and
+# a forgotten risk (a reply that stays away for longer than a deadline).
 MISTAKES: dict[Mistake, int] = {
     gives_back_twice: 200,
     answers_before_the_commit: 20,
-    at_risk_is_forgotten: 200,
     an_error_is_no_loss: 200,
     no_new_epoch: 400,
 }

@@ -176,3 +176,22 @@ class LateClaim(Scene):
         await asyncio.sleep(2.0)
         await self._settle_down()
         await self._audit()
+
+
+class DarkReply(Scene):
+    """Anna has no key, and the reply to her claim is lost without a word: TCP notices after her
+    deadline."""
+
+    def __init__(self, patch: Patch | None = None, story: bool = False) -> None:
+        super().__init__(fates={("claim_units", 1): "dark reply"}, patch=patch, story=story)
+
+    async def _play(self) -> None:
+        self.open()
+        await asyncio.sleep(0.05)
+        rid = request_identity("anna", "reserve", "1")
+        wish, request = Reserve(DROP, "anna", 1, rid, keyed=False), Request(rid, keyed=False)
+        worker = self.workers[0]
+        await ask(self, worker, "reserve", wish, request, lambda: worker.reserve(wish))
+        self._heal()
+        await self._settle_down()
+        await self._audit()

@@ -10,9 +10,9 @@ from functools import cache
 
 import pytest
 
-from .mistakes import no_tombstone, sells_in_the_request_task
+from .mistakes import at_risk_is_forgotten, no_tombstone, sells_in_the_request_task
 from .oracle import Violation
-from .scene import LateClaim, Scene
+from .scene import DarkReply, LateClaim, Scene
 
 POSTGRES = ("request lost", "reply lost", "zombie", "dark reply", "error 40P01")
 REDIS = ("request lost", "reply lost", "cut after", "late")
@@ -113,3 +113,16 @@ def test_a_claim_that_comes_after_its_refusal_finds_a_tombstone() -> None:
 def test_without_the_tombstone_it_would_be_noticed() -> None:
     with pytest.raises(Violation, match="INV-3"):
         LateClaim(patch=no_tombstone).run()
+
+
+def test_who_has_no_key_and_no_reply_hears_that_nothing_is_known() -> None:
+    scene = DarkReply()
+    _play(scene, "a dark reply")
+
+    assert scene.counts["told unknown"] == 1
+    assert scene.counts["holds"] == 1
+
+
+def test_a_forgotten_risk_would_be_noticed() -> None:
+    with pytest.raises(Violation, match="INV-3"):
+        DarkReply(patch=at_risk_is_forgotten).run()
