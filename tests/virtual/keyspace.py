@@ -1,7 +1,7 @@
 """What Redis keeps, and as many of its commands as the scripts use.
 
 The scripts themselves are the real ones, run by Lua 5.1. A reply is as Redis gives it to a script:
-nil becomes false, a number in an argument becomes text. `tests/virtual/test_models_match.py` runs
+nil becomes false, a number in an argument becomes text. `test_keyspace_matches.py` runs
 the same scripts on a real server and compares.
 """
 

@@ -29,8 +29,8 @@ from engine.sale.purchase import Bought, Purchasing
 from engine.sale.release import Releasing
 from engine.sale.reserve import Reserving
 
+from .driver import Connection, Pool
 from .loop import PROCESS, Process
-from .postgres import Connection, Pool
 from .valkey import Client
 
 if TYPE_CHECKING:
