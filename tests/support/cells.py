@@ -239,7 +239,7 @@ class Cell:
             for told in ask.told
         )
         if not promised and not unknown:
-            assert not held, f"{self.name}: {ask.buyer} was refused and has {held}"
+            assert not held, f"{self.name}: refused, and has {held}: {ask}"
 
     async def _sell_the_rest(self) -> None:
         stock = await self.shop.stock(self.drop_id)

@@ -32,6 +32,8 @@ PAST_EVERY_TIMEOUT_SECONDS = 7.0
 # A new connection is greeted by whoever happens to need it; one story is about that.
 GREETING = ("bump_epoch", "limit_transactions", "database_identity")
 GREETERS = ("connections_cut", "forgotten", "reconciling", "history_lost")
+# Here what is remembered for 0.1 s decides whether a second time comes.
+FLEETING = ("too_late", "without_redis")
 HITS_MAX = 2  # of one point in one story
 
 
@@ -202,6 +204,7 @@ def _few(points: list[Point]) -> list[Point]:
     kept = []
     for point in points:
         times[point.where] += 1
-        if times[point.where] <= (1 if STORIES[point.story].command == "keep" else HITS_MAX):
+        once = STORIES[point.story].command == "keep" or point.story in FLEETING
+        if times[point.where] <= (1 if once else HITS_MAX):
             kept.append(point)
     return kept
