@@ -220,21 +220,18 @@ class Reserving:
     async def _send(
         self, session: Session, drop_id: int, epoch: int, seats: list[Chair], claims: list[Claim]
     ) -> Claimed:
-        """The claim itself, again after a deadlock. Afterwards nothing is at risk but `Unknown`."""
+        """The claim itself, again after a deadlock. What Postgres undid is not at risk afterwards;
+        what it did stays so until it is told: to put the connection back takes a while."""
         for tries_left in reversed(range(TRIES)):
             for seat in seats:
                 seat.at_risk = True
             try:
-                claimed = await store.claim_units(session, drop_id, epoch, claims)
+                return await store.claim_units(session, drop_id, epoch, claims)
             except Undone as undone:
                 for seat in seats:
                     seat.at_risk = False
                 if not undone.transient or not tries_left:
                     raise
-            else:
-                for seat in seats:
-                    seat.at_risk = False
-                return claimed
         raise AssertionError("the last try returns or raises")
 
     async def _answer(
@@ -256,6 +253,7 @@ class Reserving:
                 seat.answer(_hold(drop_id, claim, units, claimed))
             else:
                 assert claimed.stored_attempts is not None
+                seat.at_risk = False
                 seat.attempt = max(seat.attempt, claimed.stored_attempts[i] + 1)
                 refused.append((seat, word))
         _count_holds(len(seats) - len(refused), taken)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -405,6 +406,28 @@ async def test_who_waits_for_a_connection_past_his_deadline_is_not_told_that_not
         assert database.is_closed()
 
     assert reply.status < 300 or reply.error == "OUTCOME_UNKNOWN" or before == after, reply.body
+
+
+async def test_who_has_a_unit_is_not_told_that_nothing_was_taken_while_its_connection_is_put_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim committed, its reply was read, and the process stood still before it could say so
+    (found by stopping a worker at reserve/claim_units.after)."""
+    settings = msgspec.structs.replace(settings, request_deadline_ms=300)
+    async with Shop.open(settings) as shop:
+        drop_id = await shop.open_drop(10)
+        put_back = asyncpg.pool.Pool.release
+
+        async def slowly(self: asyncpg.pool.Pool, *words: Any, **more: Any) -> None:
+            await asyncio.sleep(0.6)
+            await put_back(self, *words, **more)
+
+        monkeypatch.setattr(asyncpg.pool.Pool, "release", slowly)
+        reply = await shop.reserve(drop_id, "ann")
+        monkeypatch.undo()
+
+        assert reply.error == "OUTCOME_UNKNOWN"
+        assert (await shop.stock(drop_id))["heldStock"] == 1
 
 
 # ── Redis ────────────────────────────────────────────────────────────────────────────────────────

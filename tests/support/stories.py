@@ -110,7 +110,7 @@ async def once_more(cell: Cell) -> Acts:
     yield
     await cell.reserve("ann", "one")
     yield
-    assert {told.reply.json["id"] for told in cell.asks[0].told} == {first.json["id"]}
+    assert {told.reply.json["id"] for told in cell.asks[0].told if told.done} == {first.json["id"]}
 
 
 @story("reserve/", alone=True)
@@ -129,8 +129,8 @@ async def without_redis(cell: Cell) -> Acts:
     await cell.open(3)
     cell.environment["REDIS_URL"] = "redis://127.0.0.1:1/0"
     yield
-    await cell.reserve("ann", "one")
     await cell.reserve("bob", quantity=2)
+    await cell.reserve("ann", "one")
     await cell.reserve("cat", "two")
     yield
 

@@ -26,12 +26,14 @@ Deed = Literal["kill", "stop"]
 
 STARTING = 4  # processes: one that starts gives its servers 2 s to answer
 ALONE = 6  # worlds of their own: each has a database, and keepers that look around all the time
-AT_ONCE = 32  # cells under way: most of them stand still, or wait until they are settled
+AT_ONCE = {"kill": 10, "stop": 24}  # cells under way; of those that stop most stand still
 # The longest of: statement 2 s, transaction 4 s, request 5 s, intent 5 s; and a reaper's round.
 PAST_EVERY_TIMEOUT_SECONDS = 7.0
 # A new connection is greeted by whoever happens to need it; one story is about that.
 GREETING = ("bump_epoch", "limit_transactions", "database_identity")
 GREETERS = ("connections_cut", "forgotten", "reconciling", "history_lost")
+# Here what is remembered for 0.1 s decides whether a second time comes.
+FLEETING = ("too_late", "without_redis")
 HITS_MAX = 2  # of one point in one story
 
 
@@ -57,7 +59,7 @@ class Sweep:
     def __init__(self, settings: Settings, server: str, nursery: Nursery, folder: Path) -> None:
         self._settings, self._server, self._nursery = settings, server, nursery
         self._folder = folder
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = {deed: asyncio.Semaphore(most) for deed, most in AT_ONCE.items()}
         self._alone = asyncio.Semaphore(ALONE)
         self._starting = asyncio.Semaphore(STARTING)
         self._world: World | None = None
@@ -110,7 +112,7 @@ class Sweep:
         return [point for points in found for point in points]
 
     async def _rehearse(self, story: Story) -> list[Point]:
-        async with self._room, self._cell(story) as cell:
+        async with self._room["kill"], self._cell(story) as cell:
             acts = story.act(cell)
             await anext(acts)
             book = self._folder / f"{cell.name}.points"
@@ -149,7 +151,7 @@ class Sweep:
 
     async def _survive(self, point: Point, deed: Deed) -> str:
         try:
-            async with self._room:
+            async with self._room[deed]:
                 await self._meet(point, deed)
         except Exception as problem:
             return f"{deed} {point}: {type(problem).__name__}: {problem}"
@@ -202,6 +204,7 @@ def _few(points: list[Point]) -> list[Point]:
     kept = []
     for point in points:
         times[point.where] += 1
-        if times[point.where] <= (1 if STORIES[point.story].command == "keep" else HITS_MAX):
+        once = STORIES[point.story].command == "keep" or point.story in FLEETING
+        if times[point.where] <= (1 if once else HITS_MAX):
             kept.append(point)
     return kept
