@@ -55,26 +55,32 @@ Act = Callable[["Stage", Deed], AbstractAsyncContextManager[None]]
 
 
 class Nemesis(msgspec.Struct, frozen=True):
-    """A kind of fault. `seconds`: how long, from least to most; `weight`: how often."""
+    """A kind of fault. `seconds`: how long, from least to most; `weight`: how often; `forgets`: it
+    makes Valkey forget, and with its memory goes whatever was stranded there."""
 
     name: str
     on: Target
     seconds: tuple[float, float]
     weight: float
     act: Act
+    forgets: bool = False
 
 
 ALL: dict[str, Nemesis] = {}
 
 
 def nemesis(
-    name: str, on: Target, seconds: tuple[float, float] = (0.0, 0.0), weight: float = 1.0
+    name: str,
+    on: Target,
+    seconds: tuple[float, float] = (0.0, 0.0),
+    weight: float = 1.0,
+    forgets: bool = False,
 ) -> Callable[[Callable[[Stage, Deed], AsyncIterator[None]]], Act]:
     """Enter a function into the list of all."""
 
     def enter(function: Callable[[Stage, Deed], AsyncIterator[None]]) -> Act:
         act = asynccontextmanager(function)
-        ALL[name] = Nemesis(name, on, seconds, weight, act)
+        ALL[name] = Nemesis(name, on, seconds, weight, act, forgets)
         return act
 
     return enter

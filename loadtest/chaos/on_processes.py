@@ -11,6 +11,25 @@ from loadtest.chaos.nemesis import Deed, Skip, nemesis
 from loadtest.chaos.staff import Post
 from loadtest.chaos.stage import Stage
 
+# Where a worker has something in its hands that nobody else knows of. The first two strand an
+# intent for certain; where others end depends on what the servers did with the message.
+POINTS = (
+    "reserve/admit.after",
+    "reserve/claim_units.before",
+    "reserve/admit.amid",
+    "reserve/claim_units.amid",
+    "reserve/claim_units.after",
+    "reserve/settle.amid",
+    "purchase/purchase_units.amid",
+    "purchase/purchase_units.after",
+    "release/release_holds.amid",
+    "release/settle.before",
+    "payment/settle_payments.amid",
+    "request/commit.amid",
+    "request/commit.after",
+)
+HITS_MAX = 20
+
 
 def _choose(posts: list[Post], deed: Deed) -> Post:
     """The one that was meant, or the next that is there."""
@@ -92,3 +111,23 @@ async def workers_killed(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     deed.words["count"] = sum(post.signal(signal.SIGKILL) for post in stage.staff.workers)
     await asyncio.sleep(0)
     yield
+
+
+@nemesis("worker dies between two messages", on="worker", seconds=(5.0, 9.0), weight=3)
+async def worker_dies_at_a_point(stage: Stage, deed: Deed) -> AsyncIterator[None]:
+    """kill -9 exactly there: it is replaced by one that ends itself at a crash point. One that does
+    not come by in time is replaced again, so that nobody is left who ends in a time of rest."""
+    post = _choose(stage.staff.workers, deed)
+    point = deed.dice.choice((*POINTS[:2] * 4, *POINTS))
+    deed.words["point"], pid = point, post.pid
+    post.crash_point = f"kill:{point}:{deed.dice.randint(1, HITS_MAX)}"
+    post.signal(signal.SIGKILL)
+    while post.pid in (pid, None):  # the staff comes by ten times a second
+        await asyncio.sleep(0.05)
+    armed = post.pid
+    try:
+        yield
+    finally:
+        if post.pid == armed:
+            deed.nothing = f"it did not come by {point}"
+            post.signal(signal.SIGKILL)

@@ -45,14 +45,14 @@ async def _killed(stage: Stage) -> AsyncIterator[None]:
         await stage.ground.revive_valkey()
 
 
-@nemesis("valkey killed, back as it was", on="valkey", seconds=(0.1, 4.0))
+@nemesis("valkey killed, back as it was", on="valkey", seconds=(0.1, 4.0), forgets=True)
 async def killed(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """Up to a second of its memory is gone."""
     async with _killed(stage):
         yield
 
 
-@nemesis("valkey killed, back empty", on="valkey", seconds=(0.1, 4.0), weight=1.5)
+@nemesis("valkey killed, back empty", on="valkey", seconds=(0.1, 4.0), weight=1.5, forgets=True)
 async def back_empty(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """All is gone, open intents included."""
     async with _killed(stage):
@@ -60,7 +60,13 @@ async def back_empty(stage: Stage, deed: Deed) -> AsyncIterator[None]:
         yield
 
 
-@nemesis("valkey killed, back with an old file", on="valkey", seconds=(0.1, 4.0), weight=1.5)
+@nemesis(
+    "valkey killed, back with an old file",
+    on="valkey",
+    seconds=(0.1, 4.0),
+    weight=1.5,
+    forgets=True,
+)
 async def back_stale(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """It remembers what was true a while ago: stock long sold, intents long closed."""
     async with _killed(stage):
@@ -69,7 +75,7 @@ async def back_stale(stage: Stage, deed: Deed) -> AsyncIterator[None]:
         yield
 
 
-@nemesis("valkey killed, its file cut", on="valkey", seconds=(0.1, 3.0))
+@nemesis("valkey killed, its file cut", on="valkey", seconds=(0.1, 3.0), forgets=True)
 async def back_cut(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """The end of the log is missing, in the middle of a command."""
     async with _killed(stage):
@@ -88,7 +94,7 @@ async def stopped(stage: Stage, deed: Deed) -> AsyncIterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
-@nemesis("valkey flushed", on="valkey", weight=1.5)
+@nemesis("valkey flushed", on="valkey", weight=1.5, forgets=True)
 async def flushed(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """FLUSHALL."""
     async with _asked(stage) as client:

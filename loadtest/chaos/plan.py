@@ -4,7 +4,8 @@
     ├─ faults ... ──────┤ rest ├─ faults ... ──────┤ rest ├─ ...
 
 In a round a fault begins every half to four seconds, one to three are under way at once, never two
-on the same target, and all end with the round.
+on the same target, and all end with the round. Towards its end nothing makes Valkey forget any
+more, and a worker dies with intents in its hands: else a rest might find nothing to mend.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ GAP_SECONDS = (0.5, 4.0)
 COUNT = {"worker": 3, "keeper": 2}  # targets of a kind; one of the others
 NEW_SHARE = 1 / 3
 LAST_SECONDS = 0.5  # before its end a round begins nothing any more
+MEMORY_SECONDS = 12.0  # before its end nothing makes Valkey forget
+DEATH_SECONDS = 8.0  # before its end a worker is sent to die between two messages
+DEATH = "worker dies between two messages"
 
 FAMILIES = (on_processes, on_valkey, on_postgres, on_wires)  # importing them fills the list
 
@@ -51,15 +55,20 @@ def _round(dice: random.Random, length: float, new: dict[str, Nemesis]) -> list[
     faults: list[Planned] = []
     under_way: list[tuple[float, str]] = []  # until when, on whom
     at = round(dice.uniform(0.2, 1.0), 2)
+    death: float | None = length - DEATH_SECONDS
     while at < length - LAST_SECONDS:
         under_way = [(until, whom) for until, whom in under_way if until > at]
         if len(under_way) >= AT_ONCE_MAX:
             at = round(min(until for until, _ in under_way) + 0.1, 2)
             continue
-        chosen = _choose(dice, new)
+        if death is not None and at >= death:
+            chosen, death = ALL[DEATH], None
+        else:
+            chosen = _choose(dice, new, remembers=at > length - MEMORY_SECONDS)
         index = dice.randrange(COUNT.get(chosen.on, 1))
         whom = target(chosen, index)
         if whom in {busy for _, busy in under_way}:
+            death = at if chosen.name == DEATH and death is None else death
             continue  # another throw
         new.pop(chosen.name, None)
         seconds = round(min(_between(dice, *chosen.seconds, skew=1.7), length - at), 2)
@@ -69,9 +78,11 @@ def _round(dice: random.Random, length: float, new: dict[str, Nemesis]) -> list[
     return faults
 
 
-def _choose(dice: random.Random, new: dict[str, Nemesis]) -> Nemesis:
+def _choose(dice: random.Random, new: dict[str, Nemesis], *, remembers: bool) -> Nemesis:
     """By weight; every third time one that did not come yet, so that a long run has them all."""
-    kinds = list((new if new and dice.random() < NEW_SHARE else ALL).values())
+    fitting = [kind for kind in ALL.values() if not (remembers and kind.forgets)]
+    fresh = [kind for kind in fitting if kind.name in new]
+    kinds = fresh if fresh and dice.random() < NEW_SHARE else fitting
     return dice.choices(kinds, [kind.weight for kind in kinds])[0]
 
 

@@ -31,6 +31,7 @@ class Post:
         self.name = name
         self.ready = False
         self.starts = 0
+        self.crash_point = ""  # where the next process ends by itself; "": nowhere
         self._command, self._environment, self._log = command, environment, log
         self._rest_seconds, self._again_at = REST_SECONDS[0], 0.0
         self._ready_fd: int | None = None
@@ -79,6 +80,7 @@ class Post:
         self._ready_fd, theirs = os.pipe()
         os.set_blocking(self._ready_fd, False)
         words = {**os.environ, **self._environment, "VELVETROPE_READY_FD": str(theirs)}
+        words["CRASH_POINT"], self.crash_point = self.crash_point, ""
         try:
             with self._log.open("ab") as out:
                 self._process = subprocess.Popen(
