@@ -63,8 +63,8 @@ def bump_epoch(tx: Transaction, seen: int | None) -> Course:
         epoch = max(fresh["epoch"] + 1, (heard or 0) + 1, second)
         fresh = tx.change("engine_state", True, epoch=epoch, timeline=tx.tables.timeline)
         return {"epoch": epoch}
-    # The row was changed while we waited: the UPDATE found nothing, the SELECT's snapshot is old.
-    return {"epoch": state["epoch"]}
+    # The row was changed while we waited: the UPDATE found nothing, and the SELECT reads it anew.
+    return {"epoch": fresh["epoch"]}
 
 
 def mark_direct(tx: Transaction, seconds: float) -> Course:

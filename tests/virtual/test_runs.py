@@ -20,7 +20,8 @@ from .weather import ACCIDENTS, POSTGRES_FATES, REDIS_FATES
 from .world import World
 
 SECONDS = 12  # for fresh seeds, in each of two halves
-FOUND: dict[int, str] = {}  # seed: what it found
+# Seed: what it found.
+FOUND = {9_003_482: "two failovers within a second share an epoch: said in 0008, and out of reach"}
 
 
 def _trace(seed: int) -> list[str]:
