@@ -80,6 +80,7 @@ LEFT = dict.fromkeys(READS, "a read for a page, a list or a log: nothing hangs o
     "begin_pause": "one statement of the auditor, true or not; then told as `reconciling` tells",
     "end_pause": "the terminal's: one statement, and a person who looks",
     "move_start": "the demo's",
+    "timeline": "which of several hosts is the primary; asked before anything else is",
     "limit": "what one worker lets through, told to the others: a limit is off by a request",
     "recount": "an operator's repair of a sum that was damaged: it may be repeated",
 }
