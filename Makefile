@@ -116,7 +116,7 @@ drill-door: .venv/.ok ## 500 slow senders and 10,000 idle connections crowd the 
 	@$(PY) -m loadtest.door $(if $(IDLE),--idle $(IDLE)) $(if $(SLOW),--slow $(SLOW))
 
 .PHONY: chaos
-chaos: .venv/.ok ## break it in every known way while it sells, and prove the zeros; DURATION=20m SEED=7 PLAN=1
+chaos: .venv/.ok ## break everything while it sells, and prove the zeros; DURATION=20m SEED=7 PLAN=1
 	@$(PY) -m loadtest.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(PLAN),--plan) $(if $(KEEP),--keep)
 
@@ -138,8 +138,8 @@ virtual: .venv/.ok ## run the real code in a world without time, from seeds; SEC
 		$(if $(SEED),--seed $(SEED)))
 
 .PHONY: mutants
-mutants: .venv/.ok ## plant known mistakes in copies of the engine: the harness must catch each; NAME="a b"
-	@$(PY) -m tests.mutants $(NAME)
+mutants: .venv/.ok ## plant known mistakes in copies of the engine: is each caught? NAME="a b" BY=chaos
+	@$(PY) -m tests.mutants $(NAME) $(if $(BY),--by $(BY))
 
 ##@ Keep house
 
