@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import platform
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -37,10 +35,9 @@ from engine.ops.devstack import start_postgres, start_valkey
 from engine.ops.launch import free_port
 from loadtest import client, report, wrk
 from loadtest.client import Figures, Shot
-from loadtest.fleet import ROOT, Fleet, Untrustworthy, ask, await_true, fleet
+from loadtest.fleet import ENGINE, Fleet, Untrustworthy, ask, await_true, fleet, migrate
 from loadtest.report import BASELINE, ECHO, HOLDS, KEYED, MEASURES, SOLD_OUT, UNLIMITED, Run
 
-ENGINE = (sys.executable, "-m", "engine")
 WORKERS = 2  # of each system
 WARM_UP_SECONDS = 1
 LIMITS = [name for name in Settings.__struct_fields__ if name.startswith("rate_")]
@@ -101,12 +98,7 @@ class Bench:
 
     def _start_engine(self) -> None:
         """Two workers and one process of keepers, and a drop of which the only unit is held."""
-        migrate, env = [*ENGINE, "migrate"], os.environ | self._env
-        done = subprocess.run(
-            migrate, env=env, cwd=ROOT, capture_output=True, check=False, timeout=120
-        )
-        if done.returncode:
-            raise Untrustworthy(f"the engine does not migrate: {done.stderr.decode()}")
+        migrate(self._env)
         self._engine = self._start("engine", *ENGINE, "serve", env={"PORT": str(free_port())})
         if self._options.without_limits:
             off = {limit.upper(): "off" for limit in LIMITS} | {"PORT": str(free_port())}

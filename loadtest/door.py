@@ -9,9 +9,6 @@ crowd, next to the p99 without, within this run.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -21,15 +18,13 @@ from pathlib import Path
 import msgspec
 
 from engine.ops.devstack import start_postgres, start_valkey
-from engine.ops.launch import free_port
 from loadtest import client
 from loadtest.client import Figures, Shot
 from loadtest.crowd import SLOW, Seen, crowd, look, room
 from loadtest.drills import Row, perform
-from loadtest.fleet import ROOT, Untrustworthy, ask, await_true, fleet
+from loadtest.fleet import ask, await_true, engine
 from loadtest.probes import Beside
 
-ENGINE = (sys.executable, "-m", "engine")
 API = "/api/v1"
 WORKERS = 2
 HOLDS_PER_S_MAX = 15_000
@@ -151,18 +146,8 @@ class Drill:
             "HEADER_TIMEOUT_MS": str(int(options.header_seconds * 1_000)),
             "BODY_TIMEOUT_MS": str(int(options.body_seconds * 1_000)),
         }
-        done = subprocess.run(
-            [*ENGINE, "migrate"], env=os.environ | env, cwd=ROOT, capture_output=True, check=False
-        )
-        if done.returncode:
-            raise Untrustworthy(f"the engine does not migrate: {done.stderr.decode()}")
-        self.port = free_port()
-        self._workers = stack.enter_context(
-            fleet([*ENGINE, "serve"], env | {"PORT": str(self.port)}, base / "workers.log", WORKERS)
-        )
-        self._keeper = stack.enter_context(fleet([*ENGINE, "keep"], env, base / "keeper.log", 1))
-        check = self._workers.check
-        await_true(lambda: ask(self.port, f"{API}/drops")[0] == 200, "the engine", check=check)
+        self._workers, self._keeper = engine(stack, env, base, workers=WORKERS, keepers=1)
+        self.port = self._workers.port
 
     def run(self) -> Facts:
         """All phases, then the count."""

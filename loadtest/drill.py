@@ -10,9 +10,6 @@ back, and whoever asks a second later must not hear SOLD_OUT any more.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -23,14 +20,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from engine.ops.devstack import Server, start_postgres, start_valkey
-from engine.ops.launch import free_port
 from loadtest.client import Shot
 from loadtest.drills import Row, perform
-from loadtest.fleet import ROOT, Untrustworthy, ask, await_true, fleet
+from loadtest.fleet import Untrustworthy, ask, await_true, engine
 from loadtest.probes import API, Beside, Return, Returns, Sight, Sights
 from loadtest.pulse import Slice, Total, pulse, receive
 
-ENGINE = (sys.executable, "-m", "engine")
 WORKERS = 2
 WARM_UP_SECONDS = 2.0
 SMALL_UNITS = 5
@@ -178,19 +173,8 @@ class Drill:
             "AUTH": "open",
             "LOG_LEVEL": "warning",
         }
-        done = subprocess.run(
-            [*ENGINE, "migrate"], env=os.environ | env, cwd=ROOT, capture_output=True, check=False
-        )
-        if done.returncode:
-            raise Untrustworthy(f"the engine does not migrate: {done.stderr.decode()}")
-        self.port = free_port()
-        serving = env | {"PORT": str(self.port)}
-        self._workers = stack.enter_context(
-            fleet([*ENGINE, "serve"], serving, base / "workers.log", WORKERS)
-        )
-        self._keeper = stack.enter_context(fleet([*ENGINE, "keep"], env, base / "keeper.log", 1))
-        check = self._workers.check
-        await_true(lambda: ask(self.port, f"{API}/drops")[0] == 200, "the engine", check=check)
+        self._workers, self._keeper = engine(stack, env, base, workers=WORKERS, keepers=1)
+        self.port = self._workers.port
 
     def _start_valkey(self, port: int) -> Server:
         # Without a file it comes back empty: the worst case, and the one to be shown.

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -23,15 +20,13 @@ from typing import Any
 import msgspec
 
 from engine.ops.devstack import start_valkey
-from engine.ops.launch import free_port
 from loadtest.chaos.standby import Pair, ask, pair
 from loadtest.client import GRACE_SECONDS, Gun, Shot, keep_connected
 from loadtest.drills import Row, perform
-from loadtest.fleet import ROOT, Untrustworthy, await_true, fleet
 from loadtest.fleet import ask as send
+from loadtest.fleet import await_true, engine
 from loadtest.probes import API
 
-ENGINE = (sys.executable, "-m", "engine")
 WORKERS, KEEPERS = 2, 2
 UNITS = 200_000
 LAG_SECONDS = 1.0
@@ -166,21 +161,8 @@ class Drill:
             "LOG_LEVEL": "warning",
             "METRICS_DIR": str(base / "metrics"),
         }
-        done = subprocess.run(
-            [*ENGINE, "migrate"], env=os.environ | env, cwd=ROOT, capture_output=True, check=False
-        )
-        if done.returncode:
-            raise Untrustworthy(f"the engine does not migrate: {done.stderr.decode()}")
-        self._port = free_port()
-        serving = env | {"PORT": str(self._port)}
-        self._workers = stack.enter_context(
-            fleet([*ENGINE, "serve"], serving, base / "workers.log", WORKERS)
-        )
-        self._keepers = stack.enter_context(
-            fleet([*ENGINE, "keep"], env, base / "keepers.log", KEEPERS)
-        )
-        check = self._workers.check
-        await_true(lambda: send(self._port, f"{API}/drops")[0] == 200, "the engine", check=check)
+        self._workers, self._keepers = engine(stack, env, base, workers=WORKERS, keepers=KEEPERS)
+        self._port = self._workers.port
 
     def run(self) -> Course:
         """The sale, the failover, the count."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
+from engine.ops.launch import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
+ENGINE = (sys.executable, "-m", "engine")
 READY_SECONDS = 60.0
 
 
@@ -88,6 +92,29 @@ def fleet(command: Sequence[str], env: Mapping[str, str], log: Path, count: int)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def migrate(env: Mapping[str, str]) -> None:
+    """Bring the engine's database to the present."""
+    done = subprocess.run(
+        [*ENGINE, "migrate"], env={**os.environ, **env}, cwd=ROOT, capture_output=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace")[-1_500:]
+        raise Untrustworthy(f"the engine does not migrate: {said}")
+
+
+def engine(
+    stack: ExitStack, env: Mapping[str, str], base: Path, *, workers: int, keepers: int
+) -> tuple[Fleet, Fleet]:
+    """Workers on a free port and keepers, on a migrated database, ready; ended with `stack`."""
+    migrate(env)
+    serving = {**env, "PORT": str(free_port())}
+    serve = stack.enter_context(fleet([*ENGINE, "serve"], serving, base / "workers.log", workers))
+    keep = stack.enter_context(fleet([*ENGINE, "keep"], env, base / "keepers.log", keepers))
+    path = "/api/v1/drops"
+    await_true(lambda: ask(serve.port, path)[0] == 200, "the engine", check=serve.check)
+    return serve, keep
 
 
 def await_true(

@@ -8,15 +8,11 @@ Everything that is started is ended on every way out of `perform`.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +37,7 @@ from loadtest.chaos.staff import Staff
 from loadtest.chaos.stage import Stage
 from loadtest.chaos.view import Scene, View
 from loadtest.chaos.wire import Lost, Wire
-from loadtest.fleet import ROOT, Untrustworthy
+from loadtest.fleet import migrate
 
 SECRET = "what-the-provider-and-the-shop-know-in-chaos"
 LOOK_SECONDS = 0.1  # between two looks of who waits for rest
@@ -121,7 +117,7 @@ class Run:
         valkey_way = await stack.enter_async_context(
             RedisProxy.open(ground.valkey.url, seed=options.seed)
         )
-        await self._migrate(ground.postgres.url)
+        await asyncio.to_thread(migrate, {"DATABASE_URL": ground.postgres.url})
         await facts.install(ground.postgres.url)
         port = free_port()
         environment = {
@@ -159,20 +155,6 @@ class Run:
         client = Client(Brief(options.folder, name, port, SECRET, options.seed, options.buyers))
         stack.callback(client.stop)
         return client
-
-    async def _migrate(self, url: str) -> None:
-        done = await asyncio.to_thread(
-            partial(
-                subprocess.run,
-                [sys.executable, "-m", "engine", "migrate"],
-                env={**os.environ, "DATABASE_URL": url},
-                cwd=ROOT,
-                capture_output=True,
-                check=False,
-            )
-        )
-        if done.returncode:
-            raise Untrustworthy(f"the engine does not migrate: {done.stderr[-1_500:]!r}")
 
     # ── the course ───────────────────────────────────────────────────────────────────────────
 

@@ -24,14 +24,17 @@ from tests.mutants.planting import Mutant, mutants, plant
 
 CAUGHT, CLEAN = 1, 0  # exit codes of a hunter; any other: it did not run
 LIMIT_SECONDS = 300
+TESTS = ("-m", "pytest", "-q", "-x", "-n", "2")
 HUNTERS = {
     # The real code in virtual time: random runs, and a staged sale with one thing gone wrong.
     "runs": ["-m", "tests.virtual", "--seconds", "90", "--seed", "1", "--processes", "2"],
-    "sweeps": ["-m", "pytest", "-q", "-x", "-n", "2", "tests/virtual/test_sweeps.py"],
+    "sweeps": [*TESTS, "tests/virtual/test_sweeps.py"],
     # The same calls on the model and on a real Postgres: what SQL may not do.
-    "models": ["-m", "pytest", "-q", "-x", "-n", "0", "tests/virtual/test_ledger_matches.py"],
+    "models": [*TESTS, "tests/virtual/test_ledger_matches.py"],
     # Real processes.
-    "points": ["-m", "pytest", "-q", "-x", "-n", "2", "tests/faults/test_crash_points.py"],
+    "points": [*TESTS, "tests/faults/test_crash_points.py"],
+    # Two claims for the last units, one of them in mid-transaction.
+    "last units": [*TESTS, "tests/faults/test_last_units.py"],
     "chaos": ["-m", "loadtest.chaos", "--seed", "1", "--duration", "180"],
 }
 
