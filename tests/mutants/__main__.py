@@ -67,7 +67,9 @@ def hunt(mutant: Mutant, hunter: str) -> Hunt:
         said = (done.stdout + done.stderr).strip()
         if done.returncode not in (CAUGHT, CLEAN):
             raise RuntimeError(f"{hunter} did not run:\n{said[-3_000:]}")
-        return Hunt(done.returncode == CAUGHT, time.monotonic() - began, said)
+        # A test that ran out of time has noticed nothing.
+        caught = done.returncode == CAUGHT and "Failed: Timeout" not in said
+        return Hunt(caught, time.monotonic() - began, said)
 
 
 def _how(said: str) -> str:

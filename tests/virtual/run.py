@@ -10,6 +10,7 @@ for tests: `patch` makes a context in which the engine has a mistake.
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -121,16 +122,18 @@ def report(found: Chunk, seconds: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="of the first run; else drawn")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--explain", type=int, metavar="SEED")
     asked = parser.parse_args()
     if asked.explain is not None:
         sys.stdout.write(explain(asked.explain) + "\n")
         return 0
+    first = random.SystemRandom().randrange(1 << 40) if asked.seed is None else asked.seed
+    sys.stdout.write(f"runs from seed {first} on\n")
     with ProcessPoolExecutor(asked.processes) as pool:
         started = perf_counter()
-        found = search(pool, asked.seed, asked.seconds, asked.processes)
+        found = search(pool, first, asked.seconds, asked.processes)
         seconds = perf_counter() - started
     sys.stdout.write(report(found, seconds) + "\n")
     if found.broken:

@@ -7,7 +7,6 @@ engine's fault, the seed goes into `FOUND` with what it was.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from time import monotonic
 
@@ -19,7 +18,8 @@ from .run import Chunk, explain, hunt, report
 from .weather import ACCIDENTS, POSTGRES_FATES, REDIS_FATES
 from .world import World
 
-SECONDS = 12  # for fresh seeds, in each of two halves
+SECONDS = 12  # for random runs, in each of two halves
+FIRST = 20_000
 # Seed: what it found.
 FOUND = {9_003_482: "two failovers within a second share an epoch: said in 0008, and out of reach"}
 
@@ -44,10 +44,11 @@ def test_other_seeds_are_other_runs() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("half", [0, 1])
-def test_no_promise_breaks_in_fresh_runs(half: int) -> None:
-    first = random.SystemRandom().randrange(1 << 40) * 2 + half
+def test_no_promise_breaks_in_random_runs(half: int) -> None:
+    """The seeds are always the same, so a failure is the change's fault; `make virtual` draws new
+    ones."""
     counts, until = Counter[str](), monotonic() + SECONDS
-    seed = first
+    seed = FIRST + half
     while monotonic() < until or counts["runs"] < 20:
         seed += 2
         try:
