@@ -282,6 +282,12 @@ def the_bouncer_goes_back(tale: Tale) -> None:
     change(tale, sight, believed=(sight.epoch, (sight.version or 0) + 1, 0))
 
 
+def the_bouncer_offers_too_much(tale: Tale) -> None:
+    """The bouncer knows the version, and more free units than it had."""
+    sight = first(tale, Sight, drop=1)
+    change(tale, sight, believed=(sight.epoch, sight.version, (sight.free or 0) + 1))
+
+
 def untold(tale: Tale) -> None:
     """A version has no row in the outbox."""
     tale.facts.remove(first(tale, ToldFact, kind="released"))
@@ -361,6 +367,7 @@ LIES: list[tuple[set[str], Lie]] = [
     ({"C11"}, above_the_limit),
     ({"C11"}, an_allowance_is_forgotten),
     ({"C12"}, the_bouncer_goes_back),
+    ({"C12"}, the_bouncer_offers_too_much),
     ({"C12"}, untold),
     ({"C12"}, told_twice),
     ({"C12"}, seen_what_never_was),

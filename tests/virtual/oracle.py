@@ -175,6 +175,10 @@ class Oracle:
                 now = (int(value[b"epoch"]), int(value[b"version"]))
                 self.require(now >= self.believed.get(key, now), "INV-9: the bouncer went back")
                 self.believed[key] = now
+                drop_id = int(key.rpartition(b"}")[0].rpartition(b":")[2])
+                said = tuple(int(value[name]) for name in (b"free", b"held", b"sold"))
+                truth = self.named.get((drop_id, *now), said)
+                self.require(said == truth, f"INV-6: the bouncer has {said} for {truth}")
                 intents = self.keyspace.find(key[: -len(b"drop")] + b"intents") or {}
                 summed = sum(int(intent.split(b":")[1]) for intent in intents.values())
                 exact = self.torn or int(value[b"open"]) == summed

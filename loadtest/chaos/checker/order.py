@@ -139,6 +139,10 @@ def _was_one(
         verdict.found("C12", f"version {sight.version} was seen, and never was", sight)
     elif (fact.free, fact.held, fact.sold) != (sight.free, sight.held, sight.sold):
         verdict.found("C12", f"version {sight.version} was seen with other figures", fact, sight)
+    # INV-6. Intents only make it less.
+    said = None if sight.believed is None else versions.get((sight.drop, sight.believed[1]))
+    if said is not None and sight.believed is not None and sight.believed[2] > (said.free or 0):
+        verdict.found("C12", "the bouncer offers more than was free at that version", said, sight)
 
 
 def _polls(
