@@ -37,6 +37,7 @@ log = structlog.get_logger()
 # Errors of the server after which the same statement may simply be sent again.
 TRANSIENT = {"40001", "40P01", "55P03", "57014"}
 MEET_SECONDS = 3.0  # to connect, and as long again to greet
+PAUSE_SECONDS = (1.0, 8.0)  # between two looks, at first and at most
 SLOW_SECONDS = 3.0  # a call of that age may be with a server that is no longer the primary
 TRANSACTION_STATEMENTS = 2  # a transaction lives no longer than so many of the longest statements
 # No such table, function or schema.
@@ -85,8 +86,9 @@ class Connection(asyncpg.Connection):
         super()._process_log_message(fields, last_query)  # type: ignore[misc]  # not in the stubs
 
     def heed(self) -> None:
-        """Raise `Unknown` of what was committed on one node only: who asks again waits for two."""
-        if self.alone:
+        """Raise `Unknown` of what was committed on one node only: who asks again waits for two. And
+        of what a server said whose connection was cut since: another one took its place."""
+        if self.alone or self.is_closed():
             self.alone = False
             raise Unknown
 
@@ -103,7 +105,7 @@ class Session:
             f"{query.name}: {sorted(words)}, declared {query.words}"
         )
         values = [words[word] for word in query.words]
-        many = query.cardinality == "many"
+        many, spoken_to = query.cardinality == "many", _driven(self._connection)
         try:
             fetch = self._connection.fetch if many else self._connection.fetchrow
             asking = fetch(query.text, *values)
@@ -115,7 +117,7 @@ class Session:
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             _drop(self._connection)
             raise Unknown from error
-        self._connection.heed()
+        spoken_to.heed()
         assert found is not None or query.cardinality == "maybe", f"{query.name}: no row"
         return found
 
@@ -134,9 +136,9 @@ def _pointed(message: str, sending: Awaitable[T], connection: Any) -> Awaitable[
     return points.armed.through(message, sending, has_left)
 
 
-def quoted(name: str) -> str:
-    """A name as SQL writes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
+def _driven(connection: Any) -> Any:
+    """The driver's connection: the pool's hand on it is empty as soon as somebody cuts it."""
+    return getattr(connection, "_con", None) or connection
 
 
 def _drop(connection: Any) -> None:
@@ -168,7 +170,7 @@ class Postgres:
         self._timeline = ""  # of its log; rises with every promotion
         self._sessions = 0  # in use or waited for
         self.epoch = 0  # rises when history was lost
-        self._words = _words(settings, statement_timeout_ms)
+        self._words = primary.words(settings, Connection, statement_timeout_ms, MEET_SECONDS)
         self._connections: WeakSet[Any] = WeakSet()
         self._since: dict[Any, float] = {}  # when the connections in use were taken
         self._watching: asyncio.Task[None] | None = None
@@ -253,11 +255,16 @@ class Postgres:
         self.epoch = epoch
 
     async def _watch(self) -> None:
-        """A server may stop in its tracks, or be cut off, and its connections live on."""
+        """A server may stop in its tracks, or be cut off, and its connections live on. Or a keeper
+        counts a million rows: who looks in vain looks less often."""
+        pause = PAUSE_SECONDS[0]
         while True:
-            await asyncio.sleep(SLOW_SECONDS / 3)
+            await asyncio.sleep(pause)
             if time.monotonic() - min(self._since.values(), default=float("inf")) > SLOW_SECONDS:
                 await self.look()
+                pause = min(2 * pause, PAUSE_SECONDS[1])
+            else:
+                pause = PAUSE_SECONDS[0]
 
     async def look(self) -> None:
         """See by a new connection who is the primary now; several at once look together."""
@@ -317,6 +324,7 @@ class Postgres:
         """Several calls that happen together or not at all."""
         async with self.session() as session:
             connection = session._connection
+            spoken_to = _driven(connection)
             transaction = connection.transaction(isolation=isolation)
             try:
                 await _pointed("begin", transaction.start(), connection)
@@ -338,7 +346,7 @@ class Postgres:
             except (OSError, *DRIVER_ERRORS) as error:
                 _drop(connection)
                 raise Unknown from error
-            connection.heed()
+            spoken_to.heed()
 
     async def call(self, query: sql.Query, **words: Any) -> Any:
         """One query, one transaction, one round trip."""
@@ -365,25 +373,3 @@ class Postgres:
     def in_use(self) -> int:
         """Connections that are not idle."""
         return int(self._pool.get_size() - self._pool.get_idle_size())
-
-
-def _words(settings: Settings, statement_timeout_ms: int) -> dict[str, Any]:
-    """How to connect. Of what is asked for at the start PgBouncer refuses most, or promises it and
-    forgets it: there the role says it. Statements prepared on one server it may send to another."""
-    told = {"application_name": "velvetrope"}
-    if not settings.pgbouncer:
-        told |= {
-            "statement_timeout": str(statement_timeout_ms),
-            "lock_timeout": "1000",
-            "idle_in_transaction_session_timeout": "2000",
-            "synchronous_commit": "on",
-            "jit": "off",
-        }
-        if settings.schema:
-            told["search_path"] = quoted(settings.schema)
-    words: dict[str, Any] = {
-        "connection_class": Connection,
-        "timeout": MEET_SECONDS,
-        "server_settings": told,
-    }
-    return words | ({"statement_cache_size": 0} if settings.pgbouncer else {})

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import redis.asyncio
 import redis.exceptions
@@ -25,8 +25,8 @@ from engine.infra.lua import Script
 
 log = structlog.get_logger()
 
-# RuntimeError: what uvloop raises at the writing to a connection that was reset while it lay idle.
-ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError, RuntimeError)
+ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError)
+T = TypeVar("T")
 ABI = "vr1"  # begins every key; changes when the meaning of a key changes
 PROBE_KEY = f"{ABI}:probe"
 PROBE_SECONDS = 0.2
@@ -44,6 +44,17 @@ class _Telling(redis.asyncio.Redis):
         if points.armed is not None:
             await points.armed.amid()
         return await super().parse_response(*words, **options)
+
+
+async def or_reset(sending: Awaitable[T]) -> T:
+    """The same, with uvloop's RuntimeError for a connection that was reset while it lay idle as
+    what it is. Other RuntimeErrors are mistakes of ours, and no absence."""
+    try:
+        return await sending
+    except RuntimeError as error:
+        if "handler is closed" not in str(error):
+            raise
+        raise ConnectionResetError(str(error)) from error
 
 
 class Redis:
@@ -96,7 +107,7 @@ class Redis:
             raise Away(str(error)) from error
 
     def _send(self, message: str, *command: Any) -> Awaitable[Any]:
-        sending = self._execute(*command)
+        sending = or_reset(self._execute(*command))
         return sending if points.armed is None else points.armed.through(message, sending)
 
     def _lose(self, error: BaseException) -> None:
@@ -113,7 +124,7 @@ class Redis:
             await asyncio.sleep(PROBE_SECONDS)
             # What lies idle in the pool was connected to a server that may be gone.
             with suppress(*ERRORS):
-                await self._pool.disconnect(inuse_connections=False)
+                await or_reset(self._pool.disconnect(inuse_connections=False))
             if await self._answers():
                 break
         self._probing = None
@@ -137,7 +148,7 @@ class Redis:
     async def _answers(self) -> bool:
         """Whether it can be read and written: one that is full or a replica answers a PING."""
         try:
-            return bool(await self.client.set(PROBE_KEY, "", ex=60))
+            return bool(await or_reset(self.client.set(PROBE_KEY, "", ex=60)))
         except ERRORS as error:
             self._lose(error)
             return False

@@ -69,3 +69,8 @@ def parse(text: str) -> dict[str, Query]:
         cardinality = cast(Cardinality, named[2])
         queries[named[1]] = Query(named[1], cardinality, promise, body.rstrip(";"), words)
     return queries
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'

@@ -11,7 +11,7 @@ import redis.asyncio
 import structlog
 
 from engine.infra.log import Seldom
-from engine.infra.redis import ABI, ERRORS
+from engine.infra.redis import ABI, ERRORS, or_reset
 from engine.keepers.keeper import Keeper
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ class Bell:
         """Listen for ever; reconnect after any error."""
         while True:
             try:
-                await self._listen_once()
+                await or_reset(self._listen_once())
             except ERRORS as error:
                 if self._complaints.due():
                     log.warning("bell.lost", why=type(error).__name__)

@@ -22,6 +22,9 @@ Verdict = Literal["ok", "warn", "fail"]
 VALKEY_MIN = (8, 0)
 SPARE_CONNECTIONS = 5  # for migrate, the terminal and a look by hand
 TIMEOUT_MIN_MS = 2_000  # what the engine allows its own statements
+# Behind PgBouncer the role says it, and within these: a claim takes a while when all want the same
+# row, and who is told "unknown" after five seconds waits for nothing.
+TIMEOUTS_MS = {"statement": (500, 5_000), "lock": (200, 2_500), "idle": (500, 10_000)}
 SKEW_WARN_SECONDS = 0.5
 SKEW_FAIL_SECONDS = 2.0
 FILES_MIN = 4_096
@@ -61,6 +64,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     synchronous_commit: str
     autovacuum: str
     timeout_ms: int
+    lock_timeout_ms: int
+    idle_timeout_ms: int
     connections_max: int
     connections_of_others: int
     role: str
@@ -136,7 +141,13 @@ def _timeout(found: Server, settings: Settings) -> Finding:
         f"PgBouncer does not pass ours on: ALTER ROLE {found.role} SET statement_timeout = '2s', "
         "and likewise lock_timeout = '1s', idle_in_transaction_session_timeout = '2s'"
     )
-    return _of("statement_timeout", found.timeout_ms > 0, seen, mend, "warn")
+    said = zip(
+        (found.timeout_ms, found.lock_timeout_ms, found.idle_timeout_ms),
+        TIMEOUTS_MS.items(),
+        strict=True,
+    )
+    unfit = [f"{name} {ms} ms" for ms, (name, (least, most)) in said if not least <= ms <= most]
+    return _of("statement_timeout", not unfit, ", ".join(unfit) or seen, mend, "warn")
 
 
 def schema(found: Schema) -> list[Finding]:

@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 
 from engine.infra import primary, sql
 from engine.infra.health import BEAT_SECONDS
-from engine.infra.postgres import DRIVER_ERRORS, quoted
+from engine.infra.postgres import DRIVER_ERRORS
 from engine.infra.settings import Settings
 from engine.ops import migrate
 from engine.ops.doorstep import reason
@@ -117,7 +117,7 @@ async def _connection(settings: Settings) -> AsyncIterator[Any]:
     if settings.pgbouncer:
         words["statement_cache_size"] = 0
     elif settings.schema:
-        words["server_settings"]["search_path"] = quoted(settings.schema)
+        words["server_settings"]["search_path"] = sql.quoted(settings.schema)
     connection = await primary.connect(settings.database_url, **words)
     try:
         yield connection

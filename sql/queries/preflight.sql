@@ -8,6 +8,8 @@ SELECT current_setting('server_version') AS version,
        current_setting('synchronous_commit') AS synchronous_commit,
        current_setting('autovacuum') AS autovacuum,
        (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout') AS timeout_ms,
+       (SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout') AS lock_timeout_ms,
+       (SELECT setting::int FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout') AS idle_timeout_ms,
        current_setting('max_connections')::int
            - current_setting('superuser_reserved_connections')::int AS connections_max,
        (SELECT count(*)::int

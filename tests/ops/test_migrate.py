@@ -185,3 +185,14 @@ async def test_a_full_shelf_that_nobody_opened_is_opened_by_the_next_filler(
     async with Keeping(settings):
         await wait_until(lambda: shop.settled(drop_id), "the bouncer was told")
     assert (await shop.reserve(drop_id, "ann")).status == 201
+
+
+async def test_the_limits_of_the_role_are_not_those_of_a_migration(
+    settings: Settings, admin: asyncpg.Connection
+) -> None:
+    """An index of ten million rows takes minutes, and the role may say two seconds."""
+    name = await admin.fetchval("SELECT current_database()")
+    await admin.execute(f"ALTER DATABASE {name} SET statement_timeout = '2s'")
+
+    async with migrating._connection(settings) as connection:
+        assert await connection.fetchval("SHOW statement_timeout") == "0"

@@ -19,6 +19,8 @@ FINE = Server(
     synchronous_commit="on",
     autovacuum="on",
     timeout_ms=0,
+    lock_timeout_ms=0,
+    idle_timeout_ms=0,
     connections_max=97,
     connections_of_others=3,
     role="velvetrope",
@@ -99,13 +101,17 @@ def test_a_patient_statement_timeout_is_fine(timeout_ms: int) -> None:
 
 def test_behind_pgbouncer_the_role_has_to_set_the_limits() -> None:
     through = Settings(pgbouncer=True)
-    limited = msgspec.structs.replace(FINE, timeout_ms=2_000)
+    limits = {"timeout_ms": 2_000, "lock_timeout_ms": 1_000, "idle_timeout_ms": 2_000}
+    limited = msgspec.structs.replace(FINE, **limits)
 
     found = worst(findings.server(FINE, through))
 
     assert (found.check, found.verdict) == ("statement_timeout", "warn")
     assert "ALTER ROLE velvetrope SET statement_timeout" in found.mend
     assert all(each.verdict == "ok" for each in findings.server(limited, through))
+    for change in ({"timeout_ms": 50}, {"timeout_ms": 600_000}, {"lock_timeout_ms": 0}):
+        none = msgspec.structs.replace(limited, **change)
+        assert any(each.verdict == "warn" for each in findings.server(none, through)), change
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import engine
-from engine.infra import combiner, ids, postgres
+from engine.infra import combiner, ids, postgres, primary
 from engine.keepers import keeper
 
 from .loop import PROCESS
@@ -79,7 +79,7 @@ def lasso(now: Callable[[], float], random: Random, hear: Hear) -> Iterator[None
     changes.append((keeper, "random", random))
     changes.append((combiner, "set", OrderedSet))
     changes.append((postgres, "WeakSet", OrderedSet))
-    changes.append((postgres, "primary", SimpleNamespace(connect=_connect)))
+    changes.append((postgres, "primary", SimpleNamespace(connect=_connect, words=primary.words)))
     missing = object()
     before = [(owner, name, owner.__dict__.get(name, missing)) for owner, name, _ in changes]
     for owner, name, value in changes:
