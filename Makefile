@@ -108,8 +108,8 @@ drill-redis: .venv/.ok ## lose Redis in mid-sale and see the sale go on; AWAY=60
 	@$(PY) -m loadtest.drill $(if $(AWAY),--away $(AWAY))
 
 .PHONY: drill-failover
-drill-failover: .venv/.ok ## kill Postgres in mid-sale and promote its standby: what is lost?
-	@$(PY) -m loadtest.failover
+drill-failover: .venv/.ok ## kill Postgres in mid-sale, promote its standby: what is lost? NORMAL=5 AFTER=8
+	@$(PY) -m loadtest.failover $(if $(NORMAL),--normal $(NORMAL)) $(if $(AFTER),--after $(AFTER))
 
 .PHONY: drill-door
 drill-door: .venv/.ok ## 500 slow senders and 10,000 idle connections crowd the door; IDLE SLOW
@@ -125,12 +125,13 @@ fuzz: .venv/.ok ## ask a running service for all that the API's document allows;
 	@EXAMPLES=$(or $(EXAMPLES),200) $(PY) -m pytest tests/openapi/test_fuzz.py -n 2
 
 .PHONY: crash-points
-crash-points: .venv/.ok ## kill -9 and SIGSTOP at every message of every operation, and a verdict
+crash-points: .venv/.ok ## kill -9 and SIGSTOP at every message of every operation; 15 minutes
 	@CRASH_POINTS=all $(PY) -m pytest tests/faults/test_crash_points.py -n 2 -rA
 
 .PHONY: model
-model: .venv/.ok ## walk random schedules through the model of the protocol
-	@$(PY) -m tests.simulation.run
+model: .venv/.ok ## random schedules through the model of the protocol; SECONDS SEED EXPLAIN=seed
+	@$(PY) -m tests.simulation.run $(if $(EXPLAIN),--explain $(EXPLAIN),--seconds $(or $(SECONDS),20) \
+		$(if $(SEED),--seed $(SEED)))
 
 .PHONY: virtual
 virtual: .venv/.ok ## run the real code in a world without time, from seeds; SECONDS SEED EXPLAIN=seed

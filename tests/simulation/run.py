@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import count
+from random import SystemRandom
 from time import monotonic
 from typing import NamedTuple
 
@@ -70,7 +71,7 @@ def search(pool: ProcessPoolExecutor, seed: int, seconds: float, processes: int)
     counts: Counter[str] = Counter()
     until = monotonic() + seconds
     chunks = _chunks(pool, seed, processes, until)
-    with tqdm(chunks, desc="protocol", unit=f"x{CHUNK} schedules", mininterval=0.5) as progress:
+    with tqdm(chunks, desc="protocol", unit=f"x{CHUNK} schedules", mininterval=0.5, disable=None) as progress:
         for chunk in progress:
             counts += chunk.counts
             progress.set_postfix(steps=f"{counts['steps']:,}", holds=f"{counts['holds']:,}")
@@ -117,7 +118,7 @@ def report(found: Chunk, catches: dict[Variant, Catch], seconds: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="for the unbroken protocol")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="of the first schedule; else drawn")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--explain", type=int, metavar="SEED")
     parser.add_argument("--variant", choices=("", "tombstone_refusals", *MUTANTS), default="")
@@ -125,16 +126,21 @@ def main() -> int:
     if asked.explain is not None:
         sys.stdout.write(explain(asked.explain, asked.variant) + "\n")
         return 0
+    first = SystemRandom().randrange(1 << 40) if asked.seed is None else asked.seed
+    sys.stdout.write(f"schedules from seed {first} on\n")
     with ProcessPoolExecutor(asked.processes) as pool:
         started = monotonic()
-        found = search(pool, asked.seed, asked.seconds, asked.processes)
+        found = search(pool, first, asked.seconds, asked.processes)
         seconds = monotonic() - started
-        hunts = {m: pool.submit(catch, m, asked.seed, MUTANT_LIMIT) for m in MUTANTS}
-        names = tqdm(hunts.items(), desc="mutants", unit="mutant")
+        hunts = {m: pool.submit(catch, m, first, MUTANT_LIMIT) for m in MUTANTS}
+        names = tqdm(hunts.items(), desc="mutants", unit="mutant", disable=None)
         catches: dict[Variant, Catch] = {mutant: hunt.result() for mutant, hunt in names}
     sys.stdout.write(report(found, catches, seconds) + "\n")
     if found.broken:
-        sys.stdout.write("\n" + explain(found.broken[0]) + "\n")
+        again = f"again: make model EXPLAIN={found.broken[0]}"
+        sys.stdout.write(f"\n{explain(found.broken[0])}\n\n{again}\n")
+    else:
+        sys.stdout.write("\nNo promise was broken.\n")
     return int(found.broken is not None or not all(c.schedules for c in catches.values()))
 
 

@@ -78,7 +78,7 @@ def search(pool: ProcessPoolExecutor, seed: int, seconds: float, processes: int)
     """Keep every process busy until the time is up, or a promise is broken."""
     counts: Counter[str] = Counter()
     chunks = _chunks(pool, seed, processes, perf_counter() + seconds)
-    with tqdm(chunks, desc="virtual", unit=f"x{CHUNK} runs", mininterval=0.5) as progress:
+    with tqdm(chunks, desc="virtual", unit=f"x{CHUNK} runs", mininterval=0.5, disable=None) as progress:
         for chunk in progress:
             counts += chunk.counts
             hours = counts["virtual ms"] / 3_600_000
@@ -138,6 +138,8 @@ def main() -> int:
     sys.stdout.write(report(found, seconds) + "\n")
     if found.broken:
         seed, words = found.broken
-        again = f"python -m tests.virtual --explain {seed}"
+        again = f"make virtual EXPLAIN={seed}"
         sys.stdout.write(f"\n{explain(seed)}\n\nseed {seed}: {words}\nagain: {again}\n")
+    else:
+        sys.stdout.write("\nNo promise was broken.\n")
     return int(found.broken is not None)
