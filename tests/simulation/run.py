@@ -71,7 +71,9 @@ def search(pool: ProcessPoolExecutor, seed: int, seconds: float, processes: int)
     counts: Counter[str] = Counter()
     until = monotonic() + seconds
     chunks = _chunks(pool, seed, processes, until)
-    with tqdm(chunks, desc="protocol", unit=f"x{CHUNK} schedules", mininterval=0.5, disable=None) as progress:
+    with tqdm(
+        chunks, desc="protocol", unit=f"x{CHUNK} schedules", mininterval=0.5, disable=None
+    ) as progress:
         for chunk in progress:
             counts += chunk.counts
             progress.set_postfix(steps=f"{counts['steps']:,}", holds=f"{counts['holds']:,}")

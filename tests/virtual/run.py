@@ -78,7 +78,9 @@ def search(pool: ProcessPoolExecutor, seed: int, seconds: float, processes: int)
     """Keep every process busy until the time is up, or a promise is broken."""
     counts: Counter[str] = Counter()
     chunks = _chunks(pool, seed, processes, perf_counter() + seconds)
-    with tqdm(chunks, desc="virtual", unit=f"x{CHUNK} runs", mininterval=0.5, disable=None) as progress:
+    with tqdm(
+        chunks, desc="virtual", unit=f"x{CHUNK} runs", mininterval=0.5, disable=None
+    ) as progress:
         for chunk in progress:
             counts += chunk.counts
             hours = counts["virtual ms"] / 3_600_000

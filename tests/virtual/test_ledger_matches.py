@@ -7,6 +7,7 @@ of both must agree. What names a moment or a unit's number is left out.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -39,8 +40,14 @@ ROWS = {
     "purchases": "SELECT request_id, reservation_id, quantity, payment_reference, adopted"
     " FROM purchases WHERE drop_id = $1",
 }
+# Who hunts known mistakes wants to know that there is one, not its shortest story.
+PHASES = [phase for phase in Phase if phase is not Phase.shrink or "HUNT" not in os.environ]
 BOUND = settings(
-    deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+    phases=PHASES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
 )
 
 
@@ -92,11 +99,11 @@ def _unordered(name: str, answer: Any) -> Any:
 
 
 buyers = st.sampled_from(["ann", "ben", "cleo"])
-numbers = st.integers(0, 7)
+numbers = st.integers(0, 11)
 
 
 class SameSale(RuleBasedStateMachine):
-    """One drop in both: eight requests, three buyers, as many calls as Hypothesis likes."""
+    """One drop in both: twelve requests, three buyers, as many calls as Hypothesis likes."""
 
     url = ""
     words: Counter[str]
@@ -112,13 +119,13 @@ class SameSale(RuleBasedStateMachine):
         self.runner.close()
 
     @initialize(
-        units=st.integers(1, 7),
-        limit=st.sampled_from([None, 1, 2, 4]),
+        units=st.sampled_from([8, 5, 2, 9]),  # few and many left, so that batches fit and do not
+        limit=st.sampled_from([1, 2, None, 4]),
         order=st.sampled_from([2, 4]),
     )
     def begin(self, units: int, limit: int | None, order: int) -> None:
         self.runner.run(self._begin(units, limit, order))
-        self.requests = [uuid.UUID(self.new()).hex for _ in range(8)]
+        self.requests = [uuid.UUID(self.new()).hex for _ in range(12)]
         self.holds = [self.new()]
         self.claim({n: (buyer, 1) for n, buyer in enumerate(("ann", "ben", "cleo"))}, 1, 0)
 
