@@ -18,6 +18,7 @@ from engine.sale import expire, store
 from engine.sale.bouncer import ATTEMPTS_PER_EPOCH
 from engine.sale.models import Claim, Release
 from tests.faults.test_redis_forgets import redis_of
+from tests.support.locks import units_locked
 from tests.support.rush import check_sale
 from tests.support.service import Service
 from tests.support.shop import Shop
@@ -44,6 +45,24 @@ async def test_ten_last_units_for_orders_of_three_are_sold_all_or_nothing(
     assert (await service.reserve(drop_id, "small")).status == 201
     assert (await service.reserve(drop_id, "late")).error == "SOLD_OUT"
     await wait_until(lambda: service.settled(drop_id), "the bouncer is exact", seconds=5)
+
+
+async def test_units_in_the_hands_of_others_are_waited_for_and_not_called_sold_out(
+    shop: Shop, settings: Settings, ground: Ground
+) -> None:
+    """A claim that finds nothing it could lock has learned nothing of the stock."""
+    drop_id = await shop.open_drop(2)
+    async with units_locked(settings.database_url, drop_id):
+        epoch = ground.postgres.epoch
+        claim = Claim(new_id(), epoch * ATTEMPTS_PER_EPOCH + 1, new_id(), "ann", 1)
+        async with ground.postgres.session() as session:
+            claimed = await store.claim_units(session, drop_id, epoch, [claim])
+        assert claimed.words == ["contended"]
+        asking = asyncio.gather(*(shop.reserve(drop_id, f"b{n}") for n in range(2)))
+        done, _ = await asyncio.wait([asking], timeout=0.2)
+        assert not done
+
+    assert [reply.status for reply in await asking] == [201, 201]
 
 
 @pytest.mark.slow

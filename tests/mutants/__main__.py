@@ -35,6 +35,7 @@ HUNTERS = {
     "points": [*TESTS, "tests/faults/test_crash_points.py"],
     # Two claims for the last units, one of them in mid-transaction.
     "last units": [*TESTS, "tests/faults/test_last_units.py"],
+    "redis forgets": [*TESTS, "tests/faults/test_redis_forgets.py"],
     "failover": [*TESTS, "tests/faults/test_failover.py"],
     "chaos": ["-m", "loadtest.chaos", "--seed", "1", "--duration", "180"],
 }

@@ -1,4 +1,4 @@
-"""Hold a drop's stock row, so that every claim of it is under way and none can end."""
+"""Hold rows that claims need, so that they are under way and cannot end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ async def stock_locked(database_url: str, drop_id: int) -> AsyncIterator[asyncpg
         async with connection.transaction():
             await connection.execute("SELECT FROM stock WHERE drop_id = $1 FOR UPDATE", drop_id)
             yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def units_locked(database_url: str, drop_id: int) -> AsyncIterator[None]:
+    """Take every free unit into our hands until the end of the block, and do nothing with it."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                "SELECT FROM units WHERE drop_id = $1 AND state = 'free' FOR UPDATE", drop_id
+            )
+            yield
     finally:
         await connection.close()
 
