@@ -35,9 +35,10 @@ HUNTERS = {
     "points": [*TESTS, "tests/faults/test_crash_points.py"],
     # Two claims for the last units, one of them in mid-transaction.
     "last units": [*TESTS, "tests/faults/test_last_units.py"],
+    "lost replies": [*TESTS, "tests/faults/test_lost_replies.py"],
     "redis forgets": [*TESTS, "tests/faults/test_redis_forgets.py"],
     "failover": [*TESTS, "tests/faults/test_failover.py"],
-    "chaos": ["-m", "loadtest.chaos", "--seed", "1", "--duration", "180"],
+    "chaos": ["-m", "loadtest.chaos", "--seed", "1", "--duration", "120"],
 }
 
 
