@@ -57,7 +57,7 @@ class Mischief:
         try:
             await asyncio.wait_for(lock.acquire(), WAIT_SECONDS)
         except TimeoutError:
-            self._skip(at, deed, f"{whom} is busy with: {self.under_way.get(whom)}")
+            self._skip(now(), deed, f"{whom} is busy with: {self.under_way.get(whom)}")
             return
         try:
             self.under_way[whom] = planned.nemesis
@@ -67,17 +67,17 @@ class Mischief:
                 await self._last(planned.seconds)
         except Skip as skip:
             if not begun:
-                self._skip(at, deed, str(skip))
-                return
-            deed.words["afterwards"] = str(skip)
+                deed.nothing = str(skip)
+            else:
+                deed.words["afterwards"] = str(skip)
         finally:
             del self.under_way[whom]
             lock.release()
         if deed.nothing:
-            self._skip(now(), deed, deed.nothing)
-            return
-        self.done[planned.nemesis] += 1
-        self._writer.write(Fault(at, now(), planned.nemesis, deed.target, deed.words))
+            self._skip(at, deed, deed.nothing)
+        else:
+            self.done[planned.nemesis] += 1
+            self._write(at, deed)
 
     async def _last(self, seconds: float) -> None:
         if seconds:
@@ -85,6 +85,10 @@ class Mischief:
                 await asyncio.wait_for(self._over.wait(), seconds)
 
     def _skip(self, at: int, deed: Deed, reason: str) -> None:
+        self.skipped[f"{deed.planned.nemesis}: {reason}"] += 1
+        self._write(at, deed, reason)
+
+    def _write(self, at: int, deed: Deed, skipped: str = "") -> None:
         name = deed.planned.nemesis
-        self.skipped[f"{name}: {reason}"] += 1
-        self._writer.write(Fault(at, at, name, deed.target, deed.words, reason))
+        line = Fault(at, now(), name, deed.target, deed.words, skipped, ALL[name].forgets)
+        self._writer.write(line)
