@@ -148,8 +148,8 @@ def test_a_bouncer_that_was_made_to_forget_may_go_back(tmp_path: Path) -> None:
     tale = told()
     lies.the_bouncer_goes_back(tale)
     at = tale.moment
-    words = {"skipped": "no older file was kept yet: it came back as it was", "forgets": True}
-    tale.lines.append(Fault(at - 2_000_000_000, at, "valkey killed", "valkey", **words))
+    fault = Fault(at - 2_000_000_000, at, "valkey killed", "valkey", skipped="no", forgets=True)
+    tale.lines.append(fault)
 
     assert judge(tale.write(tmp_path)).findings == []
 
