@@ -125,13 +125,11 @@ async def worker_dies_at_a_point(stage: Stage, deed: Deed) -> AsyncIterator[None
     not come by in time is replaced again, so that nobody is left who ends in a time of rest."""
     post = await _there(stage.staff.workers, deed)
     point = deed.dice.choice((*POINTS[:2] * 4, *POINTS))
-    deed.words["point"], before = point, post.stay
-    post.crash_point = f"kill:{point}:{deed.dice.randint(1, HITS_MAX)}"
+    deed.words["point"] = point
+    post.arm(f"kill:{point}:{deed.dice.randint(1, HITS_MAX)}")
     post.signal(signal.SIGKILL)
-    while post.stay in (before, None):  # the staff comes by ten times a second
+    while (armed := post.armed) is None:  # the staff comes by ten times a second
         await asyncio.sleep(0.05)
-    armed = post.stay
-    assert armed is not None
     try:
         yield
     finally:

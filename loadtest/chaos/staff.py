@@ -46,6 +46,7 @@ class Post:
         self.ready = False
         self.starts = 0
         self.crash_point = ""  # where the next process ends by itself; "": nowhere
+        self.armed: Stay | None = None  # the last one of those that were to
         self._command, self._environment, self._log = command, environment, log
         self._rest_seconds, self._again_at = REST_SECONDS[0], 0.0
         self._ready_fd: int | None = None
@@ -63,6 +64,10 @@ class Post:
         self.stay.struck |= number in DEADLY
         self.stay.process.send_signal(number)
         return True
+
+    def arm(self, crash_point: str) -> None:
+        """The next process ends by itself there; it will be `armed`."""
+        self.crash_point, self.armed = crash_point, None
 
     def tend(self) -> None:
         """Notice that it is ready, or has ended; start it if nobody is there."""
@@ -96,7 +101,7 @@ class Post:
         self._ready_fd, theirs = os.pipe()
         os.set_blocking(self._ready_fd, False)
         words = {**os.environ, **self._environment, "VELVETROPE_READY_FD": str(theirs)}
-        words["CRASH_POINT"], self.crash_point = self.crash_point, ""
+        words["CRASH_POINT"] = self.crash_point
         try:
             with self._log.open("ab") as out:
                 process = subprocess.Popen(
@@ -109,9 +114,14 @@ class Post:
                     start_new_session=True,
                     pass_fds=(theirs,),
                 )
-                self.stay = Stay(process)
+                self._take(process)
         finally:
             os.close(theirs)
+
+    def _take(self, process: subprocess.Popen[bytes]) -> None:
+        self.stay = Stay(process)
+        if self.crash_point:
+            self.armed, self.crash_point = self.stay, ""
 
     def _listen(self) -> None:
         if self._ready_fd is None:

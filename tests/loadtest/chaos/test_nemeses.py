@@ -106,9 +106,8 @@ class Understudy(Post):
         self._then = then
 
     def _start(self) -> None:
-        act, self.crash_point = self._then if self.crash_point else LIVE, ""
-        words = ["sh", "-c", act]
-        self.stay = Stay(subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True))
+        words = ["sh", "-c", self._then if self.crash_point else LIVE]
+        self._take(subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True))
         self.ready = True
 
 
