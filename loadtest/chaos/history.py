@@ -63,7 +63,9 @@ class Complete(msgspec.Struct, frozen=True, tag="complete", omit_defaults=True):
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault", omit_defaults=True):
-    """Something done to the service. `skipped` says why it was not; then `until` is `at`."""
+    """Something done to the service. `skipped` says why it was not, or why it does not count; what
+    was begun has its time all the same, of anything else `until` is `at`. `forgets`: it may have
+    made Valkey forget."""
 
     at: int
     until: int
@@ -71,6 +73,12 @@ class Fault(msgspec.Struct, frozen=True, tag="fault", omit_defaults=True):
     target: str = ""
     words: dict[str, Any] = {}
     skipped: str = ""
+    forgets: bool = False
+
+    @property
+    def lasted(self) -> bool:
+        """Whether it may have done anything."""
+        return not self.skipped or self.until > self.at
 
 
 class Heal(msgspec.Struct, frozen=True, tag="heal", omit_defaults=True):

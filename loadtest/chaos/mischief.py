@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from loadtest.chaos.history import Fault, Writer, now
-from loadtest.chaos.nemesis import ALL, Deed, Planned, Skip
-from loadtest.chaos.plan import Round, target
+from loadtest.chaos.nemesis import ALL, Deed, Nemesis, Planned, Skip
+from loadtest.chaos.plan import Round, targets
 from loadtest.chaos.stage import Stage
 
 WAIT_SECONDS = 4.0  # for a target that is still busy with the fault before
@@ -52,32 +52,43 @@ class Mischief:
 
     async def _do(self, planned: Planned) -> None:
         kind, deed, at = ALL[planned.nemesis], Deed(planned), now()
-        whom = deed.target = target(kind, planned.index)
-        lock, begun = self._targets[whom], False
+        staff = self._stage.staff
+        count = {"worker": len(staff.workers), "keeper": len(staff.keepers)}
+        whom = sorted(targets(kind, planned.index, count))
+        deed.target = ", ".join(whom)
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(WAIT_SECONDS):
+                    for each in whom:
+                        await stack.enter_async_context(self._targets[each])
+            except TimeoutError:
+                busy = {self.under_way[each] for each in whom if each in self.under_way}
+                self._skip(now(), deed, f"{deed.target} is busy with: {', '.join(sorted(busy))}")
+                return
+            self.under_way |= dict.fromkeys(whom, planned.nemesis)
+            try:
+                at = now()
+                await self._act(kind, deed)
+            finally:
+                for each in whom:
+                    del self.under_way[each]
+        if deed.nothing:
+            self._skip(at, deed, deed.nothing)
+        else:
+            self.done[planned.nemesis] += 1
+            self._write(at, deed)
+
+    async def _act(self, kind: Nemesis, deed: Deed) -> None:
+        begun = False
         try:
-            await asyncio.wait_for(lock.acquire(), WAIT_SECONDS)
-        except TimeoutError:
-            self._skip(at, deed, f"{whom} is busy with: {self.under_way.get(whom)}")
-            return
-        try:
-            self.under_way[whom] = planned.nemesis
-            at = now()
             async with kind.act(self._stage, deed):
                 begun = True
-                await self._last(planned.seconds)
+                await self._last(deed.planned.seconds)
         except Skip as skip:
-            if not begun:
-                self._skip(at, deed, str(skip))
-                return
-            deed.words["afterwards"] = str(skip)
-        finally:
-            del self.under_way[whom]
-            lock.release()
-        if deed.nothing:
-            self._skip(now(), deed, deed.nothing)
-            return
-        self.done[planned.nemesis] += 1
-        self._writer.write(Fault(at, now(), planned.nemesis, deed.target, deed.words))
+            if begun:
+                deed.words["afterwards"] = str(skip)
+            else:
+                deed.nothing = str(skip)
 
     async def _last(self, seconds: float) -> None:
         if seconds:
@@ -85,6 +96,10 @@ class Mischief:
                 await asyncio.wait_for(self._over.wait(), seconds)
 
     def _skip(self, at: int, deed: Deed, reason: str) -> None:
+        self.skipped[f"{deed.planned.nemesis}: {reason}"] += 1
+        self._write(at, deed, reason)
+
+    def _write(self, at: int, deed: Deed, skipped: str = "") -> None:
         name = deed.planned.nemesis
-        self.skipped[f"{name}: {reason}"] += 1
-        self._writer.write(Fault(at, at, name, deed.target, deed.words, reason))
+        line = Fault(at, now(), name, deed.target, deed.words, skipped, ALL[name].forgets)
+        self._writer.write(line)

@@ -22,7 +22,9 @@ import msgspec
 if TYPE_CHECKING:
     from loadtest.chaos.stage import Stage
 
-Target = Literal["worker", "keeper", "valkey", "postgres", "valkey wire", "postgres wire"]
+Target = Literal[
+    "worker", "workers", "keeper", "valkey", "postgres", "valkey wire", "postgres wire"
+]
 
 
 class Skip(Exception):

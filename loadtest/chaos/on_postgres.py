@@ -14,6 +14,7 @@ from loadtest.chaos.stage import Stage
 
 WRONG = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'velvetrope' ORDER BY pid"
+NOBODY = "the service has no connection just now"
 END = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM unnest($1::integer[]) AS pid"
 
 
@@ -61,6 +62,8 @@ async def all_ended(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     async with _asked(stage) as connection:
         pids = [row["pid"] for row in await connection.fetch(BACKENDS)]
         deed.words["count"] = await connection.fetchval(END, pids)
+    if not deed.words["count"]:
+        raise Skip(NOBODY)
     yield
 
 
@@ -71,8 +74,8 @@ async def some_ended(stage: Stage, deed: Deed) -> AsyncIterator[None]:
         pids = [row["pid"] for row in await connection.fetch(BACKENDS)]
         chosen = deed.dice.sample(pids, min(deed.dice.randint(1, 3), len(pids)))
         deed.words["count"] = await connection.fetchval(END, chosen)
-    if not chosen:
-        raise Skip("the service has no connection just now")
+    if not deed.words["count"]:
+        raise Skip(NOBODY)
     yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -29,16 +30,19 @@ POINTS = (
     "request/commit.after",
 )
 HITS_MAX = 20
+THERE_SECONDS = 4.0  # for who was killed a moment ago to be there again
 
 
-def _choose(posts: list[Post], deed: Deed) -> Post:
-    """The one that was meant, or the next that is there."""
-    at = deed.planned.index % len(posts)
-    for post in posts[at:] + posts[:at]:
-        if post.ready and post.pid is not None:
-            deed.target = post.name
-            return post
-    raise Skip("everybody is just being started")
+async def _there(posts: list[Post], deed: Deed) -> Post:
+    """The one that was meant, once it is there; whose fellows are others' to strike."""
+    post = posts[deed.planned.index % len(posts)]
+    deed.target = post.name
+    until = time.monotonic() + THERE_SECONDS
+    while not post.ready or post.pid is None:
+        if time.monotonic() > until:
+            raise Skip("it is still being started")
+        await asyncio.sleep(0.05)
+    return post
 
 
 def _posts(stage: Stage, deed: Deed) -> list[Post]:
@@ -47,7 +51,8 @@ def _posts(stage: Stage, deed: Deed) -> list[Post]:
 
 
 async def _end(stage: Stage, deed: Deed, number: signal.Signals) -> None:
-    _choose(_posts(stage, deed), deed).signal(number)
+    if not (await _there(_posts(stage, deed), deed)).signal(number):
+        raise Skip("it ended by itself")
 
 
 @nemesis("worker killed", on="worker", weight=3)
@@ -80,7 +85,7 @@ async def keeper_sent_away(stage: Stage, deed: Deed) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _stopped(stage: Stage, deed: Deed) -> AsyncIterator[None]:
-    post = _choose(_posts(stage, deed), deed)
+    post = await _there(_posts(stage, deed), deed)
     pid = post.pid
     post.signal(signal.SIGSTOP)
     try:
@@ -104,12 +109,13 @@ async def keeper_stopped(stage: Stage, deed: Deed) -> AsyncIterator[None]:
         yield
 
 
-@nemesis("workers killed at once", on="worker", weight=0.5)
+@nemesis("workers killed at once", on="workers", weight=0.5)
 async def workers_killed(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """All of them: a machine that loses power, but for its database."""
     deed.target = "all workers"
     deed.words["count"] = sum(post.signal(signal.SIGKILL) for post in stage.staff.workers)
-    await asyncio.sleep(0)
+    if not deed.words["count"]:
+        raise Skip("everybody is still being started")
     yield
 
 
@@ -117,17 +123,21 @@ async def workers_killed(stage: Stage, deed: Deed) -> AsyncIterator[None]:
 async def worker_dies_at_a_point(stage: Stage, deed: Deed) -> AsyncIterator[None]:
     """kill -9 exactly there: it is replaced by one that ends itself at a crash point. One that does
     not come by in time is replaced again, so that nobody is left who ends in a time of rest."""
-    post = _choose(stage.staff.workers, deed)
+    post = await _there(stage.staff.workers, deed)
     point = deed.dice.choice((*POINTS[:2] * 4, *POINTS))
-    deed.words["point"], pid = point, post.pid
-    post.crash_point = f"kill:{point}:{deed.dice.randint(1, HITS_MAX)}"
+    deed.words["point"] = point
+    post.arm(f"kill:{point}:{deed.dice.randint(1, HITS_MAX)}")
     post.signal(signal.SIGKILL)
-    while post.pid in (pid, None):  # the staff comes by ten times a second
+    while (armed := post.armed) is None:  # the staff comes by ten times a second
         await asyncio.sleep(0.05)
-    armed = post.pid
     try:
         yield
     finally:
-        if post.pid == armed:
+        if armed.ended is None:
             deed.nothing = f"it did not come by {point}"
-            post.signal(signal.SIGKILL)
+            if post.stay is armed:
+                post.signal(signal.SIGKILL)
+        elif armed.struck:
+            deed.nothing = "it was struck before"
+        elif armed.ended != -signal.SIGKILL:
+            deed.nothing = f"it ended otherwise, with {armed.ended}"

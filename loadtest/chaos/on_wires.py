@@ -19,10 +19,13 @@ def _way(stage: Stage, deed: Deed) -> TrapProxy:
 @asynccontextmanager
 async def _poisoned(stage: Stage, deed: Deed, toxic: Toxic) -> AsyncIterator[None]:
     way = _way(stage, deed)
+    before = way.done.total()
     await toxic(way, deed)
     try:
         yield
     finally:
+        if toxic in COUNTED and way.done.total() == before:
+            deed.nothing = "nothing went that way"
         await way.heal()
 
 
@@ -80,6 +83,9 @@ async def _reset(way: TrapProxy, deed: Deed) -> None:
 async def _cut(way: TrapProxy, deed: Deed) -> None:
     await way.cut()
 
+
+# Those of which the way counts what they did (proxy.py).
+COUNTED = (_half_open, _half_open_behind, _refusing, _losing, _treacherous, _reset, _cut)
 
 TOXICS: dict[str, tuple[Toxic, tuple[float, float], float]] = {
     "is slow": (_slow, (0.5, 8.0), 0.7),

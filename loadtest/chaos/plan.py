@@ -1,17 +1,20 @@
 """The plan of a run: which fault, when, on whom, for how long. A seed fixes all of it.
 
-    round 1             heal   round 2             heal
-    ├─ faults ... ──────┤ rest ├─ faults ... ──────┤ rest ├─ ...
+    round 1             heal   round 2                    heal
+    ├─ faults ... ──────┤ rest ├─ calm ─┼─ faults ... ────┤ rest ├─ ...
 
-In a round a fault begins every half to four seconds, one to three are under way at once, never two
-on the same target, and all end with the round. Towards its end nothing makes Valkey forget any
-more, and a worker dies with intents in its hands: else a rest might find nothing to mend.
+In a round a fault begins every half to four seconds, at most three are under way at once, never two
+on the same target, and all end with the round; who is late waits for the target (mischief.py).
+Every round but the first begins with a calm, in which buyers buy and nothing excuses the service.
+Towards the end of a round nothing makes Valkey forget any more, and a worker dies with intents in
+its hands: else a rest might find nothing to mend.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 
 import msgspec
 
@@ -19,7 +22,8 @@ from loadtest.chaos import on_postgres, on_processes, on_valkey, on_wires
 from loadtest.chaos.nemesis import ALL, Nemesis, Planned
 
 ROUND_SECONDS = 50.0
-HEAL_SECONDS = 10.0
+HEAL_SECONDS = 10.0  # longer than a fault excuses anything (checker/soldout.py)
+CALM_SECONDS = 6.0
 AT_ONCE_MAX = 3
 GAP_SECONDS = (0.5, 4.0)
 COUNT = {"worker": 3, "keeper": 2}  # targets of a kind; one of the others
@@ -48,13 +52,19 @@ def draw(seed: int, seconds: float) -> list[Round]:
     if left >= 5.0 or not lengths:
         lengths.append(max(left, 5.0))
     new = dict(ALL)
-    return [Round(length, _round(dice, length, new)) for length in lengths]
+    calms = [0.0] + [CALM_SECONDS] * (len(lengths) - 1)
+    return [
+        Round(length, _round(dice, calm, length, new))
+        for calm, length in zip(calms, lengths, strict=True)
+    ]
 
 
-def _round(dice: random.Random, length: float, new: dict[str, Nemesis]) -> list[Planned]:
+def _round(
+    dice: random.Random, calm: float, length: float, new: dict[str, Nemesis]
+) -> list[Planned]:
     faults: list[Planned] = []
-    under_way: list[tuple[float, str]] = []  # until when, on whom
-    at = round(dice.uniform(0.2, 1.0), 2)
+    under_way: list[tuple[float, set[str]]] = []  # until when, on whom
+    at = round(calm + dice.uniform(0.2, 1.0), 2)
     death: float | None = length - DEATH_SECONDS
     while at < length - LAST_SECONDS:
         under_way = [(until, whom) for until, whom in under_way if until > at]
@@ -66,8 +76,8 @@ def _round(dice: random.Random, length: float, new: dict[str, Nemesis]) -> list[
         else:
             chosen = _choose(dice, new, remembers=at > length - MEMORY_SECONDS)
         index = dice.randrange(COUNT.get(chosen.on, 1))
-        whom = target(chosen, index)
-        if whom in {busy for _, busy in under_way}:
+        whom = targets(chosen, index)
+        if any(whom & busy for _, busy in under_way):
             death = at if chosen.name == DEATH and death is None else death
             continue  # another throw
         new.pop(chosen.name, None)
@@ -91,9 +101,11 @@ def _between(dice: random.Random, least: float, most: float, skew: float) -> flo
     return least + (most - least) * math.pow(dice.random(), skew)
 
 
-def target(kind: Nemesis, index: int) -> str:
-    """What it occupies while it lasts."""
-    return f"{kind.on} {index}" if kind.on in COUNT else kind.on
+def targets(kind: Nemesis, index: int, count: Mapping[str, int] = COUNT) -> set[str]:
+    """What it occupies while it lasts, if there are so many of each kind."""
+    if kind.on == "workers":
+        return {f"worker {each}" for each in range(count["worker"])}
+    return {f"{kind.on} {index % count[kind.on]}" if kind.on in count else kind.on}
 
 
 def told(rounds: list[Round]) -> str:

@@ -225,6 +225,8 @@ class Run:
         """What the processes of the service have open: nothing may pile up."""
         with Writer(self._options.folder / "resources.jsonl") as writer:
             for post in self._stage.staff.posts:
+                if post.pid is None:  # psutil would take that for ourselves
+                    continue
                 with suppress(psutil.Error):
                     process = psutil.Process(post.pid)
                     kilobytes = process.memory_info().rss // 1024
@@ -290,11 +292,13 @@ def _crashes(logs: Path) -> Counter[str]:
     found = Counter[str]()
     for path in (*logs.glob("worker-*.log"), *logs.glob("keeper-*.log")):
         for line in path.read_text(errors="replace").splitlines():
-            with suppress(msgspec.DecodeError):
+            try:
                 told = msgspec.json.decode(line, type=LogLine)
-                if told.level in ("error", "critical"):
-                    found[told.event] += 1
-    return found
+            except msgspec.DecodeError:  # said by Python itself, on its way out
+                found["traceback"] += "Traceback" in line
+            else:
+                found[told.event] += told.level in ("error", "critical")
+    return +found
 
 
 def _keep_logs(base: Path, place: Path) -> None:

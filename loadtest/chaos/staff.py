@@ -22,6 +22,20 @@ POLL_SECONDS = 0.1
 REST_SECONDS = (0.1, 2.0)  # before one that could not start is tried again: it doubles
 READY_SECONDS = 40.0
 LEAVE_SECONDS = 12.0
+DEADLY = (signal.SIGKILL, signal.SIGTERM)
+
+
+class Stay:
+    """One process on a post, from its start to its end. `struck`: a nemesis sent it a signal that
+    ends it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process, self.struck = process, False
+
+    @property
+    def ended(self) -> int | None:
+        """How it ended, as subprocess says it; None: it is there."""
+        return self.process.poll()
 
 
 class Post:
@@ -32,46 +46,53 @@ class Post:
         self.ready = False
         self.starts = 0
         self.crash_point = ""  # where the next process ends by itself; "": nowhere
+        self.armed: Stay | None = None  # the last one of those that were to
         self._command, self._environment, self._log = command, environment, log
         self._rest_seconds, self._again_at = REST_SECONDS[0], 0.0
         self._ready_fd: int | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self.stay: Stay | None = None  # of the process there is, or was until a moment ago
 
     @property
     def pid(self) -> int | None:
         """The process id, while there is a process."""
-        return self._process.pid if self._process and self._process.poll() is None else None
+        return self.stay.process.pid if self.stay and self.stay.ended is None else None
 
     def signal(self, number: signal.Signals) -> bool:
         """Send it a signal; False if there is nobody."""
-        if self.pid is None or self._process is None:
+        if self.pid is None or self.stay is None:
             return False
-        self._process.send_signal(number)
+        self.stay.struck |= number in DEADLY
+        self.stay.process.send_signal(number)
         return True
+
+    def arm(self, crash_point: str) -> None:
+        """The next process ends by itself there; it will be `armed`."""
+        self.crash_point, self.armed = crash_point, None
 
     def tend(self) -> None:
         """Notice that it is ready, or has ended; start it if nobody is there."""
         self._listen()
         if self.pid is not None:
             return
-        if self._process is not None:
+        if self.stay is not None:
             self._rest_seconds = (
                 REST_SECONDS[0] if self.ready else min(self._rest_seconds * 2, REST_SECONDS[1])
             )
-            self._process, self.ready = None, False
+            self.stay, self.ready = None, False
             self._again_at = time.monotonic() + self._rest_seconds
         if time.monotonic() >= self._again_at:
             self._start()
 
     def end(self, patience_seconds: float = LEAVE_SECONDS) -> None:
         """End it, gently if it will."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.terminate()
+        if self.stay is not None and self.stay.ended is None:
+            process = self.stay.process
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience_seconds)
-            self._process.kill()
-            self._process.wait()
+                process.wait(patience_seconds)
+            process.kill()
+            process.wait()
         self._forget()
 
     def _start(self) -> None:
@@ -80,10 +101,10 @@ class Post:
         self._ready_fd, theirs = os.pipe()
         os.set_blocking(self._ready_fd, False)
         words = {**os.environ, **self._environment, "VELVETROPE_READY_FD": str(theirs)}
-        words["CRASH_POINT"], self.crash_point = self.crash_point, ""
+        words["CRASH_POINT"] = self.crash_point
         try:
             with self._log.open("ab") as out:
-                self._process = subprocess.Popen(
+                process = subprocess.Popen(
                     [sys.executable, "-m", "engine", self._command],
                     env=words,
                     cwd=ROOT,
@@ -93,8 +114,14 @@ class Post:
                     start_new_session=True,
                     pass_fds=(theirs,),
                 )
+                self._take(process)
         finally:
             os.close(theirs)
+
+    def _take(self, process: subprocess.Popen[bytes]) -> None:
+        self.stay = Stay(process)
+        if self.crash_point:
+            self.armed, self.crash_point = self.stay, ""
 
     def _listen(self) -> None:
         if self._ready_fd is None:

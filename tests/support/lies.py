@@ -154,6 +154,14 @@ def a_winner_is_told_no_later(tale: Tale) -> None:
     tale.asks("reserve", 1, "fail", status=409, code="LIMIT_REACHED", **words)
 
 
+def thanked_for_money_and_kept_none(tale: Tale) -> None:
+    """A provider was told 200 to "succeeded", and the row knows of a failure only: it will not say
+    so again."""
+    said = {"subject": "", "reference": "ref-fay"}
+    tale.hears("ref-fay", "failed")
+    tale.asks("callback", 2, status=200, said="succeeded", **said)
+
+
 def two_holds_of_one_request(tale: Tale) -> None:
     """A key gave two holds."""
     extra = tale.reserves(2, "gus", "k-gus-2", answered=False)
@@ -213,6 +221,12 @@ def told_bought_and_it_is_not(tale: Tale) -> None:
     hold = first(tale, HoldFact, buyer="gus", after="purchased")
     tale.facts.remove(hold)
     tale.holds[hold.request].state = "active"
+
+
+def never_ended(tale: Tale) -> None:
+    """A deadline was long ago, and the hold still has its unit."""
+    tale.passes(3_600_000)
+    tale.looks()
 
 
 def later_is_earlier(tale: Tale) -> None:
@@ -280,6 +294,13 @@ def the_bouncer_goes_back(tale: Tale) -> None:
     sight = [line for line in tale.lines if isinstance(line, Sight) and line.drop == 1][-1]
     tale.looks()
     change(tale, sight, believed=(sight.epoch, (sight.version or 0) + 1, 0))
+
+
+def the_bouncer_goes_back_beside_a_fault(tale: Tale) -> None:
+    """It goes back while a worker stands still, which is no reason."""
+    the_bouncer_goes_back(tale)
+    at = tale.moment
+    tale.lines.append(history.Fault(at - 2_000 * MS, at, "worker stopped", "worker-1"))
 
 
 def the_bouncer_offers_too_much(tale: Tale) -> None:
@@ -350,6 +371,7 @@ LIES: list[tuple[set[str], Lie]] = [
     ({"C5"}, told_retryable_and_it_exists),
     ({"C5"}, a_winner_is_told_no_later),
     ({"C6", "C7"}, two_holds_of_one_request),
+    ({"C3"}, thanked_for_money_and_kept_none),
     ({"C6"}, copies_differ),
     ({"C6"}, a_key_is_called_misused),
     ({"C6", "C3"}, a_misused_key_is_served),
@@ -358,6 +380,7 @@ LIES: list[tuple[set[str], Lie]] = [
     ({"C7", "C1"}, a_step_that_is_none),
     ({"C7"}, extended_twice),
     ({"C7"}, told_bought_and_it_is_not),
+    ({"C7"}, never_ended),
     ({"C8"}, later_is_earlier),
     ({"C8"}, a_stale_poll),
     ({"C9"}, false_sold_out),
@@ -367,6 +390,7 @@ LIES: list[tuple[set[str], Lie]] = [
     ({"C11"}, above_the_limit),
     ({"C11"}, an_allowance_is_forgotten),
     ({"C12"}, the_bouncer_goes_back),
+    ({"C12"}, the_bouncer_goes_back_beside_a_fault),
     ({"C12"}, the_bouncer_offers_too_much),
     ({"C12"}, untold),
     ({"C12"}, told_twice),

@@ -350,6 +350,13 @@ class Tale:
         self._fact(facts.PaymentFact, **words, before="succeeded", outcome=outcome, reason=reason)
         self.asks("callback", hold.drop, status=200, subject=hold.id, reference=reference)
 
+    def hears(self, reference: str, status: str) -> None:
+        """The provider says that no money came."""
+        self._begin()
+        words = {"reference": reference, "reservation": None, "amount_cents": 0, "currency": "USD"}
+        words |= {"before": None, "after": status, "outcome": None, "reason": None}
+        self._fact(facts.PaymentFact, **words)
+
     def polls(self, drop: int) -> None:
         """Somebody looks at the stock."""
         self._begin()

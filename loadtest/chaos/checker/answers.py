@@ -9,16 +9,23 @@ What a "no" promises (docs/INVARIANTS.md INV-3, docs/decisions/0009):
 A copy sent at the same time may win all the same, so a "no" of one copy is false only if no other
 copy can have made the effect: every other one was told no, too, or sent after it. Info is no
 answer: whoever got none may have made it at any later moment.
+
+Not judged: what copies of one keyed extension, payment or release are told one after the other.
+They keep no answer (sql/functions/extend_hold.sql): a later copy is told what is true of the hold
+by then, which may be a no. That each was done once at most is C7's.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from math import inf
 
+from loadtest.chaos.checker.commits import commits
 from loadtest.chaos.checker.effects import Effect, Effects
+from loadtest.chaos.checker.holds import RANK
 from loadtest.chaos.checker.record import Op, Record
 from loadtest.chaos.checker.verdict import Verdict
-from loadtest.chaos.facts import HoldFact, PurchaseFact, StockFact
+from loadtest.chaos.facts import HoldFact, PaymentFact, PurchaseFact
 
 LOOKED_UP = {
     "reserve": {"SOLD_OUT", "LIMIT_REACHED", "NOT_STARTED", "ENDED", "PAUSED", "PREPARING"},
@@ -67,8 +74,17 @@ def _as_told(
             verdict.found("C3", "reserve: told of another request's hold", op, fact)
     if invoke.verb in ("extend", "pay") and value.id not in ("", invoke.subject):
         verdict.found("C3", f"{invoke.verb}: told of another hold", op, fact)
+    if invoke.verb == "callback" and not any(_says(record, each, op) for each in found):
+        verdict.found("C3", f"callback: thanked for {invoke.said}, and did not keep it", op, fact)
     if isinstance(fact, PurchaseFact) and fact.reservation != invoke.subject:
         verdict.found("C3", "purchase: told of another hold's purchase", op, fact)
+
+
+def _says(record: Record, effect: Effect, op: Op) -> bool:
+    """Whether a payment's row knew of what a callback said, or of a later word, in time."""
+    assert isinstance(effect.fact, PaymentFact)
+    known = effect.fact.after is not None and RANK[effect.fact.after] >= RANK.get(op.invoke.said, 0)
+    return known and _is_in_time(record, effect, op)
 
 
 def _is_in_time(record: Record, effect: Effect, op: Op) -> bool:
@@ -158,7 +174,7 @@ def _unclaimed(verdict: Verdict, effect: Effect, before: list[Op]) -> None:
 
 def _had_it(record: Record, effects: Effects, verdict: Verdict) -> None:
     """Keyed requests that were told no after a look, though theirs was committed before."""
-    after = _commits(record)
+    by = commits(record, effects)
     by_request: dict[tuple[str, str], Effect] = {}
     for effect in effects.all:
         if effect.request:
@@ -174,8 +190,8 @@ def _had_it(record: Record, effects: Effects, verdict: Verdict) -> None:
             for copy in record.by_request[op.request]
             if copy.ok and copy.until < op.since and copy.value.id == had.answer
         ]
-        committed = after.get((had.drop, had.fact.txid))
-        if told or (committed is not None and committed + record.clock_ns < op.since):
+        committed = by.get((had.drop, had.fact.txid), inf)
+        if told or committed + record.clock_ns < op.since:
             sentence = f"{op.invoke.verb}: told {_word(op)}, and the request had it already"
             verdict.found("C5", sentence, had.fact, *told[:1], op)
 
@@ -189,19 +205,6 @@ def _is_looked_up(op: Op) -> bool:
     if _word(op) == "RATE_LIMITED":
         return (op.value.reason or (details and details.reason)) == COOLDOWN
     return _word(op) in LOOKED_UP.get(op.invoke.verb, ())
-
-
-def _commits(record: Record) -> dict[tuple[int, int], int]:
-    """By drop and transaction: the moment by which it was committed for certain. The next version
-    is written under the lock that the commit gave up."""
-    after: dict[tuple[int, int], int] = {}
-    before: dict[int, StockFact] = {}
-    for fact in record.of(StockFact):
-        last = before.get(fact.drop)
-        if last is not None and last.txid != fact.txid:
-            after[fact.drop, last.txid] = record.moment(fact.at)
-        before[fact.drop] = fact
-    return after
 
 
 def one_answer(record: Record, effects: Effects, verdict: Verdict) -> None:

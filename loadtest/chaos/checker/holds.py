@@ -17,8 +17,10 @@ from loadtest.chaos.facts import (
     PaymentFact,
     PurchaseFact,
     RefundFact,
+    Tick,
     UnitFact,
 )
+from loadtest.chaos.history import Sight
 
 # Of a reservation's row, and how the units it names move with it (docs/STATES.md).
 STEPS: dict[tuple[str | None, str | None], tuple[str, str] | None] = {
@@ -39,7 +41,9 @@ STEPS: dict[tuple[str | None, str | None], tuple[str, str] | None] = {
     ("released", "paying"): ("free", "held"),  # buys it in the same transaction
     ("purchased", "refunded"): ("sold", ""),  # free or withdrawn
 }
-USING = ("active", "paying", "purchased")
+LIVE = ("active", "paying")
+USING = (*LIVE, "purchased")
+OVERDUE_NS = 8_000_000_000  # INV-7
 RANK = {"pending": 0, "failed": 1, "succeeded": 2, "refunded": 3}
 TERMS_US = 10_000_000  # a claim may go by terms as old as its statement can be
 
@@ -60,8 +64,11 @@ def one_end(record: Record, verdict: Verdict) -> None:
             before = fact if fact.after is not None else None
             ends[fact.id] = fact
         _clock(record, verdict, steps, bought, paid)
+    last = _last_moment(record)
     for final in record.of(FinalHold):
         end = ends.get(final.id)
+        if end and final.state in LIVE and record.moment(end.expires) + OVERDUE_NS < last:
+            verdict.found("C7", f"a hold is past its deadline, and still {final.state}", end, final)
         if end is None or end.after != final.state:
             sentence = f"reservation {final.id} is not what its facts made of it"
             verdict.found("C7", sentence, *filter(None, [end]), final)
@@ -76,6 +83,12 @@ def one_end(record: Record, verdict: Verdict) -> None:
     for op in record.ops:
         _told(record, verdict, op, ends)
     verdict.close("C7", "holds that ended wrongly")
+
+
+def _last_moment(record: Record) -> int:
+    """Until when Postgres was there to end what had to end."""
+    ticks = [tick.before for tick in record.of(Tick)]
+    return max(ticks + [s.at for s in record.of(Sight) if s.version is not None])
 
 
 def _moved(record: Record) -> dict[tuple[int, str], Counter[tuple[str, str]]]:

@@ -117,15 +117,16 @@ def _sights(record: Record, verdict: Verdict, sights: list[Sight]) -> None:
     for one, two in pairwise([sight for sight in sights if sight.believed is not None]):
         assert one.believed is not None and two.believed is not None
         if one.believed[:2] > two.believed[:2] and not _between(record, one, two):
-            verdict.found("C12", "the bouncer went back, and nothing was done to it", one, two)
+            verdict.found("C12", "the bouncer went back, and nothing made it forget", one, two)
 
 
 def _between(record: Record, one: Sight, two: Sight) -> list[Fault]:
-    """Faults that lasted into the time between two sights."""
+    """Faults that lasted into the time between two sights and made Valkey forget, though they
+    may have come to less than was planned."""
     return [
         fault
         for fault in record.of(Fault)
-        if not fault.skipped and fault.at <= two.at and fault.until >= one.at
+        if fault.forgets and fault.at <= two.at and fault.until >= one.at
     ]
 
 

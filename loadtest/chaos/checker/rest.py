@@ -35,7 +35,7 @@ def convergence(record: Record, verdict: Verdict) -> None:
         times.sort()
         told = "/".join(f"{_share(times, share):.1f}" for share in (0.5, 0.99, 1.0))
         verdict.figure("s to rest, p50/p99/max", told)
-    verdict.figure("heals judged", str(len(heals)))
+    verdict.figure("heals judged", str(len(heals)), "> 0", bool(heals))
 
 
 def _share(times: list[float], share: float) -> float:
@@ -73,7 +73,8 @@ def leaks(record: Record, verdict: Verdict) -> None:
         if looked and looked[-1].intents and looked[-1].at > calm:
             verdict.found("C13", f"{looked[-1].intents} intents are left", looked[-1])
     verdict.close("C13", "left open at the end")
-    verdict.figure("processes compared", str(len(before.keys() & after.keys())))
+    compared = len(before.keys() & after.keys())
+    verdict.figure("processes compared", str(compared), "> 0", compared > 0)
 
 
 def _leak(record: Record, verdict: Verdict, was: Resource, now: Resource) -> None:

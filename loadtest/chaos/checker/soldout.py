@@ -21,7 +21,7 @@ from operator import attrgetter
 from loadtest.chaos.checker.record import Op, Record
 from loadtest.chaos.checker.verdict import Verdict
 from loadtest.chaos.facts import StockFact
-from loadtest.chaos.history import Fault, Sight
+from loadtest.chaos.history import Fault, Heal, Sight
 
 MEMORY_NS = 100_000_000
 TRAVEL_NS = 200_000_000
@@ -46,23 +46,31 @@ def honest(record: Record, verdict: Verdict) -> None:
         elif not op.fail or code in ADMITTED:
             asked[op.invoke.drop].append(op)
     frees, sights = record.by(StockFact, drop_of), record.by(Sight, drop_of)
-    faults = _union(
-        [(f.at, f.until + SETTLED_NS) for f in record.of(Fault) if not f.skipped], MEMORY_NS
-    )
+    faults = _union([(f.at, f.until + SETTLED_NS) for f in record.of(Fault) if f.lasted], MEMORY_NS)
     calm = hard = 0.0
+    quiet = 0
     for drop, ops in refused.items():
         changes = _changes(record, frees.get(drop, []), asked[drop])
         shorts = _shorts(changes, sights.get(drop, []), ops)
         hard += sum(_common(span, faults) for span in _spans(_lies(record, shorts, ops, TRAVEL_NS)))
+        quiet += sum(_is_calm(op, faults) for op in ops)
         lies = _lies(record, shorts, ops, RECONCILED_NS)
         for op in lies:
-            if _common((op.since, op.until), faults) < op.until - op.since:
+            if _is_calm(op, faults):
                 verdict.found("C9", "told sold out, with enough left", op)
         calm += sum(span[1] - span[0] - _common(span, faults) for span in _spans(lies))
     verdict.close("C9", "false sold out, calm")
     verdict.figure("false sold out, calm, s", f"{calm / 1e9:.2f}", "0", calm == 0)
     verdict.figure("false sold out, under faults, s", f"{hard / 1e9:.2f}")
     verdict.figure("sold out judged", str(sum(map(len, refused.values()))))
+    # Between two heals there is a calm in which buyers buy (plan.py).
+    calms = len(record.of(Heal)) > 1
+    wanted = "> 0" if calms else ""
+    verdict.figure("  in a calm", str(quiet), wanted, quiet > 0 if calms else None)
+
+
+def _is_calm(op: Op, faults: list[Span]) -> bool:
+    return _common((op.since, op.until), faults) < op.until - op.since
 
 
 def _spans(ops: list[Op]) -> list[Span]:

@@ -15,11 +15,13 @@ import psutil
 import pytest
 
 from loadtest.chaos import plan, report
+from loadtest.chaos.checker import soldout
 from loadtest.chaos.diary import Tally
 from loadtest.chaos.history import Fault, Heal, read
 from loadtest.chaos.nemesis import ALL
 from loadtest.chaos.outcomes import is_strange, outcome
 from loadtest.chaos.report import Outcome
+from loadtest.chaos.run import _crashes
 from tests.support.wait import wait_until
 
 SEED = 7
@@ -108,7 +110,7 @@ def test_a_plan_keeps_its_limits(seed: int) -> None:
     rounds = plan.draw(seed, 1_200)
     faults = [fault for each in rounds for fault in each.faults]
 
-    assert len(faults) >= 500
+    assert len(faults) >= 560
     assert sum(each.seconds + plan.HEAL_SECONDS for each in rounds) <= 1_200
     assert {fault.nemesis for fault in faults} == ALL.keys()
     for each in rounds:
@@ -119,9 +121,23 @@ def test_a_plan_keeps_its_limits(seed: int) -> None:
                 for one in each.faults
                 if one is not fault and one.at <= fault.at < one.at + one.seconds
             ]
-            mine = plan.target(ALL[fault.nemesis], fault.index)
+            mine = plan.targets(ALL[fault.nemesis], fault.index)
             assert len(others) < plan.AT_ONCE_MAX
-            assert mine not in {plan.target(ALL[one.nemesis], one.index) for one in others}
+            for one in others:
+                assert not mine & plan.targets(ALL[one.nemesis], one.index)
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_every_round_but_the_first_begins_with_a_calm(seed: int) -> None:
+    first, *others = plan.draw(seed, 1_200)
+
+    assert first.faults[0].at <= 1.0
+    assert len(others) == 19
+    assert all(plan.CALM_SECONDS <= each.faults[0].at <= plan.CALM_SECONDS + 1 for each in others)
+
+
+def test_nothing_excuses_a_service_in_a_calm() -> None:
+    assert plan.HEAL_SECONDS * 1e9 > soldout.SETTLED_NS
 
 
 @pytest.mark.parametrize(
@@ -171,6 +187,14 @@ def failed(run: Outcome) -> list[str]:
     return [row.measure.strip() for row in report.verdict(run) if row.holds is False]
 
 
+def test_a_traceback_of_python_s_own_is_a_crash(tmp_path: Path) -> None:
+    said = ['{"event":"worker.started","level":"info"}', '{"event":"x","level":"error"}']
+    said += ["Traceback (most recent call last):", "AssertionError: INV-2"]
+    (tmp_path / "worker-0.log").write_text("\n".join(said))
+
+    assert _crashes(tmp_path) == {"x": 1, "traceback": 1}
+
+
 def test_a_good_run_passes() -> None:
     assert failed(good()) == []
 
@@ -179,6 +203,7 @@ def test_a_good_run_passes() -> None:
     ("changes", "measure"),
     [
         ({"faults": {}}, "faults"),
+        ({"planned": 8}, "faults"),
         ({"heals": []}, "slowest to come to rest, s"),
         ({"heals": [Heal(0, 10_000_000_000, 8_100_000_000)]}, "slowest to come to rest, s"),
         ({"heals": [Heal(0, 10_000_000_000, None, "1 open")]}, "slowest to come to rest, s"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from loadtest.chaos.checker import check, judge
 from loadtest.chaos.checker.__main__ import main
 from loadtest.chaos.facts import HoldFact, PurchaseFact, Tick
-from loadtest.chaos.history import Complete, Fault, Invoke
+from loadtest.chaos.history import Complete, Fault, Heal, Invoke, Resource
 from loadtest.fleet import Untrustworthy
 from tests.support import lies
 from tests.support.tale import Tale, wall
@@ -89,6 +90,80 @@ def test_a_lie_is_found_by_the_checks_that_are_there_for_it(
 
     assert set(verdict.counts) == checks, "\n".join(map(verdict.story, verdict.findings))
     assert any(row.holds is False for row in verdict.rows)
+
+
+def the_last_unit(tale: Tale) -> None:
+    """Eve has it, and her answer was lost. Nothing comes after it: the drop is sold out."""
+    tale.opens(1, 2, 2)
+    tale.looks()
+    tale.reserves(1, "ann", "k-ann")
+    tale.passes(1_000)
+    assert tale.reserves(1, "eve", "k-eve", answered=False) is not None
+
+
+def eve_hears_sold_out(tale: Tale) -> None:
+    """A copy of her request, with its key."""
+    words = {"buyer": "eve", "key": "k-eve", "quantity": 1, "copy": 2}
+    tale.asks("reserve", 1, "fail", status=409, code="SOLD_OUT", **words)
+
+
+def seen_at_once(tale: Tale) -> None:
+    for _ in range(2):  # a look is over when the next one begins
+        tale.passes(500)
+        tale.looks()
+
+
+def polled_at_once(tale: Tale) -> None:
+    tale.passes(500)
+    tale.polls(1)
+
+
+@pytest.mark.parametrize("proof", [seen_at_once, polled_at_once, lambda tale: tale.passes(6_000)])
+def test_a_winner_of_the_last_unit_is_not_told_sold_out(
+    tmp_path: Path, proof: Callable[[Tale], None]
+) -> None:
+    tale = Tale(1)
+    the_last_unit(tale)
+    proof(tale)
+    tale.passes(1_000)
+    eve_hears_sold_out(tale)
+
+    assert set(judge(tale.write(tmp_path)).counts) == {"C5"}
+
+
+def test_a_copy_may_be_told_sold_out_while_the_last_unit_is_being_committed(tmp_path: Path) -> None:
+    tale = Tale(1)
+    the_last_unit(tale)
+    at = tale.moment
+    tale.lines.append(Fault(at, at + 6_000_000_000, "postgres stopped", "postgres"))
+    tale.passes(5_500)
+    eve_hears_sold_out(tale)
+    tale.passes(2_000)
+    tale.looks()
+
+    assert judge(tale.write(tmp_path)).findings == []
+
+
+def test_a_bouncer_that_was_made_to_forget_may_go_back(tmp_path: Path) -> None:
+    tale = told()
+    lies.the_bouncer_goes_back(tale)
+    at = tale.moment
+    fault = Fault(at - 2_000_000_000, at, "valkey killed", "valkey", skipped="no", forgets=True)
+    tale.lines.append(fault)
+
+    assert judge(tale.write(tmp_path)).findings == []
+
+
+@pytest.mark.parametrize(
+    ("gone", "measure"), [(Resource, "processes compared"), (Heal, "heals judged")]
+)
+def test_what_was_not_looked_at_is_no_proof(tmp_path: Path, gone: type, measure: str) -> None:
+    tale = told()
+    tale.lines = [line for line in tale.lines if not isinstance(line, gone)]
+
+    rows = check(tale.write(tmp_path))
+
+    assert [row.measure for row in rows if row.holds is False] == [measure]
 
 
 def test_an_unanswered_request_may_be_served_at_any_later_moment(tmp_path: Path) -> None:

@@ -79,7 +79,11 @@ def wander(seed: int, steps: int) -> Tale:
             tale.heals(dice.randint(1, 7_999))
         elif event == "wait":
             tale.passes(dice.randint(1, 20_000))
+    tale.heals()
     tale.passes(10_000)
+    for hold in tale.holds.values():
+        if hold.state in LIVE and hold.expires < wall(tale.moment):
+            tale.ends(hold, "expired")
     tale.polls(1)
     tale.looks()
     tale.measures("after")
