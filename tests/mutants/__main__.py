@@ -83,10 +83,11 @@ def hunt(mutant: Mutant, hunter: str) -> Hunt:
 
 def _how(said: str) -> str:
     """The line of a hunter's words that names the broken promise."""
-    lines = re.findall(
-        r"^.*?((?:VIOLATION |Violation: )?\b(?:INV-\d+|C\d+|FAILED|E  ).*)$", said, re.M
-    )
-    return lines[0].strip()[:90] if lines else "caught"
+    promise = r"^.*?((?:VIOLATION )?\b(?:INV-\d+|E  ).*)$"
+    for pattern in (r"^(.*\S)\s+NO$", promise):
+        if lines := re.findall(pattern, said, re.MULTILINE):
+            return re.sub(r"\s+", " ", lines[0]).strip()[:90]
+    return "caught"
 
 
 def _parser() -> argparse.ArgumentParser:
