@@ -116,7 +116,7 @@ drill-door: .venv/.ok ## 500 slow senders and 10,000 idle connections crowd the 
 	@$(PY) -m loadtest.door $(if $(IDLE),--idle $(IDLE)) $(if $(SLOW),--slow $(SLOW))
 
 .PHONY: chaos
-chaos: .venv/.ok ## break everything while it sells, and prove the zeros; DURATION=20m SEED=7 PLAN=1
+chaos: .venv/.ok ## break everything while it sells, and prove the zeros; DURATION=20m SEED=7 PLAN=1 KEEP=1
 	@$(PY) -m loadtest.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(PLAN),--plan) $(if $(KEEP),--keep)
 

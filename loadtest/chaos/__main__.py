@@ -33,6 +33,7 @@ def main() -> None:
     given = _given()
     rounds = plan.draw(given.seed, given.duration)
     if given.plan:
+        print(f"seed {given.seed}, {given.duration:.0f} s")
         print(plan.told(rounds))
         return
     folder: Path = given.folder or _place(given.seed)
@@ -41,8 +42,8 @@ def main() -> None:
     options = Options(seed=given.seed, seconds=given.duration, folder=folder)
     faults = sum(len(each.faults) for each in rounds)
     print(
-        f"seed {given.seed}: {faults} faults in {len(rounds)} rounds (--plan tells which), "
-        f"histories in {folder}",
+        f"seed {given.seed}: {faults} faults in {len(rounds)} round{'s' * (len(rounds) > 1)}, "
+        f"all of them in {folder / 'plan.txt'}",
         flush=True,
     )
     try:
@@ -51,7 +52,8 @@ def main() -> None:
             outcome = asyncio.run(_perform(options, Path(base)))
     except (Untrustworthy, Misconfigured, TimeoutError) as wrong:
         sys.exit(
-            f"chaos: {wrong}\nlogs are in {folder / 'logs'}; again: make chaos SEED={given.seed}"
+            f"chaos: {wrong}\nlogs are in {folder / 'logs'}; "
+            f"again: make chaos SEED={given.seed} DURATION={given.duration:.0f}s"
         )
     except (asyncio.CancelledError, KeyboardInterrupt):
         sys.exit(143)
@@ -82,14 +84,20 @@ def _conclude(outcome: Outcome, folder: Path, *, keep: bool) -> int:
     """Say it, write it, and clear away what proves nothing any more."""
     report.write(outcome, folder)
     rows = report.verdict(outcome)
-    print(table(rows))
-    print(f"\n{report.headline(rows)}")
-    print(f"\nfaults by kind\n{report.counts(outcome.faults)}")
+    print(f"faults by kind\n{report.counts(outcome.faults)}")
     if outcome.skipped:
         print(f"\nskipped, and why\n{report.counts(outcome.skipped)}")
-    print(f"\nreport: {folder / 'report.md'}")
+    print(f"\n{table(rows)}")
+    print("ok: done; fail: a definite no, such as sold out; info: no answer, or none that is sure")
+    print(f"\n{report.headline(rows)}")
+    print(f"report: {folder / 'report.md'}")
     if report.holds(rows):
-        if not keep:
+        print(f"\n{report.ended(outcome)}")
+        if keep:
+            judge = f".venv/bin/python -m loadtest.chaos.checker {folder}"
+            print(f"judge the histories once more: {judge}")
+        else:
+            print(f"their histories are deleted; to keep them: {report.repeat(outcome)} KEEP=1")
             for pattern in EVIDENCE:
                 for path in folder.glob(pattern):
                     path.unlink()

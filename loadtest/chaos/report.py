@@ -108,7 +108,7 @@ def write(run: Outcome, folder: Path) -> str:
 
 
 def _markdown(run: Outcome, rows: list[Row], folder: Path) -> str:
-    end = "All of it holds." if holds(rows) else "NOT all of it holds."
+    end = ended(run) if holds(rows) else "NOT all of it holds."
     parts = [
         f"# Chaos, seed {run.seed}: {end}",
         f"{run.lasted:.0f} s of {run.seconds:.0f} s"
@@ -133,11 +133,22 @@ def _markdown(run: Outcome, rows: list[Row], folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def ended(run: Outcome) -> str:
+    """The last line of a run that held."""
+    cut = f", cut short after {run.lasted:.0f} of {run.seconds:.0f} s" if run.interrupted else ""
+    return f"All of it holds{cut}."
+
+
+def repeat(run: Outcome) -> str:
+    """The command for the same faults."""
+    return f"make chaos SEED={run.seed} DURATION={run.seconds:.0f}s"
+
+
 def again(run: Outcome, folder: Path) -> str:
     """How to repeat it, and where everything is."""
     return (
-        f"make chaos SEED={run.seed} DURATION={run.seconds:.0f}s     the same faults once more\n"
-        f"python -m loadtest.chaos.checker {folder}     judge these histories once more\n"
+        f"{repeat(run)}     the same faults once more\n"
+        f".venv/bin/python -m loadtest.chaos.checker {folder}     judge these histories once more\n"
         f"{folder}/client-*.jsonl   what was asked and answered\n"
         f"{folder}/faults.jsonl     what was done, when, to whom\n"
         f"{folder}/logs/            what workers, keepers and servers said"

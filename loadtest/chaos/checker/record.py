@@ -189,7 +189,9 @@ class Record:
             self._offsets.append((each.at, (each.before + each.after) // 2 - each.at * 1000))
             self.clock_ns = max(self.clock_ns, (each.after - each.before) // 2 + CLOCK_NS)
         if not self._offsets or not self.of(facts.FinalStock):
-            raise Untrustworthy("there are no facts to judge by: install the witness and export")
+            raise Untrustworthy(
+                "no histories here: a run that held deletes them unless it is told KEEP=1"
+            )
 
     def read(self, path: Path, tell: Callable[[int], None]) -> None:
         """Add a file's lines; a last one that was cut short is left out."""
