@@ -127,8 +127,10 @@ def double_a_fact(tale: Tale, dice: random.Random) -> None:
 
 
 def miscount(tale: Tale, dice: random.Random) -> None:
-    """A version with a unit in the wrong place."""
-    fact = dice.choice([fact for fact in tale.facts if isinstance(fact, StockFact)])
+    """A version with a unit in the wrong place. What a transaction wrote on its way to its last
+    figures nobody sees."""
+    last = {(fact.drop, fact.txid): fact for fact in tale.facts if isinstance(fact, StockFact)}
+    fact = dice.choice(list(last.values()))
     one, two = dice.sample(["free", "held", "sold", "withdrawn"], 2)
     change(tale, fact, **{one: getattr(fact, one) + 1, two: getattr(fact, two) - 1})
 
@@ -196,7 +198,7 @@ LIES: list[Callable[[Tale, random.Random], None]] = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1 << 32), steps=st.integers(0, 80))
 def test_nothing_is_found_in_a_true_history(seed: int, steps: int) -> None:
     verdict = judged(wander(seed, steps))
@@ -204,7 +206,7 @@ def test_nothing_is_found_in_a_true_history(seed: int, steps: int) -> None:
     assert verdict.findings == [], "\n".join(map(verdict.story, verdict.findings))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1 << 32), steps=st.integers(0, 60), lie=st.sampled_from(LIES))
 def test_any_one_lie_is_found(
     seed: int, steps: int, lie: Callable[[Tale, random.Random], None]
