@@ -125,7 +125,7 @@ fuzz: .venv/.ok ## ask a running service for all that the API's document allows;
 	@EXAMPLES=$(or $(EXAMPLES),200) $(PY) -m pytest tests/openapi/test_fuzz.py -n 2
 
 .PHONY: crash-points
-crash-points: .venv/.ok ## kill -9 and SIGSTOP at every message of every operation; 15 minutes
+crash-points: .venv/.ok ## kill -9 and SIGSTOP at every message of every operation; six minutes
 	@CRASH_POINTS=all $(PY) -m pytest tests/faults/test_crash_points.py -n 2 -rA
 
 .PHONY: model
