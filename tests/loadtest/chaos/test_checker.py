@@ -250,7 +250,7 @@ def test_a_folder_without_facts_cannot_be_judged(
 ) -> None:
     (tmp_path / "client-1.jsonl").write_bytes(b'{"type":"invo')  # and a line that was cut short
 
-    with pytest.raises(Untrustworthy, match="no facts"):
+    with pytest.raises(Untrustworthy, match="no histories"):
         check(tmp_path)
     assert main([str(tmp_path)]) == 2
-    assert "no facts" in capsys.readouterr().err
+    assert "no histories" in capsys.readouterr().err
