@@ -242,12 +242,6 @@ class Cell:
             assert not held, f"{self.name}: refused, and has {held}: {ask}"
 
     async def _sell_the_rest(self) -> None:
-        async def is_open() -> bool:
-            """A filler may have died between the last unit and the opening, or its telling."""
-            reply = await self.shop.reserve(self.drop_id, f"first-{self.name}")
-            return reply.status == 201 or reply.error != "PREPARING"
-
-        await wait_until(is_open, f"{self.name} is open", seconds=8)
         stock = await self.shop.stock(self.drop_id)
         free = min(stock["availableStock"], 20)
         some = [self.shop.reserve(self.drop_id, f"rest-{self.name}-{n}") for n in range(free)]
