@@ -371,7 +371,12 @@ async def sweeping(cell: Cell) -> Acts:
     await _overdue(cell)
     yield
     yield
-    assert (await cell.world.rows("SELECT FROM reservations WHERE state = 'expired'")) != []
+
+    async def swept() -> bool:
+        query = "SELECT FROM reservations WHERE state = 'expired' AND drop_id = $1"
+        return (await cell.world.rows(query, cell.drop_id)) != []
+
+    await wait_until(swept, "the hold that ran out is freed", seconds=8)
 
 
 async def _overdue(cell: Cell) -> None:
@@ -462,6 +467,12 @@ async def filling(cell: Cell) -> Acts:
         return (await cell.shop.stock(cell.drop_id))["totalStock"] == 10_002
 
     await wait_until(full, "all units are on the shelf")
+
+    async def is_open() -> bool:
+        return (await cell.shop.reserve(cell.drop_id, f"first-{cell.name}")).status == 201
+
+    # Whoever died may have put the last unit there, and opened nothing or told nobody.
+    await wait_until(is_open, "the drop is open", seconds=8)
 
 
 @story("auditor/", until="auditor/keep_proof.after")

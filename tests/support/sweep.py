@@ -195,6 +195,7 @@ async def _go_on(acts: AsyncGenerator[None, None]) -> None:
 async def _end(cell: Cell, acts: AsyncGenerator[None, None]) -> None:
     await cell.settle()
     await anext(acts, None)
+    await cell.settle()  # what came of the last act is still to be told
     await cell.check()
 
 
