@@ -453,6 +453,12 @@ async def settling(cell: Cell) -> Acts:
     )
     yield
     yield
+
+    async def bought() -> bool:
+        query = "SELECT FROM purchases WHERE reservation_id = $1::uuid"
+        return bool(await cell.world.rows(query, hold["id"]))
+
+    await wait_until(bought, "the money that came buys the hold", seconds=8)
     await _one_purchase(cell, hold)
 
 
