@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
 import redis
 
 from engine.infra import settings
+from engine.infra.errors import Misconfigured
 from engine.ops import doorstep, preflight, stack
 from engine.ops.devstack import Server, start_postgres, start_valkey
 from engine.ops.launch import free_port
@@ -60,6 +62,7 @@ while True:
 SUPERVISOR = """
 import sys
 from engine.infra import settings
+from engine.infra.errors import Misconfigured
 from engine.ops.supervisor import Commands, run_dev
 roles = {role: (sys.executable, "-S", sys.argv[1], role) for role in Commands.__dataclass_fields__}
 sys.exit(run_dev(settings.read(), Commands(**roles)))
@@ -71,6 +74,8 @@ UNDURABLE = {"fsync", "full_page_writes", "synchronous_commit"}
 
 class Run:
     """A supervisor under test."""
+
+    started: ClassVar[list[subprocess.Popen[bytes]]] = []
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class Run:
                 stderr=err,
                 preexec_fn=partial(sit_at, terminal) if terminal else None,  # noqa: PLW1509
             )
+        Run.started.append(self.process)
 
     def await_ready(self) -> None:
         line = f"velvetrope ready on http://127.0.0.1:{self.port}\n"
@@ -136,6 +142,8 @@ def folder() -> Iterator[Path]:
     yield place
     for process in running_on(place):
         process.kill()
+    while Run.started:  # else the next test is told of a child that nobody waited for
+        Run.started.pop().wait(10)
     shutil.rmtree(place)
 
 
@@ -244,10 +252,22 @@ def test_an_open_shop_has_a_mock_provider_that_knows_its_secret(
     assert running_on(folder) == []
 
 
+def door_behind_a_free_port() -> socket.socket:
+    """A port of ours, with nobody at the one before it: tests beside this one take ports too."""
+    while True:
+        taken = doorstep.door("127.0.0.1", 0)
+        try:
+            doorstep.door("127.0.0.1", taken.getsockname()[1] - 1).close()
+        except Misconfigured:
+            taken.close()
+        else:
+            return taken
+
+
 def test_its_port_is_the_one_that_was_asked_for_or_one_that_is_free(
     folder: Path, given: dict[str, str]
 ) -> None:
-    with closing(doorstep.door("127.0.0.1", 0)) as taken:
+    with closing(door_behind_a_free_port()) as taken:
         taken.listen()
         port = taken.getsockname()[1]
         run = Run(folder, given, PORT=str(port - 1))
