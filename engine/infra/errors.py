@@ -26,8 +26,9 @@ class Problem(Exception):
     retryable: bool = False
     retry_after_seconds: int | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()  # that its answer carries
-    # Its answer up to the request's id, and its headers, once it was told: thousands may share one.
-    said: tuple[bytes, list[tuple[bytes, bytes]]] | None = None
+    # Its answer up to the request's id, its headers, and these as they go over the wire, once it
+    # was told: thousands may share one.
+    said: tuple[bytes, list[tuple[bytes, bytes]], bytes | None] | None = None
 
     def __init__(self, message: str = "", **details: Any) -> None:
         self.message = message or (self.__doc__ or "").strip().splitlines()[0]

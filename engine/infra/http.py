@@ -42,6 +42,7 @@ GUARDS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+_GUARDED = frozenset(name for name, _ in GUARDS)
 CLIENT_GONE = 499  # in a trace alone: nobody hears it
 SLOW_READER_SECONDS = 30.0  # for one piece of a long answer; then the connection is cut
 
@@ -58,8 +59,10 @@ class Call:
     __slots__ = (
         "body",
         "budgets",
+        "code",
         "drop_id",
         "headers",
+        "is_named",
         "key",
         "notes",
         "operation",
@@ -76,6 +79,7 @@ class Call:
         self.params: dict[str, str] = scope.get("path_params") or {}
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.body = b""
+        self.code = ""  # of the problem it was answered with
         self.drop_id: int | None = None  # whose refusals these are, for the line that sums them up
         self.key: str | None = None  # the Idempotency-Key in force, echoed in the answer
         # What its caller may still ask for (limits.py): None where nothing is counted.
@@ -84,9 +88,8 @@ class Call:
         self.over: Problem | None = None  # what it is told if it turns out to be no repetition
         self.notes: list[tuple[bytes, bytes]] | None = None  # headers for its answer
         given = self.headers.get(b"x-request-id", b"")
-        self.request_id = (
-            given.decode("ascii") if 0 < len(given) <= 128 and _printable(given) else trace_id()
-        )
+        self.is_named = 0 < len(given) <= 128 and _printable(given)  # by the client
+        self.request_id = given.decode("ascii") if self.is_named else trace_id()
 
     @property
     def query(self) -> dict[str, str]:
@@ -135,7 +138,7 @@ class Answer:
     `pieces` stand for a body too long for memory: they are made while they are sent.
     """
 
-    __slots__ = ("body", "content_type", "headers", "pieces", "status")
+    __slots__ = ("body", "content_type", "headers", "lines", "pieces", "status")
 
     def __init__(
         self,
@@ -151,6 +154,8 @@ class Answer:
             b"" if body is None else body if isinstance(body, bytes) else encode(body)
         )
         self.headers = headers or []
+        # Them as they go over the wire, if somebody wrote them down before: many share a refusal.
+        self.lines = b"" if not headers else None
         self.content_type = content_type
 
 
@@ -265,20 +270,25 @@ def problem_answer(problem: Problem, request_id: str) -> Answer:
             headers.append((b"retry-after", str(problem.retry_after_seconds).encode()))
         if "allow" in problem.details:
             headers.append((b"allow", problem.details["allow"].encode()))
-        said = problem.said = encode(body).removesuffix(b'""}'), headers
-    return Answer(said[0] + encode(request_id) + b"}", problem.status, said[1])
+        said = problem.said = encode(body).removesuffix(b'""}'), headers, lines_of(headers)
+    answer = Answer(said[0] + encode(request_id) + b"}", problem.status, said[1])
+    answer.lines = said[2]
+    return answer
 
 
-async def serve(
-    handler: Handler, operation: str, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Answer one HTTP request with the handler of an operation, whatever happens in it."""
+def lines_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    """Headers as they go over the wire; None if any takes another's place, or breaks a line."""
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    is_sound = lines.count(b"\n") == lines.count(b"\r") == len(headers)
+    return lines if is_sound and not any(name in _GUARDED for name, _ in headers) else None
+
+
+async def respond(handler: Handler, call: Call, receive: Receive | None = None) -> Answer:
+    """What a handler answers, or the problem that it raised; counted, and logged if it is due. With
+    `receive` the body is still to be read. Raises `ClientGone`."""
     began, code = time.monotonic(), ""
-    call = Call(scope, operation)
-    spans = tracing.on()
-    span = None if spans is None else spans.begin(operation, scope["method"], call.headers)
     try:
-        if scope["method"] not in ("GET", "HEAD"):
+        if receive is not None:
             await call.read(receive)
         answer = await handler(call)
         if answer.pieces is not None:  # what fails here can still be told
@@ -287,17 +297,33 @@ async def serve(
         code = problem.code
         answer = problem_answer(problem, call.request_id)
     except ClientGone:
+        raise
+    except Exception:
+        # Never a stack trace to a client; the id in the answer finds it in the log.
+        log.exception("http.crashed", request_id=call.request_id, path=call.scope["path"])
+        code = Problem.code
+        answer = problem_answer(Problem("Something went wrong on our side."), call.request_id)
+    call.code = code
+    account(call, answer.status, code, time.monotonic() - began)
+    return answer
+
+
+async def serve(
+    handler: Handler, operation: str, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer one HTTP request with the handler of an operation, whatever happens in it."""
+    call = Call(scope, operation)
+    spans = tracing.on()
+    span = None if spans is None else spans.begin(operation, scope["method"], call.headers)
+    try:
+        body = receive if scope["method"] not in ("GET", "HEAD") else None
+        answer = await respond(handler, call, body)
+    except ClientGone:
         if span is not None:
             span.end(CLIENT_GONE, "", call.request_id)
         return
-    except Exception:
-        # Never a stack trace to a client; the id in the answer finds it in the log.
-        log.exception("http.crashed", request_id=call.request_id, path=scope["path"])
-        code = Problem.code
-        answer = problem_answer(Problem("Something went wrong on our side."), call.request_id)
-    account(call, answer.status, code, time.monotonic() - began)
     if span is not None:
-        span.end(answer.status, code, call.request_id)
+        span.end(answer.status, call.code, call.request_id)
     if answer.pieces is not None:
         await _stream(answer, answer.pieces, call, receive, send)
     else:
@@ -309,9 +335,7 @@ async def _stream(
 ) -> None:
     """Send piece by piece, no faster than the client reads, and no longer than it is there. What
     fails on the way cuts the connection, so that a part is never taken for the whole."""
-    headers = head_of(answer, call.request_id)
-    if call.notes is not None:
-        headers += call.notes
+    headers = headers_of(answer, call)
     start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
     leaving = asyncio.create_task(_leaves(receive), name="client-leaves")
     piece = answer.body  # the first one, read before anything was promised
@@ -336,15 +360,21 @@ async def _leaves(receive: Receive) -> None:
 
 
 async def _write(answer: Answer, call: Call, send: Send) -> None:
+    headers = headers_of(answer, call)
+    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    await send(start)
+    body = b"" if call.scope["method"] == "HEAD" else answer.body
+    await send({"type": "http.response.body", "body": body})
+
+
+def headers_of(answer: Answer, call: Call) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer to a call: also what its limits have to say, and its key."""
     headers = head_of(answer, call.request_id)
     if call.notes is not None:
         headers += call.notes
     if call.key is not None:
         headers.append((b"idempotency-key", call.key.encode()))
-    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
-    await send(start)
-    body = b"" if call.scope["method"] == "HEAD" else answer.body
-    await send({"type": "http.response.body", "body": body})
+    return headers
 
 
 def head_of(answer: Answer, request_id: str) -> list[tuple[bytes, bytes]]:

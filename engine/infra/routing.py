@@ -104,14 +104,18 @@ class Lanes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
-        if len(path) > 1 and path[-1] == "/":
-            path = scope["path"] = path.rstrip("/") or "/"
-        route = self._literal.get((scope["method"], path)) or self._by_shape(scope, path)
+        route = self.hot(scope)
         if route is not None:
             await serve(route.handler, route.operation, scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def hot(self, scope: Scope) -> Route | None:
+        """The hot route of a request, if it has one."""
+        path = scope["path"]
+        if len(path) > 1 and path[-1] == "/":
+            path = scope["path"] = path.rstrip("/") or "/"
+        return self._literal.get((scope["method"], path)) or self._by_shape(scope, path)
 
     def _by_shape(self, scope: Scope, path: str) -> Route | None:
         head, _, last = path.rpartition("/")

@@ -8,18 +8,19 @@ Here a refusal waits for its turn, has the one error shape, and ends the connect
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from engine.infra.answering import Cycle, farewell
+from engine.infra import tracing
+from engine.infra.answering import Cycle, farewell, straight
+from engine.infra.eager import eagerly
 from engine.infra.errors import (
     HeadersTooLarge,
     Invalid,
@@ -30,18 +31,27 @@ from engine.infra.errors import (
 )
 from engine.infra.lobby import Lobby, Place
 from engine.infra.meter import meter
+from engine.infra.routing import Route
 
 HEAD_BYTES_MAX = 16_384  # of request line and headers; also how much is parsed in one go
 HEADERS_MAX = 100
 URL_BYTES_MAX = 8_192
 PIPELINED_MAX = 32  # requests sent ahead of the answer
 
+ASGI: Any = {"version": "3.0", "spec_version": "2.3"}
+
 # What has been read of the message that comes in.
 NOTHING, HEAD, BODY = range(3)
 
 
+def _none(_scope: Any) -> None:
+    """No app's hot lane."""
+
+
 class Protocol(HttpToolsProtocol):
     """One connection. uvicorn's state is its, the `_` ones are ours."""
+
+    cycle: Cycle
 
     def __init__(
         self,
@@ -54,7 +64,9 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._lobby = lobby
         self._place: Place | None = None
-        self._working: RequestResponseCycle | None = None  # the request that is being answered
+        self._hot: Callable[[Any], Route | None] = getattr(self.app, "hot", _none)
+        self._begun: Cycle | None = None  # a request of this piece, not worked on yet
+        self._working: Cycle | None = None  # the request that is being answered
         self._part = NOTHING
         self._piece = 0  # bytes being parsed
         self._heard = 0  # bytes that came with this head; what came before it in a piece included
@@ -72,13 +84,13 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone; a request under way goes on without it."""
-        super().connection_lost(exc)
         if self._working is not None:  # not the one that came last, if others wait in the pipe
             self._working.disconnected = True
-            self._working.message_event.set()
+            self._working.wake()
             self._working = None
+        self.cycle = cast(Cycle, None)  # else they would hold each other
+        super().connection_lost(exc)
         self._part_company()
-        self.cycle = cast(RequestResponseCycle, None)  # else they would hold each other
         self.pipeline.clear()
 
     def handle_websocket_upgrade(self) -> None:
@@ -173,7 +185,10 @@ class Protocol(HttpToolsProtocol):
         if self._part == HEAD:
             self._heard += self._piece
         try:
-            self.parser.feed_data(data)
+            try:
+                self.parser.feed_data(data)
+            finally:
+                self._work_on_begun()
         except httptools.HttpParserUpgrade as upgrade:
             if not self._should_upgrade():
                 return self._read_without_upgrade(data[upgrade.args[0] :])
@@ -211,7 +226,20 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self.scope = cast(
+            Any,
+            {
+                "type": "http",
+                "asgi": ASGI,
+                "http_version": "1.1",
+                "server": self.server,
+                "client": self.client,
+                "scheme": self.scheme,
+                "root_path": self.root_path,
+                "headers": self.headers,
+            },
+        )
         self._part = HEAD
         self._heard = self._piece
 
@@ -236,35 +264,55 @@ class Protocol(HttpToolsProtocol):
             return  # the parser raises HttpParserUpgrade next
         if version != "1.1":
             scope["http_version"] = version
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        raw, query = self.url, b""
+        if raw[:1] != b"/" or raw[:2] == b"//" or b"?" in raw or b"#" in raw:
+            url = httptools.parse_url(raw)
+            raw, query = url.path, url.query or b""
+        path = raw.decode("ascii")
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+        scope["raw_path"] = raw
+        scope["query_string"] = query
         before = self.cycle
         self.cycle = Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version == "1.1" and parser.should_keep_alive(),
-            on_response=self._answered,
+            scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.server_state.default_headers,
+            self.expect_100_continue,
+            version == "1.1" and parser.should_keep_alive(),
+            self._answered,
         )
         self._part = BODY
         if before is None or before.response_complete:
-            self._work_on(self.cycle, self.app)
+            self._begun = self.cycle
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
-    def _work_on(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _work_on_begun(self) -> None:
+        """Start on the request that this piece began: most are whole by now. One of the hot lane
+        needs no task then, unless it has to wait. A span belongs to a task, though."""
+        cycle, self._begun = self._begun, None
+        if cycle is None:
+            return
         self._working = cycle
-        self._start_asgi_task(cycle, app)
+        route = None if cycle.more_body or tracing.on() is not None else self._hot(cycle.scope)
+        if route is None:
+            self._start_asgi_task(cycle, self.app)
+        elif (rest := eagerly(straight(route.handler, route.operation, cycle))) is not None:
+            task = self.loop.create_task(rest, name=route.operation)
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.wake()
 
     def _check_head(self, version: str) -> None:
         if len(self.url) > URL_BYTES_MAX:
@@ -289,7 +337,8 @@ class Protocol(HttpToolsProtocol):
         """The request is there."""
         if self._part == BODY:  # else an Upgrade, which is read again
             self._part = NOTHING
-            super().on_message_complete()
+            self.cycle.more_body = False
+            self.cycle.wake()
 
     # ── answering ────────────────────────────────────────────────────────────────────────────────
 
@@ -302,7 +351,8 @@ class Protocol(HttpToolsProtocol):
             self._hang_up(linger=cycle.more_body)
         elif self.pipeline:
             following, app = self.pipeline.pop()
-            self._work_on(following, app)
+            self._working = cast(Cycle, following)
+            self._start_asgi_task(following, app)
             self._stand(self._where())
         elif self._farewell:
             self.transport.write(self._farewell)
@@ -328,7 +378,7 @@ class Protocol(HttpToolsProtocol):
                 self.flow.pause_reading()
                 return
             cycle.disconnected = True  # whoever reads its body hears that nobody is there
-            cycle.message_event.set()
+            cycle.wake()
         # Whose body goes on after the answer has his answer.
         if is_whole or not cycle.response_started:
             self.transport.write(self._farewell)

@@ -43,7 +43,10 @@ def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:
 def is_keyed(call: Call) -> bool:
     """Whether the key in force is the client's; else one is made."""
     given = call.idempotency_key()
-    call.key = given or call.key or trace_id()
+    if given is not None:
+        call.key = given
+    elif call.key is None:  # our own name of the request is as unique
+        call.key = trace_id() if call.is_named else call.request_id
     return given is not None
 
 

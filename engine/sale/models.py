@@ -363,6 +363,7 @@ class Proof(msgspec.Struct, frozen=True):
 class Stock(msgspec.Struct, frozen=True):
     """The cheap poll's figures."""
 
+    epoch: int
     version: int
     free: int
     held: int

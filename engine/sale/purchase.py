@@ -83,21 +83,10 @@ class Purchasing:
                 for seat in seats
                 if _is_not_mine(purchases.get(seat.wish.reservation_id), seat)
             ]
-            made = await store.find_purchases_by_request(
-                session, [seat.wish.request_id for seat in others if seat.wish.keyed]
-            )
-            holds = await store.find_reservations(
-                session, [seat.wish.reservation_id for seat in others]
-            )
-            twice = [
-                (wish.reservation_id, wish.reference)
-                for wish in (seat.wish for seat in others)
-                if wish.reference is not None
-                and wish.request_id not in made
-                and _is_paid_twice(wish, purchases.get(wish.reservation_id))
-            ]
-            if twice:  # who paid again is owed it, whatever becomes of our answer
-                await till.owe_refunds(session, twice)
+            made: dict[str, Purchase] = {}
+            holds: dict[str, Hold] = {}
+            if others:  # hardly ever: nearly everybody buys what he holds
+                made, holds = await self._look_up(session, others, purchases)
         for seat in seats:
             wish = seat.wish
             purchase = purchases.get(wish.reservation_id)
@@ -109,6 +98,27 @@ class Purchasing:
                 seat.fail(seat.over)
             else:
                 _tell_other(seat, purchase, holds.get(wish.reservation_id))
+
+    async def _look_up(
+        self, session: Session, others: list[Chair], purchases: dict[str, Purchase]
+    ) -> tuple[dict[str, Purchase], dict[str, Hold]]:
+        """What requests that bought nothing now made before, and the holds they name."""
+        made = await store.find_purchases_by_request(
+            session, [seat.wish.request_id for seat in others if seat.wish.keyed]
+        )
+        holds = await store.find_reservations(
+            session, [seat.wish.reservation_id for seat in others]
+        )
+        twice = [
+            (wish.reservation_id, wish.reference)
+            for wish in (seat.wish for seat in others)
+            if wish.reference is not None
+            and wish.request_id not in made
+            and _is_paid_twice(wish, purchases.get(wish.reservation_id))
+        ]
+        if twice:  # who paid again is owed it, whatever becomes of our answer
+            await till.owe_refunds(session, twice)
+        return made, holds
 
 
 async def _send(session: Session, seats: list[Chair]) -> list[tuple[int, Figures, list[str]]]:

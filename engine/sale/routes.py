@@ -17,6 +17,7 @@ from engine.record.idempotency import REPLAYED
 from engine.sale import arguments, bodies, described, drops, shelf, store, till, views
 from engine.sale.bouncer import Bouncer
 from engine.sale.models import Confirm, Drop, Release, Reserve, Returned
+from engine.sale.poll import Polling
 from engine.sale.purchase import Purchasing
 from engine.sale.release import Releasing
 from engine.sale.reserve import Reserving
@@ -41,13 +42,14 @@ class SaleRoutes:
         deadline_seconds = settings.request_deadline_ms / 1000
         self._reserving = Reserving(postgres, bouncer, crew, deadline_seconds)
         self._purchasing = Purchasing(postgres, bouncer, crew, deadline_seconds)
+        self._polling = Polling(postgres, crew, deadline_seconds)
         self._releasing = Releasing(postgres, bouncer, crew, deadline_seconds)
         self.forget = self._reserving.forget  # for who changes a drop
 
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler, and whether it is hot. Combined requests see
         to their deadlines themselves: their seats know what may truthfully be said."""
-        combined = (self.reserve, self.purchase)
+        combined = (self.reserve, self.purchase, self.stock)
         return [r if r.handler in combined else self._turns.calm(r) for r in self._table()]
 
     def _table(self) -> list[Route]:
@@ -256,10 +258,8 @@ class SaleRoutes:
         Send the `ETag` back: 304 while nothing changed."""
         await self._door.caller(call)
         drop_id = arguments.drop_in_path(call)
-        stock = await shelf.stock_of(self._postgres, drop_id)
-        if stock is None:
-            raise NotFound(f"There is no drop {drop_id}")
-        tag = b'"%d-%d"' % (drop_id, stock.version)
+        stock = await self._polling.stock(drop_id)
+        tag = b'"%d-%d-%d"' % (drop_id, stock.epoch, stock.version)
         headers = [(b"etag", tag), (b"cache-control", b"max-age=1")]
         if call.headers.get(b"if-none-match") == tag:
             return Answer(status=304, headers=headers)

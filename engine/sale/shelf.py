@@ -110,10 +110,16 @@ async def close_drop(caller: Caller, drop_id: int) -> bool:
     return await caller.call(_queries["close_drop"], drop_id=drop_id) is not None
 
 
+async def stocks(caller: Caller, drop_ids: Sequence[int]) -> dict[int, Stock]:
+    """The stock rows of drops."""
+    rows = await caller.call(_queries["stocks"], drop_ids=drop_ids)
+    names = Stock.__struct_fields__
+    return {row["drop_id"]: Stock(*[row[name] for name in names]) for row in rows}
+
+
 async def stock_of(caller: Caller, drop_id: int) -> Stock | None:
     """The stock row of one drop."""
-    row = await caller.call(_queries["stock_of"], drop_id=drop_id)
-    return row and Stock(row["version"], row["free"], row["held"], row["sold"], row["withdrawn"])
+    return (await stocks(caller, [drop_id])).get(drop_id)
 
 
 async def offers(caller: Caller, drop_ids: Sequence[int] | None = None) -> list[Offer]:

@@ -357,9 +357,12 @@ UPDATE drops
  WHERE id = @drop_id
 RETURNING id;
 
--- name: stock_of :maybe
--- The stock row of one drop, for the cheap poll.
-SELECT s.version, s.free, s.held, s.sold, s.withdrawn FROM stock AS s WHERE s.drop_id = @drop_id;
+-- name: stocks :many
+-- The stock rows of drops, for the cheap poll.
+SELECT s.drop_id, e.epoch, s.version, s.free, s.held, s.sold, s.withdrawn
+  FROM stock AS s
+ CROSS JOIN engine_state AS e
+ WHERE s.drop_id = ANY (@drop_ids::bigint[]);
 
 -- name: offers :many
 -- Stock and terms of drops, as the bouncer is told them: the named ones, or all that may still sell

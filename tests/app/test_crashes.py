@@ -49,7 +49,6 @@ async def narrow(
 
 CALM = {
     "list_drops": ("GET", "/drops"),
-    "stock_of": ("GET", "/drops/$drop/stock"),
     "count_units": ("GET", "/drops/$drop/audit"),
     "insert_drop": ("POST", "/drops"),
     "set_pause": ("POST", "/drops/$drop/pause"),
@@ -86,7 +85,7 @@ async def test_a_crash_is_a_500_in_the_one_shape_without_its_text(
     assert await shop.settled(drop)
 
 
-BATCHED = ["claim_units", "purchase_units", "release_holds", "find_reservations"]
+BATCHED = ["claim_units", "purchase_units", "release_holds", "find_reservations", "stocks"]
 
 
 @pytest.mark.parametrize("broken", BATCHED)
@@ -102,6 +101,7 @@ async def test_a_crash_in_a_batch_is_a_503_that_says_what_is_known(
         "purchase_units": lambda: shop.confirm(hold, "ann", "k"),
         "release_holds": lambda: shop.release(hold, "ann"),
         "find_reservations": lambda: shop.release(other, "ann"),
+        "stocks": lambda: shop.send("GET", f"/drops/{drop}/stock"),
     }
 
     with monkeypatch.context() as broken_store:
