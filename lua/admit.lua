@@ -14,6 +14,7 @@
     epoch : int      the epoch the worker believes in
     ttl_ms : int     how long an intent may stay open before its worker is taken for dead
     batch : packed   request, attempt, quantity, buyer, trusted (1: limit and cool-down were checked), ...
+                     empty: only tell what is available
 
   RETURNS {word, available, {figures}, {words}, young}
     unknown   nothing is known of this drop: load it, never say sold out
@@ -59,6 +60,9 @@ local requests, names = {}, {}
 for i = 1, #asked, 5 do
   requests[#requests + 1] = asked[i]
   names[#names + 1] = asked[i + 3]
+end
+if #requests == 0 then
+  return { "open", available, figures, {}, young }
 end
 local limit, order = tonumber(m[12]), tonumber(m[13])
 local standing = redis.call("HMGET", intents, unpack(requests))

@@ -224,7 +224,7 @@ CREATE TABLE reservations (
     paying_at timestamp with time zone,
     CONSTRAINT a_hold_has_the_units_it_asked_for CHECK (((state = 'aborted'::reservation_state) OR (cardinality(units) = quantity)))
 )
-WITH (fillfactor='90', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+WITH (autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_cost_delay='0', fillfactor='100');
 
 CREATE TABLE schema_migrations (
     version text NOT NULL,
@@ -322,11 +322,11 @@ CREATE INDEX requests_by_age ON requests USING brin (created_at);
 
 CREATE INDEX reservations_aborted_by_age ON reservations USING btree (created_at) WHERE (state = 'aborted'::reservation_state);
 
-CREATE INDEX reservations_by_buyer ON reservations USING btree (buyer, id);
-
 CREATE INDEX reservations_by_deadline ON reservations USING btree (expires_at) WHERE (state = ANY (ARRAY['active'::reservation_state, 'paying'::reservation_state]));
 
 CREATE INDEX reservations_by_drop ON reservations USING btree (drop_id, id);
+
+CREATE INDEX reservations_by_hashed_buyer ON reservations USING btree (hashtextextended(buyer, (0)::bigint));
 
 CREATE UNIQUE INDEX reservations_one_per_request ON reservations USING btree (request_id);
 

@@ -84,6 +84,7 @@ class Refusing:
                 seat.copying = word == "repeated"
                 seat.fail(seat.fault())
             return
+        said: dict[str, Problem] = {}  # thousands may hear the same: its words are encoded once
         for seat, word in refused:
             wish = seat.wish
             if wish.request_id in holds:
@@ -97,9 +98,14 @@ class Refusing:
                 await self._refuse_cooling(drop_id, seat, allowances.get(wish.buyer), looked_up)
             elif seat.over is not None:
                 seat.fail(seat.over)
+            elif word == "too_many":
+                what = f"{wish.quantity} is more than one order of this drop may hold"
+                seat.fail(invalid("quantity", what))
             else:
                 assert admission.figures is not None
-                seat.fail(_refusal(word, wish, admission.figures, admission.available))
+                if word not in said:
+                    said[word] = _refusal(word, admission.figures, admission.available)
+                seat.fail(said[word])
 
     async def _look_up(
         self, drop_id: int, asked: list[Chair], suspects: set[str], young: bool
@@ -205,9 +211,7 @@ def sold_out(figures: Figures, available: int) -> SoldOut:
     )
 
 
-def _refusal(word: str, wish: Reserve, figures: Figures, available: int) -> Problem:
+def _refusal(word: str, figures: Figures, available: int) -> Problem:
     if word == "sold_out":
         return sold_out(figures, available)
-    if word == "too_many":
-        return invalid("quantity", f"{wish.quantity} is more than one order of this drop may hold")
     return SHUT[word](**({"pausedReason": word} if word in ("admin", "audit") else {}))

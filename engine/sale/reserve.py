@@ -31,13 +31,12 @@ from engine.infra.redis import Away
 from engine.sale import shelf, store
 from engine.sale.bouncer import ATTEMPTS_PER_EPOCH, Admission, Bouncer
 from engine.sale.direct import Direct
-from engine.sale.errors import SoldOut
+from engine.sale.memory import Memory
 from engine.sale.models import Claim, Claimed, Figures, Hold, Reserve
-from engine.sale.refuse import Chair, Refusing, again, claim_of, replay, sold_out
+from engine.sale.refuse import Chair, Refusing, again, claim_of, replay
 
 log = structlog.get_logger()
 
-MEMORY_SECONDS = 0.1  # how long "nothing is left" is believed without asking again
 TRIES = 3  # of a batch that met a deadlock or a lock time-out
 QUEUES_MAX = 4_096  # drops a worker keeps a queue for
 NOTHING_ASKED = Admission("open", 0, None, [], young=False)
@@ -57,7 +56,8 @@ class Reserving:
         self._running: dict[str, Chair] = {}
         self._direct = Direct(postgres, deadline_seconds, max(postgres.size // 2, 1))
         self._refusing = Refusing(postgres, bouncer, self._queue)
-        self._memory: dict[int, tuple[float, int, SoldOut]] = {}
+        self._memory = Memory(postgres, bouncer, crew)
+        self.refuse_from_memory = self._memory.refuse  # for requests without a key
 
     async def reserve(self, wish: Reserve, over: Exception | None = None) -> Hold:
         """Hold units. Raises what errors.py lists, `Retryable` and `OutcomeUnknown`. With `over`
@@ -76,16 +76,8 @@ class Reserving:
 
     def forget(self, drop_id: int) -> None:
         """Forget that a drop was sold out: its terms have changed."""
-        self._memory.pop(drop_id, None)
+        self._memory.forget(drop_id)
         self._direct.forget(drop_id)
-
-    def refuse_from_memory(self, drop_id: int, quantity: int) -> None:
-        """For requests without a key: in a real sale nearly every one ends here, costs no round
-        trip, and hears the same words. Raises `SoldOut`."""
-        known = self._memory.get(drop_id)
-        if known is not None and time.monotonic() < known[0] and quantity > known[1]:
-            meter.memory_refusals += 1
-            raise known[2].with_traceback(None)  # or it would grow with every raise
 
     def _queue(self, drop_id: int) -> Combiner[Reserve, Hold]:
         queue = self._queues.get(drop_id)
@@ -93,7 +85,7 @@ class Reserving:
             if len(self._queues) >= QUEUES_MAX:
                 for idle in [id for id, queue in self._queues.items() if not queue.busy]:
                     self._crew.dismiss(self._queues.pop(idle))
-                    self._memory.pop(idle, None)
+                    self._memory.forget(idle)
 
             async def work(seats: list[Chair]) -> None:
                 await self._sell(drop_id, seats)
@@ -114,6 +106,7 @@ class Reserving:
 
     async def _admit(self, drop_id: int, seats: list[Chair]) -> None:
         """Ask the bouncer, claim for the admitted, refuse the others."""
+        asked = time.monotonic()
         told, epoch = await self._ask(drop_id, seats)
         if told is None:
             meter.count("direct_batches")
@@ -127,18 +120,13 @@ class Reserving:
         refused = [
             (seat, word) for seat, word in zip(seats, words, strict=True) if word != "admitted"
         ]
+        if admission.figures is not None and any(word == "sold_out" for _, word in refused):
+            self._memory.remember(drop_id, admission.figures, admission.available, asked)
         if admitted:
             async with nullcontext() if told else self._direct.turn():
                 await self._claim(drop_id, epoch, admitted)
         if refused:
-            assert admission.figures is not None
-            if any(word == "sold_out" for _, word in refused):
-                self._remember(drop_id, admission.figures, admission.available)
             await self._refusing.refuse(drop_id, refused, admission)
-
-    def _remember(self, drop_id: int, figures: Figures, available: int) -> None:
-        until, left = time.monotonic() + MEMORY_SECONDS, max(available, 0)
-        self._memory[drop_id] = until, left, sold_out(figures, left)
 
     def _number(self, seats: list[Chair]) -> int:
         """Give every seat an attempt of the present epoch; that epoch, which fences the claim."""
@@ -298,7 +286,7 @@ class Reserving:
         if final:
             assert figures is not None
             if any(word == "sold_out" for _, word in final):
-                self._remember(drop_id, figures, figures.free)
+                self._memory.remember(drop_id, figures, figures.free, time.monotonic())
             told = Admission("open", figures.free, figures, [], young=False)
             await self._refusing.refuse(drop_id, final, told, looked_up=True)
 

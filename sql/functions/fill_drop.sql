@@ -20,10 +20,14 @@ BEGIN
     SELECT drops.total_stock INTO v_all FROM drops WHERE drops.id = p_drop;
     v_upto := least(v_have + p_slice, v_all);
     IF v_upto > v_have THEN
-        -- 48 random bits of a version 4 UUID: nobody can tell which number comes next.
+        -- 48 random bits of a version 4 UUID: nobody can tell which number comes next. Laid down in
+        -- that order, neighbours in the queue share a page: a claim touches two, not a hundred.
         INSERT INTO units (drop_id, number, position)
-        SELECT p_drop, n, ('x' || translate(left(gen_random_uuid()::text, 13), '-', ''))::bit(48)::bigint
-          FROM generate_series(v_have + 1, v_upto) AS n;
+        SELECT p_drop, u.number, u.position
+          FROM (SELECT n AS number,
+                       ('x' || translate(left(gen_random_uuid()::text, 13), '-', ''))::bit(48)::bigint AS position
+                  FROM generate_series(v_have + 1, v_upto) AS n) AS u
+         ORDER BY u.position;
 
         UPDATE stock
            SET version = stock.version + 1,

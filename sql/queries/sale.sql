@@ -40,7 +40,8 @@ SELECT a.buyer, a.used, d.max_per_buyer, a.abandoned, a.cools_until,
             THEN ceil(extract(epoch FROM a.cools_until - clock_timestamp()) * 1000)::bigint END AS cools_ms,
        (SELECT r.id
           FROM reservations AS r
-         WHERE r.buyer = a.buyer
+         WHERE hashtextextended(r.buyer, 0) = hashtextextended(a.buyer, 0)
+           AND r.buyer = a.buyer
            AND r.drop_id = @drop_id
            AND r.state IN ('active', 'paying')
            AND r.expires_at > clock_timestamp()
@@ -48,7 +49,8 @@ SELECT a.buyer, a.used, d.max_per_buyer, a.abandoned, a.cools_until,
          LIMIT 1) AS reservation_id,
        EXISTS (SELECT
                  FROM reservations AS r
-                WHERE r.buyer = a.buyer
+                WHERE hashtextextended(r.buyer, 0) = hashtextextended(a.buyer, 0)
+                  AND r.buyer = a.buyer
                   AND r.drop_id = @drop_id
                   AND r.state IN ('active', 'paying')
                   AND r.expires_at <= clock_timestamp()) AS overdue
@@ -77,11 +79,12 @@ SELECT r.*, d.currency, clock_timestamp() AS server_time,
 
 -- name: list_reservations :many
 -- A buyer's live holds, newest first, before a cursor.
--- Index  reservations_by_buyer
+-- Index  reservations_by_hashed_buyer
 SELECT r.*, d.currency, clock_timestamp() AS server_time, r.state::text AS status
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
- WHERE r.buyer = @buyer
+ WHERE hashtextextended(r.buyer, 0) = hashtextextended(@buyer, 0)
+   AND r.buyer = @buyer
    AND r.state IN ('active', 'paying')
    AND r.expires_at > clock_timestamp()
    AND (@before::uuid IS NULL OR r.id < @before)
@@ -91,10 +94,11 @@ OFFSET @skip::bigint;
 
 -- name: count_reservations :one
 -- How many live holds a buyer has.
--- Index  reservations_by_buyer
+-- Index  reservations_by_hashed_buyer
 SELECT count(*) AS items
   FROM reservations AS r
- WHERE r.buyer = @buyer
+ WHERE hashtextextended(r.buyer, 0) = hashtextextended(@buyer, 0)
+   AND r.buyer = @buyer
    AND r.state IN ('active', 'paying')
    AND r.expires_at > clock_timestamp();
 
@@ -116,13 +120,14 @@ OFFSET @skip::bigint;
 
 -- name: list_holds_of_buyer :many
 -- Every hold a buyer had, of one drop or (null) of all, newest first, before a cursor.
--- Index  reservations_by_buyer
+-- Index  reservations_by_hashed_buyer
 SELECT r.*, d.currency, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
        clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.refunded_at, p.payment_reference
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
   LEFT JOIN purchases AS p ON p.reservation_id = r.id
- WHERE r.buyer = @buyer
+ WHERE hashtextextended(r.buyer, 0) = hashtextextended(@buyer, 0)
+   AND r.buyer = @buyer
    AND (@drop_id::bigint IS NULL OR r.drop_id = @drop_id)
    AND r.state <> 'aborted'
    AND (@before::uuid IS NULL OR r.id < @before)
@@ -143,8 +148,12 @@ SELECT count(*) AS items
 
 -- name: count_holds_of_buyer :one
 -- How many holds a buyer had.
--- Index  reservations_by_buyer
-SELECT count(*) AS items FROM reservations AS r WHERE r.buyer = @buyer AND r.state <> 'aborted';
+-- Index  reservations_by_hashed_buyer
+SELECT count(*) AS items
+  FROM reservations AS r
+ WHERE hashtextextended(r.buyer, 0) = hashtextextended(@buyer, 0)
+   AND r.buyer = @buyer
+   AND r.state <> 'aborted';
 
 -- name: purchase_units :many
 -- Buy a batch of holds; see functions/purchase_units.sql.
