@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from loadtest import client, wrk
+from loadtest import client
+from loadtest.bench import wrk
 from loadtest.client import Shot
 
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
@@ -114,3 +115,4 @@ def test_wrks_summary_is_read() -> None:
     assert round(figures.ok_per_s, 1) == round(5_074.90 * 10_000 / 10_394, 1)
     assert (figures.p50_ms, figures.p99_ms) == (71.7, 1_250)
     assert figures.errors == 22
+    assert figures.seconds == 2.05
