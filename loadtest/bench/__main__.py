@@ -19,14 +19,26 @@ import msgspec
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from loadtest.bench import plot, report, where, wrk
+from loadtest.bench.claims import Claims, Snapshots
+from loadtest.bench.deadlines import Deadlines
 from loadtest.bench.goals import GOALS, Goal, chosen
 from loadtest.bench.plan import QUICK, Act, Plan, Sample
 from loadtest.bench.rates import Clients, Rates
 from loadtest.bench.report import Result, Round
+from loadtest.bench.sizes import Sizes
+from loadtest.bench.spread import Spread
 from loadtest.bench.stage import Stage
 from loadtest.fleet import ROOT, Untrustworthy
 
-ACTS: tuple[type[Act], ...] = (Rates, Clients)
+ACTS: tuple[type[Act], ...] = (
+    Rates,
+    Spread,
+    Sizes,
+    Deadlines,
+    Claims,
+    Snapshots,
+    Clients,
+)
 RESULTS = ROOT / "loadtest" / "results" / "local"
 
 

@@ -6,10 +6,11 @@ A goal without a bound is told beside the others. `python -m loadtest.bench --li
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import msgspec
 
-from loadtest.bench import rates
+from loadtest.bench import claims, deadlines, rates, sizes, spread
 from loadtest.bench.plan import Sample
 
 Samples = Mapping[str, Sample]
@@ -56,6 +57,23 @@ def _over(above: str, *below: str) -> Callable[[Samples], float]:
 
     def value(samples: Samples) -> float:
         return samples[above].value / max(samples[b].value for b in below if b in samples)
+
+    return value
+
+
+def _steps(*names: str) -> Callable[[Samples], float]:
+    """The smallest of what each step from one to the next comes to."""
+
+    def value(samples: Samples) -> float:
+        rates = [samples[name].value for name in names]
+        return min(later / earlier for earlier, later in pairwise(rates))
+
+    return value
+
+
+def _fact_over(above: str, below: str, fact: str) -> Callable[[Samples], float]:
+    def value(samples: Samples) -> float:
+        return samples[above].facts[fact] / samples[below].facts[fact]
 
     return value
 
@@ -138,6 +156,89 @@ GOALS: tuple[Goal, ...] = (
         "second to the same client, which reads each answer of both",
     ),
     Goal(
+        id="P7",
+        key="due",
+        title="200 due among 200,000 live: lag p99",
+        needs=(deadlines.DUE,),
+        value=_of(deadlines.DUE),
+        unit="s",
+        at_most=0.3,
+        how="from each deadline to ended_at, both by Postgres's clock; deadlines set by SQL, two "
+        "seconds of them; a keeper process frees them",
+    ),
+    Goal(
+        id="",
+        key="due-shown",
+        title="the same until the stock shows it: lag p99",
+        needs=(deadlines.DUE,),
+        value=_fact(deadlines.DUE, "shown p99 s"),
+        unit="s",
+        how="from each deadline until GET /drops/{id}/stock told of as many free units",
+    ),
+    Goal(
+        id="P7",
+        key="due-at-once",
+        title="20,000 due at once: all on sale",
+        needs=(deadlines.AT_ONCE,),
+        value=_of(deadlines.AT_ONCE),
+        unit="s",
+        at_most=2.0,
+        how="from their common deadline until the stock row, the bouncer and GET …/stock all show "
+        "every unit",
+    ),
+    Goal(
+        id="P8",
+        key="large-drop",
+        title="claims: 1,000,000-unit drop ÷ 1,000-unit drops",
+        needs=(claims.SMALL, claims.LARGE),
+        value=_over(claims.LARGE, claims.SMALL),
+        at_least=0.85,
+        how="units a second of the engine without HTTP; the small drops one after the other",
+    ),
+    Goal(
+        id="P8",
+        key="snapshot",
+        title="claims: a 30 s REPEATABLE READ open ÷ none",
+        needs=(claims.ALONE, claims.BESIDE),
+        value=_over(claims.BESIDE, claims.ALONE),
+        at_least=0.85,
+        how="likewise, on a new large drop each, over the whole time that the snapshot ages",
+    ),
+    Goal(
+        id="P8",
+        key="past",
+        title="claims: after 1,000,000 past reservations ÷ empty",
+        needs=(claims.EMPTY, claims.PAST),
+        value=_over(claims.PAST, claims.EMPTY),
+        at_least=0.85,
+        how="likewise, in a database where as many holds were made and bought, ÷ in a new one",
+    ),
+    *(
+        Goal(
+            id="",
+            key=f"{key}-statement",
+            title=f"the same, what claim_units takes: {words}",
+            needs=(below, above),
+            value=_fact_over(above, below, "claim_units µs"),
+            how="time within the statement for a unit, which Python's share cannot hide",
+        )
+        for key, words, above, below in (
+            ("large-drop", "large ÷ small", claims.LARGE, claims.SMALL),
+            ("snapshot", "snapshot ÷ none", claims.BESIDE, claims.ALONE),
+            ("past", "past ÷ empty", claims.PAST, claims.EMPTY),
+        )
+    ),
+    Goal(
+        id="P10",
+        key="pgbench",
+        title="engine without HTTP ÷ pgbench, units/s",
+        needs=(claims.INSIDE, *claims.PGBENCH),
+        value=_over(claims.INSIDE, *claims.PGBENCH),
+        at_least=0.5,
+        how="Reserving in one process, 512 buyers ÷ the best of 2, 4 and 8 clients of pgbench with "
+        "the engine's claim statement in batches of 128, on the same server",
+    ),
+    Goal(
         id="P11",
         key="p99",
         title="p99 at half the maximum rate ÷ echo's",
@@ -145,6 +246,55 @@ GOALS: tuple[Goal, ...] = (
         value=_over(rates.PACED, rates.ECHO_PACED),
         at_most=4,
         how="both by our own client, paced: a latency counts from when its request was due",
+    ),
+    Goal(
+        id="P12",
+        key="wal",
+        title="WAL a hold, without full-page images",
+        needs=(sizes.SIZES,),
+        value=_of(sizes.SIZES),
+        unit="bytes",
+        at_most=900,
+        how="pg_walinspect's record bytes between two positions, over one load of holds",
+    ),
+    Goal(
+        id="",
+        key="wal-images",
+        title="full-page images a hold, from a checkpoint on",
+        needs=(sizes.SIZES,),
+        value=_fact(sizes.SIZES, "images"),
+        unit="bytes",
+        how="image bytes of the same run: each page once after a checkpoint, so the longer between "
+        "two checkpoints, the less",
+    ),
+    Goal(
+        id="P12",
+        key="rows",
+        title="heap + indexes a hold",
+        needs=(sizes.SIZES,),
+        value=_fact(sizes.SIZES, "rows"),
+        unit="bytes",
+        at_most=500,
+        how="what all tables with their indexes grew by, from before the load to after it",
+    ),
+    Goal(
+        id="P12",
+        key="redis",
+        title="Redis a hold",
+        needs=(sizes.SIZES,),
+        value=_fact(sizes.SIZES, "redis"),
+        unit="bytes",
+        at_most=400,
+        how="MEMORY USAGE of all keys of the drop, every element, after the load ÷ its holds",
+    ),
+    Goal(
+        id="P13",
+        key="workers",
+        title="one drop from 1, 2, 4 workers: worst step",
+        needs=tuple(spread.WORKERS),
+        value=_steps(*spread.WORKERS),
+        at_least=1.0,
+        how="holds a second with 2 workers ÷ with 1, and with 4 ÷ with 2: the smaller of the two",
     ),
     Goal(
         id="",

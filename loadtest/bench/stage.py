@@ -92,11 +92,11 @@ class Stage:
             found: Any = valkey.info("server")
         return {"postgres": str(shown[0][0]), "valkey": str(found["valkey_version"])}
 
-    def query(self, text: str, *values: Any) -> list[Any]:
+    def query(self, text: str, *values: Any, url: str = "") -> list[Any]:
         """What Postgres says, on a connection of its own."""
 
         async def ask_postgres() -> list[Any]:
-            connection = await asyncpg.connect(self.postgres.url)
+            connection = await asyncpg.connect(url or self.postgres.url)
             try:
                 return list(await connection.fetch(text, *values))
             finally:
