@@ -26,6 +26,7 @@ from engine.sale import drops, shelf
 from engine.sale.models import NewDrop, Reserve
 from engine.sale.reserve import Reserving
 from loadtest.client import Unwatched, Watch
+from loadtest.fleet import Untrustworthy
 
 BUYERS = 512  # at once: as many as the bench has connections
 STATEMENT_MS = 60_000  # staging asks for more at once than a worker does
@@ -118,7 +119,7 @@ async def sell(
     watch: Watch | None = None,
     buyers: int = BUYERS,
 ) -> Sold:
-    """Until the time is over or nothing is wanted any more. A refusal is an error: raised."""
+    """Until the time is over or nothing is wanted any more. Raises `Untrustworthy` of a refusal."""
     watch, crew = watch or Unwatched(), Crew()
     watching = crew.start(crew.watch(), "deadlines")
     reserving = Reserving(ground.postgres, ground.bouncer, crew)
@@ -147,6 +148,8 @@ async def sell(
                 group.create_task(buyer(), name=f"buyer-{n}")
         took = Sold(sold, time.perf_counter() - began, time.process_time() - cpu, course)
         watch.end()
+    except ExceptionGroup as group:
+        raise Untrustworthy(f"a claim failed: {group.exceptions[0]!r}") from group
     finally:
         counting.cancel()
         watching.cancel()

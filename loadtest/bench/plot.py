@@ -13,7 +13,7 @@ LABEL, TRACK = 330, 340  # widths of a row's words and of its bar
 LINE = 26  # a row's height
 BOUND_AT = 0.6  # of a track: where every bound stands
 GOOD, BAD, PLAIN, INK, FAINT = "#2b8a5a", "#c4572a", "#7a8796", "#1f2933", "#d9dee4"
-PARTS = {
+COLOURS = {
     "workers": "#33658a",
     "postgres": "#86bbd8",
     "valkey": "#c4572a",
@@ -73,9 +73,11 @@ def _goals(verdicts: Sequence[Verdict], y: int) -> list[str]:
         bound = each.at_least if each.at_least is not None else each.at_most
         assert bound is not None, "a goal that is judged has a bound"
         start, colour = MARGIN + LABEL, GOOD if each.met else BAD
-        low, middle, high = (_reach(v / bound) for v in (each.least, each.value, each.most))
+        value = each.value or 0.0
+        low, middle, high = (_reach(v / bound) for v in (each.least, value, each.most))
         word = "met" if each.met else "missed"
-        told = f"{shown(each.value, each.unit)}  (wanted {each.bound}) {word}"
+        known = "unknown" if each.value is None else shown(each.value, each.unit)
+        told = f"{known}  (wanted {each.bound}) {word}"
         lines += [
             _text(MARGIN, top + 15, f"{each.id}  {each.title}"),
             _bar(start, top + 4, TRACK, FAINT),
@@ -100,7 +102,7 @@ def _costs(rows: Sequence[Row], y: int) -> list[str]:
     # Baselines take ten times as much as anything else: their bars are cut, not all others shrunk.
     scale = min(most, 400.0)
     lines, x = [_text(MARGIN, y - 8, "CPU a request, µs", weight="600")], MARGIN + LABEL
-    for part, colour in PARTS.items():
+    for part, colour in COLOURS.items():
         lines += [
             f'<rect x="{x}" y="{y - 18}" width="10" height="10" fill="{colour}"/>',
             _text(x + 14, y - 9, part, size=11),
@@ -116,7 +118,7 @@ def _costs(rows: Sequence[Row], y: int) -> list[str]:
         ]
         for part, micros in row.usage.micros.items():
             width = min(micros / scale * TRACK, left)
-            lines.append(_bar(start, top + 4, width, PARTS.get(part, PLAIN)))
+            lines.append(_bar(start, top + 4, width, COLOURS.get(part, PLAIN)))
             start, left = start + width, left - width
         told = f"{shown(row.usage.total, RATIO)} µs, {row.usage.idle:.0%} of the machine idle"
         lines.append(_text(MARGIN + LABEL + TRACK + 12, top + 15, told))

@@ -93,6 +93,8 @@ class Rates(Act):
             return self._obvious(*BASELINES[name])
         if name in (ECHO_PAIRS, PAIRS):
             return self._paired(name)
+        if HOLDS not in so_far:
+            raise Untrustworthy("there is no rate of holds to take the half of")
         return self._paced(name, so_far[HOLDS].value / 2)
 
     def _refused(self, workers: Fleet, *, keyed: bool) -> Sample:

@@ -10,7 +10,7 @@ import msgspec
 
 from loadtest.bench.goals import RATIO, Goal, shown
 from loadtest.bench.plan import Plan, Sample
-from loadtest.bench.usage import Usage
+from loadtest.bench.usage import PARTS, Usage
 
 Round = Mapping[str, Sample]
 
@@ -26,7 +26,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     bound: str
     at_least: float | None
     at_most: float | None
-    value: float  # the median
+    value: float | None  # the median; None: no round could be trusted
     least: float
     most: float
     met: bool | None  # None: nothing is asked
@@ -63,33 +63,35 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     network: str = "loopback only"
     goals: list[Verdict]
     samples: list[Row]
+    refused: list[str] = []  # samples that could not be trusted, and why
 
 
 def judge(goals: Sequence[Goal], rounds: Sequence[Round]) -> list[Verdict]:
-    """Every goal that the rounds have samples for, in the goals' order."""
-    verdicts = []
-    for goal in goals:
-        values = [value for each in rounds if (value := _value(goal, each)) is not None]
-        if values:
-            middle = median(values)
-            verdicts.append(
-                Verdict(
-                    id=goal.id,
-                    key=goal.key,
-                    title=goal.title,
-                    how=goal.how,
-                    unit=goal.unit,
-                    bound=goal.bound,
-                    at_least=goal.at_least,
-                    at_most=goal.at_most,
-                    value=middle,
-                    least=min(values),
-                    most=max(values),
-                    met=goal.is_met(middle),
-                    rounds=values,
-                )
-            )
-    return verdicts
+    """Every goal, from the rounds that have its samples."""
+    return [
+        _judge(goal, [v for each in rounds if (v := _value(goal, each)) is not None])
+        for goal in goals
+    ]
+
+
+def _judge(goal: Goal, values: list[float]) -> Verdict:
+    value = median(values) if values else None
+    bounded = goal.at_least is not None or goal.at_most is not None
+    return Verdict(
+        id=goal.id,
+        key=goal.key,
+        title=goal.title,
+        how=goal.how,
+        unit=goal.unit,
+        bound=goal.bound,
+        at_least=goal.at_least,
+        at_most=goal.at_most,
+        value=value,
+        least=min(values, default=0.0),
+        most=max(values, default=0.0),
+        met=goal.is_met(value) if value is not None else False if bounded else None,
+        rounds=values,
+    )
 
 
 def _value(goal: Goal, samples: Round) -> float | None:
@@ -149,7 +151,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     lines = [line("", "goal", "median", "min – max", "wanted", "")]
     for each in verdicts:
         spread = f"{shown(each.least, RATIO)} – {shown(each.most, RATIO)}"
-        value = shown(each.value, each.unit)
+        value = "unknown" if each.value is None else shown(each.value, each.unit)
         lines.append(line(each.id, each.title, value, spread, each.bound, marks[each.met]).rstrip())
     return "\n".join(lines)
 
@@ -157,9 +159,8 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
 def load_table(samples: Sequence[Row]) -> str:
     """Loads as text: rates, and whose CPU a request took."""
     loads = [row for row in samples if row.usage is not None]
-    parts = list(
-        dict.fromkeys(part for row in loads for part in (row.usage.micros if row.usage else ()))
-    )
+    taken = {part for row in loads for part in (row.usage.micros if row.usage else ())}
+    parts = [part for part in PARTS if part in taken]
     line = ("{:<20}{:>26}{:>8}{:>8}" + "{:>10}" * len(parts) + "{:>7}{:>7}{:>7}").format
     lines = [line("", "median [min – max]", "p50 ms", "p99 ms", *parts, "µs", "idle", "MB")]
     for row in loads:
@@ -206,6 +207,7 @@ def text(result: Result) -> str:
         verdict_table(result.goals),
         "CPU in µs a request" + "\n" + load_table(result.samples),
         other_table(result.samples),
+        "\n".join(f"REFUSED {each}" for each in result.refused),
         ", ".join(f"{name} {word}" for name, word in words.items()),
     ]
     return "\n\n".join(part for part in told if part)

@@ -10,6 +10,7 @@ import msgspec
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
 CLIENT, OTHERS = "client", "others"  # the load generator; the kernel's own work and strangers
+PARTS = ("workers", "postgres", "valkey", "keepers", CLIENT, OTHERS)
 RESTS = ("idle", "iowait")
 TWICE = ("guest", "guest_nice")  # counted in user and nice as well
 

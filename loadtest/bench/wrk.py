@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from loadtest.client import ADDRESSES, Figures, Shot, Unwatched, Watch
+from loadtest.fleet import Untrustworthy
 
 THREADS = 2
 
@@ -99,7 +100,7 @@ def fire(shot: Shot, connections: int, seconds: int, watch: Watch | None = None)
         took = _children_seconds() - before
         watch.end()
     if done.returncode or "Requests/sec" not in done.stdout:
-        raise RuntimeError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise Untrustworthy(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
     return msgspec.structs.replace(parse(done.stdout), cpu_seconds=took)
 
 
