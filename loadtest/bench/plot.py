@@ -48,7 +48,7 @@ def _head(result: Result) -> list[str]:
         f"Valkey {result.versions.get('valkey', '?')}",
         f"Python {result.versions.get('python', '?')}",
         f"commit {result.commit}",
-        f"{result.plan.rounds} rounds by {result.plan.client}",
+        f"median of {result.plan.rounds} by {result.plan.client}",
     ]
     title = "Velvetrope's goals of speed" + (", quick and rough" if result.quick else "")
     return [
@@ -63,11 +63,8 @@ def _goals(verdicts: Sequence[Verdict], y: int) -> list[str]:
     if not verdicts:
         return []
     at = MARGIN + LABEL + TRACK * BOUND_AT
-    lines = [
-        _text(at, y - 8, "goal", size=11, fill=PLAIN, anchor="middle"),
-        f'<line x1="{at:.0f}" x2="{at:.0f}" y1="{y - 4}" y2="{y + LINE * len(verdicts)}" '
-        f'stroke="{INK}" stroke-dasharray="3 3"/>',
-    ]
+    words = "goal  (≥ is met past the line, ≤ before it)"
+    lines = [_text(at, y - 8, words, size=11, fill=PLAIN, anchor="middle")]
     for i, each in enumerate(verdicts):
         top = y + LINE * i
         bound = each.at_least if each.at_least is not None else each.at_most
@@ -86,6 +83,10 @@ def _goals(verdicts: Sequence[Verdict], y: int) -> list[str]:
             f'y2="{top + 11}" stroke="{INK}" stroke-width="1.5"/>',
             _text(start + TRACK + 12, top + 15, told, fill=colour),
         ]
+    lines.append(
+        f'<line x1="{at:.0f}" x2="{at:.0f}" y1="{y - 2}" y2="{y + LINE * len(verdicts)}" '
+        f'stroke="{INK}" stroke-dasharray="3 3"/>'
+    )
     return lines
 
 

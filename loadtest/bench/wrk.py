@@ -1,9 +1,9 @@
 """Driving wrk, the usual load generator, and reading what it prints.
 
-Statuses are not counted in wrk's `response` callback: calling Lua for every answer costs more
-than sending. wrk's own summary tells answers outside 2xx and 3xx; the caller checks the rest
-against the server's stock. Only a load that buys what it reserved has that callback, and pays
-for it against the echo as well.
+Statuses are not counted in wrk's `response` callback: Lua for every answer is the servers' time.
+wrk's own summary tells answers outside 2xx and 3xx; the caller checks the rest against the
+server's stock. Only a load that buys what it reserved has that callback, and the echo that it
+is compared with is asked by the same one.
 """
 
 from __future__ import annotations
