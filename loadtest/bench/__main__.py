@@ -19,11 +19,11 @@ import msgspec
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from loadtest.bench import plot, report, where, wrk
-from loadtest.bench.claims import Claims, Snapshots
+from loadtest.bench.claims import PGBENCH, Claims, Snapshots
 from loadtest.bench.deadlines import Deadlines
 from loadtest.bench.goals import GOALS, Goal, chosen
 from loadtest.bench.plan import QUICK, Act, Plan, Sample
-from loadtest.bench.rates import Clients, Rates
+from loadtest.bench.rates import ONE_BY_ONE, Clients, Rates
 from loadtest.bench.report import Result, Round
 from loadtest.bench.sizes import Sizes
 from loadtest.bench.spread import Spread
@@ -46,11 +46,10 @@ RESULTS = ROOT / "loadtest" / "results" / "local"
 def programme(plan: Plan, goals: Sequence[Goal]) -> list[tuple[type[Act], tuple[str, ...]]]:
     """Which acts are given, and which samples each of them takes."""
     wanted = {name for goal in goals for name in goal.needs}
-    left_out = {f"one-by-one-{pool}" for pool in (4, 8, 16, 32) if pool not in plan.pools}
-    chosen_names = [
-        (act, tuple(name for name in act.names if name in wanted - left_out)) for act in ACTS
-    ]
-    return [(act, names) for act, names in chosen_names if names]
+    wanted -= {name for name, pool in ONE_BY_ONE.items() if pool not in plan.pools}
+    wanted -= {name for name, clients in PGBENCH.items() if clients not in plan.clients}
+    given = [(act, tuple(name for name in act.names if name in wanted)) for act in ACTS]
+    return [(act, names) for act, names in given if names]
 
 
 def perform(plan: Plan, goals: Sequence[Goal]) -> Result:
@@ -131,7 +130,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
     only = "clients-echo,clients-holds" if options.compare_clients else options.only
     try:
-        goals = chosen(only, without_limits=options.without_limits, wrk=wrk.is_installed())
+        clients = wrk.is_installed() and not options.quick
+        goals = chosen(only, without_limits=options.without_limits, clients=clients)
     except ValueError as wrong:
         sys.exit(f"bench: {wrong}")
     try:

@@ -40,7 +40,7 @@ ALONE, BESIDE = "claims-no-snapshot", "claims-snapshot"
 WARM_UP_SECONDS = 0.5
 CLAIMS_PER_S_MAX = 40_000  # drops are made to last at this rate
 PGBENCH_PER_S_MAX = 90_000
-FILLED_PER_S = 60_000.0  # units put on the shelf, roughly
+FILLED_PER_S = 70_000.0  # units put on the shelf, roughly
 LIVED_PER_S = 9_000.0  # units sold and bought, roughly
 BOUGHT_AT_ONCE = 1_000
 FLUSHED_SECONDS = 0.3  # after a connection ends, until all can see what it counted
@@ -133,14 +133,14 @@ class Claims(Claiming):
     @classmethod
     def opening(cls, plan: Plan) -> float:
         """Servers, the large drop, the history."""
-        return 5.0 + plan.past_holds / LIVED_PER_S + plan.large_units / FILLED_PER_S
+        return 3.0 + plan.past_holds / LIVED_PER_S + plan.large_units / FILLED_PER_S
 
     @classmethod
     def each(cls, plan: Plan, name: str) -> float:
         """Drops are filled, then sold for a while."""
         rate = PGBENCH_PER_S_MAX if name in PGBENCH else CLAIMS_PER_S_MAX
         filling = 0.0 if name == LARGE else plan.seconds * rate / FILLED_PER_S
-        return filling + plan.seconds + WARM_UP_SECONDS + 1.0
+        return filling + plan.seconds + WARM_UP_SECONDS + 0.3
 
     def take(self, name: str, so_far: Mapping[str, Sample]) -> Sample:
         """Measure once."""
@@ -219,13 +219,13 @@ class Snapshots(Claiming):
     @classmethod
     def opening(cls, plan: Plan) -> float:
         """Servers."""
-        return 5.0
+        return 3.0
 
     @classmethod
     def each(cls, plan: Plan, name: str) -> float:
         """A large drop is filled, then sold."""
         seconds = plan.snapshot_seconds
-        return seconds + min(seconds * CLAIMS_PER_S_MAX, STOCK_MAX) / FILLED_PER_S + 2.0
+        return seconds + min(seconds * CLAIMS_PER_S_MAX, STOCK_MAX) / FILLED_PER_S + 1.0
 
     def take(self, name: str, so_far: Mapping[str, Sample]) -> Sample:
         """Claims on a new drop, as many seconds as the snapshot is old in the end."""

@@ -80,12 +80,12 @@ class Deadlines(Act):
     @classmethod
     def opening(cls, plan: Plan) -> float:
         """Servers, and the holds."""
-        return 10.0 + (plan.live_holds + plan.rounds * plan.due_at_once) / MADE_PER_S
+        return 4.0 + (plan.live_holds + plan.rounds * plan.due_at_once) / MADE_PER_S
 
     @classmethod
     def each(cls, plan: Plan, name: str) -> float:
         """Setting deadlines, and what comes of them."""
-        return AHEAD_SECONDS + 3.0 + SPREAD_SECONDS * (name == DUE)
+        return AHEAD_SECONDS + 0.5 + SPREAD_SECONDS * (name == DUE)
 
     def take(self, name: str, so_far: Mapping[str, Sample]) -> Sample:
         """Let some run out."""

@@ -331,11 +331,11 @@ GOALS: tuple[Goal, ...] = (
 )
 
 
-def chosen(only: str, *, without_limits: bool, wrk: bool) -> list[Goal]:
-    """The goals of a run: all that can be measured here, or those named by key or number. Raises
-    `ValueError` for a name that is none."""
+def chosen(only: str, *, without_limits: bool = False, clients: bool = False) -> list[Goal]:
+    """The goals of a run: all of them (`without_limits` and `clients` where wanted), or those named
+    by key or number. Raises `ValueError` for a name that is none."""
     if not only:
-        out = ["no-limits"] * (not without_limits) + ["clients"] * (not wrk)
+        out = ["no-limits"] * (not without_limits) + ["clients"] * (not clients)
         return [goal for goal in GOALS if not goal.key.startswith(tuple(out))]
     found: list[Goal] = []
     for word in only.lower().split(","):

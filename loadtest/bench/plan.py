@@ -25,6 +25,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     quick: bool = False
     without_limits: bool = False
     pools: tuple[int, ...] = (4, 8, 16, 32)  # of the baseline, connections a worker
+    clients: tuple[int, ...] = (2, 4, 8)  # of pgbench
     live_holds: int = 200_000
     due_holds: int = 200
     due_at_once: int = 20_000
@@ -40,11 +41,12 @@ QUICK = Plan(
     seconds=1,
     quick=True,
     pools=(8,),
+    clients=(2, 4),
     live_holds=20_000,
     due_at_once=2_000,
     large_units=100_000,
-    past_holds=50_000,
-    snapshot_seconds=3,
+    past_holds=20_000,
+    snapshot_seconds=2,
 )
 
 

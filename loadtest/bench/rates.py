@@ -32,11 +32,11 @@ ECHO_64, HOLDS_64 = "echo-64", "holds-64"
 UNLIMITED = {HOLDS: "holds-unlimited", SOLD_OUT: "sold-out-unlimited"}
 ECHO_PAIRS, PAIRS = "echo-pairs", "pairs"
 ECHO_PACED, PACED = "echo-paced", "holds-paced"
-POOLS = (4, 8, 16, 32)
-ONE_BY_ONE = tuple(f"one-by-one-{pool}" for pool in POOLS)
+ONE_BY_ONE = {f"one-by-one-{pool}": pool for pool in (4, 8, 16, 32)}
 FOR_UPDATE = "for-update"
 FOR_UPDATE_POOL = 8
-BASELINES = {name: ("one_by_one", pool) for name, pool in zip(ONE_BY_ONE, POOLS, strict=True)} | {
+OBVIOUS_PER_S_MAX = 6_000  # their drops are made to last at this rate
+BASELINES = {name: ("one_by_one", pool) for name, pool in ONE_BY_ONE.items()} | {
     FOR_UPDATE: ("for_update", FOR_UPDATE_POOL)
 }
 CLIENTS = {f"{what}-by-{who}": (what, who) for what in (ECHO, HOLDS) for who in ("wrk", "own")}
@@ -68,12 +68,13 @@ class Rates(Act):
     @classmethod
     def opening(cls, plan: Plan) -> float:
         """Servers, workers."""
-        return 9.0
+        return 6.0
 
     @classmethod
     def each(cls, plan: Plan, name: str) -> float:
         """Warm-up, load, and what a drop takes to be filled and to come to rest."""
-        return plan.seconds + WARM_UP_SECONDS + (0.4 if ECHO in name or "sold" in name else 3.0)
+        quiet = ECHO in name or "sold" in name
+        return plan.seconds + WARM_UP_SECONDS + (0.3 if quiet else 1.0 + plan.seconds / 3)
 
     def take(self, name: str, so_far: Mapping[str, Sample]) -> Sample:
         """Measure once."""
@@ -113,7 +114,8 @@ class Rates(Act):
     def _obvious(self, name: str, pool: int) -> Sample:
         """A baseline, started for this load alone: its connections would be in others' way."""
         with self.stage.baseline(name, POOL_SIZE=str(pool)) as workers:
-            drop_id = ask(workers.port, "/drops", {"totalStock": self.stage.units})[1]["id"]
+            units = (self.plan.seconds + WARM_UP_SECONDS) * OBVIOUS_PER_S_MAX
+            drop_id = ask(workers.port, "/drops", {"totalStock": units})[1]["id"]
             shot = Shot(port=workers.port, path="/reservations", run="", drop_id=drop_id)
             ledger = partial(_units_held, workers, drop_id)
             return self.stage.checked_load(workers, shot, ledger)
@@ -185,7 +187,7 @@ class Clients(Act):
     @classmethod
     def opening(cls, plan: Plan) -> float:
         """Servers, workers."""
-        return 9.0
+        return 6.0
 
     @classmethod
     def each(cls, plan: Plan, name: str) -> float:

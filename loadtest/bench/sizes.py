@@ -53,12 +53,12 @@ class Sizes(Act):
     @classmethod
     def opening(cls, plan: Plan) -> float:
         """Servers, workers."""
-        return 8.0
+        return 4.0
 
     @classmethod
     def each(cls, plan: Plan, name: str) -> float:
         """A drop, a load."""
-        return plan.seconds + WARM_UP_SECONDS + 4.0
+        return plan.seconds + WARM_UP_SECONDS + 2.5
 
     def take(self, name: str, so_far: Mapping[str, Sample]) -> Sample:
         """One load of holds; what grew by it."""

@@ -18,12 +18,12 @@ class Spread(Act):
     @classmethod
     def opening(cls, plan: Plan) -> float:
         """Servers, keepers."""
-        return 7.0
+        return 4.0
 
     @classmethod
     def each(cls, plan: Plan, name: str) -> float:
         """Workers, a drop, the load."""
-        return plan.seconds + WARM_UP_SECONDS + 6.0
+        return plan.seconds + WARM_UP_SECONDS + 3.5
 
     def take(self, name: str, so_far: Mapping[str, Sample]) -> Sample:
         """Holds with so many workers."""

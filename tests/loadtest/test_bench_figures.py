@@ -120,7 +120,7 @@ def test_every_goal_of_the_table_has_its_bound() -> None:
 
 
 def test_a_goal_is_chosen_by_key_or_number_with_the_samples_it_needs() -> None:
-    goals = chosen("p2,workers", without_limits=False, wrk=True)
+    goals = chosen("p2,workers")
 
     assert [each.key for each in goals] == ["sold-out", "sold-out-keyed", "workers"]
     assert [(act.__name__, names) for act, names in programme(Plan(), goals)] == [
@@ -128,24 +128,23 @@ def test_a_goal_is_chosen_by_key_or_number_with_the_samples_it_needs() -> None:
         ("Spread", ("workers-1", "workers-2", "workers-4")),
     ]
     with pytest.raises(ValueError, match="no goal is called p99x"):
-        chosen("p99x", without_limits=False, wrk=True)
+        chosen("p99x")
 
 
 def test_without_being_asked_limits_stay_on_and_clients_are_compared_if_there_are_two() -> None:
-    keys = {each.key for each in chosen("", without_limits=False, wrk=False)}
-    more = {each.key for each in chosen("", without_limits=True, wrk=True)}
+    keys = {each.key for each in chosen("")}
+    more = {each.key for each in chosen("", without_limits=True, clients=True)}
 
     assert more - keys == {"no-limits", "no-limits-sold-out", "clients-echo", "clients-holds"}
 
 
 def test_a_full_run_and_a_quick_one_are_as_short_as_they_say() -> None:
-    goals = chosen("", without_limits=False, wrk=True)
+    def minutes(plan: Plan, clients: bool) -> float:
+        acts = programme(plan, chosen("", clients=clients))
+        return sum(act.lasts(plan, names) for act, names in acts) / 60
 
-    def minutes(plan: Plan) -> float:
-        return sum(act.lasts(plan, names) for act, names in programme(plan, goals)) / 60
-
-    assert 5 < minutes(Plan()) <= 25
-    assert minutes(QUICK) <= 2
+    assert 5 < minutes(Plan(), clients=True) <= 25
+    assert 1 < minutes(QUICK, clients=False) <= 2
 
 
 def test_cpu_is_told_apart_by_process_and_the_rest_is_others() -> None:
