@@ -163,7 +163,8 @@ class Claims(Claiming):
         settings = self.stage.settings
         units = min(self.plan.seconds * PGBENCH_PER_S_MAX, STOCK_MAX)
         [drop_id] = self.open(settings, units)
-        self.stage.query("CHECKPOINT")
+        for statement in (*pgbench.batches(units), "CHECKPOINT"):
+            self.stage.query(statement)
         held, account = self.stage.query(HELD)[0][0], self.stage.account()
         script = pgbench.script(drop_id, self._epoch())
         ran = pgbench.run(settings.database_url, script, clients, self.plan.seconds, account)
