@@ -66,7 +66,7 @@ class Deadlines(Act):
         super().__init__(plan, stage, names)
         stage.migrate()
         each = plan.due_holds * (DUE in names) + plan.due_at_once * (AT_ONCE in names)
-        held = plan.live_holds + min(plan.rounds, self.rounds_max) * each
+        held = plan.live_holds + (plan.rounds + 1) * each  # one may have to be taken again
 
         async def work(ground: Ground) -> int:
             [drop_id] = await open_drops(ground.postgres, held)
