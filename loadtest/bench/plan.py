@@ -46,7 +46,7 @@ QUICK = Plan(
     due_at_once=2_000,
     large_units=100_000,
     past_holds=20_000,
-    snapshot_seconds=2,
+    snapshot_seconds=1,
 )
 
 

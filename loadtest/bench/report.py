@@ -200,10 +200,15 @@ def other_table(samples: Sequence[Row]) -> str:
 
 def text(result: Result) -> str:
     """All of it for a terminal."""
-    heading = "Quick: short and small, so roughly." if result.quick else ""
+    plan = result.plan
+    heading = (
+        f"Quick, so roughly: loads of {plan.seconds} s, {plan.live_holds:,} live holds of which "
+        f"{plan.due_at_once:,} due at once, a large drop of {plan.large_units:,} units, a past of "
+        f"{plan.past_holds:,} holds, a snapshot of {plan.snapshot_seconds} s"
+    )
     words = {**result.machine, **result.versions, "commit": result.commit}
     told = [
-        heading,
+        heading * result.quick,
         verdict_table(result.goals),
         "CPU in µs a request" + "\n" + load_table(result.samples),
         other_table(result.samples),

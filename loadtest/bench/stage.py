@@ -186,7 +186,8 @@ class Stage:
         fire: Callable[..., Figures] | None = None,
         score: Callable[[Figures], float] = ok_per_s,
     ) -> Sample:
-        """Warm up, then load; `before` is called between the two."""
+        """Warm up, then load; `before` is called between the two. An echo needs it as well: the
+        first seconds after a pause are slower, whoever runs."""
         many, shoot = connections or self.plan.connections, fire or self._fire
         shoot(msgspec.structs.replace(shot, run=self.name_run()), many, WARM_UP_SECONDS)
         before()
