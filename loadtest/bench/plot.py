@@ -8,8 +8,8 @@ from html import escape
 from loadtest.bench.goals import RATIO, shown
 from loadtest.bench.report import Result, Row, Verdict
 
-WIDTH, MARGIN = 960, 24
-LABEL, TRACK = 330, 340  # widths of a row's words and of its bar
+WIDTH, MARGIN = 1_060, 24
+LABEL, TRACK = 380, 340  # widths of a row's words and of its bar
 LINE = 26  # a row's height
 BOUND_AT = 0.6  # of a track: where every bound stands
 GOOD, BAD, PLAIN, INK, FAINT = "#2b8a5a", "#c4572a", "#7a8796", "#1f2933", "#d9dee4"
