@@ -92,8 +92,9 @@ schema: .venv/.ok ## write sql/schema.sql, the present of the database, from the
 ##@ Measure and break
 
 .PHONY: bench
-bench: .venv/.ok ## measure, as ratios within one run
-	@$(PY) -m loadtest.bench
+bench: .venv/.ok ## every goal of speed, as ratios within one run; QUICK=1 ONLY="holds,p7" ROUNDS=5
+	@$(PY) -m loadtest.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RESULTS),--results $(RESULTS))
 
 .PHONY: loadtest
 loadtest: .venv/.ok ## buyers by Locust, with a verdict; USERS SECONDS SHAPE UNITS TARGET ANYWHERE

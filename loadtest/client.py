@@ -12,10 +12,10 @@ import multiprocessing
 import time
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.synchronize import Barrier
-from typing import cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import uvloop
@@ -34,12 +34,17 @@ class Shot(msgspec.Struct, frozen=True, kw_only=True):
     run: str  # begins the buyers' names; must differ between runs on one drop
     drop_id: int = 0
     keyed: bool = False  # with an Idempotency-Key, a new one each time
+    then: str = ""  # where each hold is bought as soon as it is told; empty: it is not
 
     @property
     def head(self) -> str:
         """The request up to its varying lines, which are the key and the length."""
+        return self.head_of(self.path)
+
+    def head_of(self, path: str) -> str:
+        """The same of another path."""
         return (
-            f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
             "Content-Type: application/json\r\n"
         )
 
@@ -55,6 +60,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     errors: int  # lost or refused connections, unreadable or late answers
     requests: int  # answered, whatever the status
     statuses: dict[int, int] = {}  # answers by status; wrk does not tell
+    seconds: float = 0.0  # that the load lasted
+    cpu_seconds: float = 0.0  # that the client itself took of the machine
+    late_p99_ms: float = 0.0  # paced loads: how long after its time the client sent
 
     @property
     def ok(self) -> int:
@@ -69,23 +77,62 @@ class Tally(msgspec.Struct):
     statuses: dict[int, int] = {}
     errors: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    lateness: bytes = b""  # likewise doubles in seconds
 
 
-def fire(shot: Shot, connections: int, seconds: float, processes: int = 2) -> Figures:
-    """Send for `seconds` from `connections` connections; at most `seconds` + 30 pass."""
-    spawn = multiprocessing.get_context("spawn")
-    start = spawn.Barrier(processes)
+class Watch(Protocol):
+    """Whoever wants to know when the load itself begins and ends, without what comes before."""
+
+    def begin(self) -> None:
+        """The first request is about to be sent."""
+
+    def end(self) -> None:
+        """The last answer is here."""
+
+
+class Unwatched:
+    """Nobody."""
+
+    def begin(self) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+Load = Callable[[Shot, int, float], Coroutine[Any, Any, Tally]]
+
+
+def fire(
+    shot: Shot,
+    connections: int,
+    seconds: float,
+    watch: Watch | None = None,
+    *,
+    processes: int = 2,
+    load: Load | None = None,
+) -> Figures:
+    """Send for `seconds` from `connections` connections; at most `seconds` + 30 pass.
+
+    `load` is what each process does with its share of them: a closed loop unless told.
+    """
+    spawn, watch = multiprocessing.get_context("spawn"), watch or Unwatched()
+    start = spawn.Barrier(processes + 1)
     shares = [connections // processes + (i < connections % processes) for i in range(processes)]
     workers = []
     try:
         for number, share in enumerate(shares):
             ours, theirs = spawn.Pipe(duplex=False)
             mine = msgspec.structs.replace(shot, run=f"{shot.run}-{number}")
-            arguments = (mine, share, seconds, start, theirs)
+            arguments = (load or closed_loop, mine, share, seconds, start, theirs)
             worker = spawn.Process(target=_work, args=arguments, daemon=True)
             worker.start()
             workers.append((worker, ours))
+        start.wait(20)
+        watch.begin()
         tallies = [_receive(ours, seconds + 30) for _, ours in workers]
+        watch.end()
     finally:
         for worker, _ in workers:
             worker.join(1)
@@ -95,9 +142,10 @@ def fire(shot: Shot, connections: int, seconds: float, processes: int = 2) -> Fi
 
 def summarise(tallies: Sequence[Tally]) -> Figures:
     """Several processes' counts as one."""
-    latencies, statuses = array("d"), Counter[int]()
+    latencies, lateness, statuses = array("d"), array("d"), Counter[int]()
     for tally in tallies:
         latencies.frombytes(tally.latencies)
+        lateness.frombytes(tally.lateness)
         statuses.update(tally.statuses)
     ordered = sorted(latencies)
     seconds = max(tally.seconds for tally in tallies) or 1.0
@@ -111,6 +159,9 @@ def summarise(tallies: Sequence[Tally]) -> Figures:
         errors=sum(tally.errors for tally in tallies),
         requests=len(ordered),
         statuses=dict(statuses),
+        seconds=seconds,
+        cpu_seconds=sum(tally.cpu_seconds for tally in tallies),
+        late_p99_ms=1_000 * percentile(sorted(lateness), 0.99),
     )
 
 
@@ -125,13 +176,18 @@ def _receive(pipe: Pipe, patience_seconds: float) -> Tally:
     return msgspec.msgpack.decode(pipe.recv_bytes(), type=Tally)
 
 
-def _work(shot: Shot, connections: int, seconds: float, start: Barrier, result: Pipe) -> None:
+def _work(
+    load: Load, shot: Shot, connections: int, seconds: float, start: Barrier, result: Pipe
+) -> None:
     start.wait(20)
-    tally = uvloop.run(_load(shot, connections, seconds))
+    before = time.process_time()
+    tally = uvloop.run(load(shot, connections, seconds))
+    tally.cpu_seconds = time.process_time() - before
     result.send_bytes(msgspec.msgpack.encode(tally))
 
 
-async def _load(shot: Shot, connections: int, seconds: float) -> Tally:
+async def closed_loop(shot: Shot, connections: int, seconds: float) -> Tally:
+    """Each connection asks as soon as it was answered."""
     gun = Gun(shot, time.perf_counter() + seconds)
     began = time.perf_counter()
     tasks = [
@@ -171,12 +227,14 @@ class Gun:
 
     def __init__(self, shot: Shot, ends_at: float) -> None:
         self.port = shot.port
+        self.buys = bool(shot.then)
         self.latencies = array("d")
         self.statuses = Counter[int]()
         self.errors = 0
         self.last_answer = time.perf_counter()
         self._ends_at = ends_at
         self._shot = shot
+        self._head, self._head_of_buying = shot.head, shot.head_of(shot.then)
         self._sent = 0
 
     def is_over(self) -> bool:
@@ -189,9 +247,20 @@ class Gun:
         buyer = f"{self._shot.run}-{self._sent}"
         body = f'{{"dropId":{self._shot.drop_id},"userId":"{buyer}"}}'
         key = f"Idempotency-Key: {buyer}\r\n" if self._shot.keyed else ""
-        address = f"10.9.{self._sent // 256 % 16}.{self._sent % 256}"
-        head = f"{self._shot.head}X-Forwarded-For: {address}\r\n"
-        return f"{head}{key}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        return self._letter(self._head, key, body)
+
+    def buy(self, told: bytes) -> bytes:
+        """The purchase of the hold that this answer tells of, by its owner."""
+        self._sent += 1
+        id, owner = told.find(b'"id":"') + 6, told.find(b'"userId":"') + 10
+        hold = told[id : id + 36].decode()
+        buyer = told[owner : told.find(b'"', owner)].decode()
+        body = f'{{"reservationId":"{hold}","userId":"{buyer}"}}'
+        return self._letter(self._head_of_buying, "", body)
+
+    def _letter(self, head: str, key: str, body: str) -> bytes:
+        address = f"X-Forwarded-For: 10.9.{self._sent // 256 % 16}.{self._sent % 256}\r\n"
+        return f"{head}{address}{key}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def hit(self, status: int, sent_at: float, body: bytes) -> None:
         """Count an answer; its body matters to those who come after us."""
@@ -209,6 +278,8 @@ class Line(asyncio.Protocol):
         self._heard = b""
         self._sent_at = 0.0
         self._awaiting = False
+        self._buying = False
+        self._hold = b""  # the answer that told of one which is still to be bought
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports look like asyncio's without inheriting from them.
@@ -226,7 +297,10 @@ class Line(asyncio.Protocol):
         elif len(rest) >= length:
             self._heard = b""
             self._awaiting = False
-            self._gun.hit(int(head[9:12]), self._sent_at, rest)
+            status = int(head[9:12])
+            self._gun.hit(status, self._sent_at, rest)
+            if self._gun.buys and status == 201 and not self._buying:
+                self._hold = rest
             self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -240,7 +314,9 @@ class Line(asyncio.Protocol):
             return
         self._awaiting = True
         self._sent_at = time.perf_counter()
-        self._transport.write(self._gun.load())
+        hold, self._hold = self._hold, b""
+        self._buying = bool(hold)
+        self._transport.write(self._gun.buy(hold) if hold else self._gun.load())
 
 
 def _content_length(head: bytes) -> int | None:

@@ -1,6 +1,6 @@
 """What the engine is measured against, served exactly as the engine is.
 
-`python -m loadtest.baselines.echo PORT` and `python -m loadtest.baselines.one_by_one PORT` each
+`python -m loadtest.baselines.echo PORT` (or `one_by_one`, or `for_update`) each
 run one worker; start two on the same port and the kernel shares the connections out.
 """
 

@@ -176,25 +176,31 @@ class Shop:
             )
             await connection.execute(ADD_KEY, key, made)
             free = await connection.fetchval(COUNT_HOLD, wish.drop_id)
-        return Hold(
-            id=made,
-            drop_id=wish.drop_id,
-            user_id=wish.user_id,
-            quantity=1,
-            units=[{"id": (wish.drop_id << 20) + number, "number": number}],
-            status="active",
-            amount="10.00",
-            currency="USD",
-            expires_at=expires_at,
-            server_time=datetime.now(UTC),
-            available_stock=free,
-        )
+        return held(wish, made, number, expires_at, free)
+
+
+def held(wish: Wish, id: UUID, number: int, expires_at: datetime, free: int) -> Hold:
+    """The answer to a wish that came true."""
+    return Hold(
+        id=id,
+        drop_id=wish.drop_id,
+        user_id=wish.user_id,
+        quantity=1,
+        units=[{"id": (wish.drop_id << 20) + number, "number": number}],
+        status="active",
+        amount="10.00",
+        currency="USD",
+        expires_at=expires_at,
+        server_time=datetime.now(UTC),
+        available_stock=free,
+    )
 
 
 _encode = msgspec.json.Encoder().encode
 _wish = msgspec.json.Decoder(Wish).decode
 _new_drop = msgspec.json.Decoder(NewDrop).decode
 _SOLD_OUT = b'{"success":false,"error":"SOLD_OUT","message":"No allocations remaining"}'
+kind: type[Shop] = Shop  # for_update.py puts its own here
 _shop: Shop | None = None
 
 
@@ -230,7 +236,7 @@ def _key(scope: Scope) -> str:
 async def _live(receive: Receive, send: Send) -> None:
     global _shop
     await receive()
-    _shop = await Shop.open()
+    _shop = await kind.open()
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await _shop.close()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable
 
-from loadtest import client, wrk
-from loadtest.client import Shot
+import pytest
 
-CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
-SOLD_OUT = b"HTTP/1.1 409 Conflict\r\ncontent-length: 2\r\n\r\n{}"
+from loadtest import client
+from loadtest.bench import paced, wrk
+from loadtest.client import Figures, Shot
+from tests.support.till import open_till
+
+NEEDS_WRK = pytest.mark.skipif(not wrk.is_installed(), reason="wrk is not installed")
+Fire = Callable[..., Figures]
 
 WRK_OUTPUT = """\
 Running 2s test @ http://127.0.0.1:8000/api/v1/reservations
@@ -30,48 +32,6 @@ Running 2s test @ http://127.0.0.1:8000/api/v1/reservations
 Requests/sec:   5074.90
 Transfer/sec:      1.01MB
 """  # noqa: W291 - wrk ends its seconds with a blank
-
-
-class Till:
-    """A server that answers 201 until its stock is gone, and remembers what it was sent."""
-
-    def __init__(self, stock: int) -> None:
-        self.port = 0
-        self.stock = stock
-        self.bodies: list[bytes] = []
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length:")[2].split()[0])
-                self.bodies.append(await reader.readexactly(length))
-                writer.write(CREATED if len(self.bodies) <= self.stock else SOLD_OUT)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-
-@contextmanager
-def open_till(stock: int) -> Iterator[Till]:
-    till, ready, loop = Till(stock), threading.Event(), asyncio.new_event_loop()
-    closing = asyncio.Event()
-
-    async def serve() -> None:
-        server = await asyncio.start_server(till.answer, "127.0.0.1")
-        till.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        async with server:
-            await closing.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert ready.wait(10)
-        yield till
-    finally:
-        loop.call_soon_threadsafe(closing.set)
-        thread.join(10)
-        loop.close()
 
 
 def test_the_client_counts_exactly_what_was_served() -> None:
@@ -114,3 +74,49 @@ def test_wrks_summary_is_read() -> None:
     assert round(figures.ok_per_s, 1) == round(5_074.90 * 10_000 / 10_394, 1)
     assert (figures.p50_ms, figures.p99_ms) == (71.7, 1_250)
     assert figures.errors == 22
+    assert figures.seconds == 2.05
+
+
+@pytest.mark.parametrize(
+    "fire", [client.fire, pytest.param(wrk.fire, marks=NEEDS_WRK)], ids=["own", "wrk"]
+)
+def test_every_hold_is_bought_once_by_the_buyer_who_got_it(fire: Fire) -> None:
+    with open_till(stock=1_000_000) as till:
+        shot = Shot(port=till.port, path="/", run="t", drop_id=7, then="/buy")
+        figures = fire(shot, 8, 1)
+
+    bodies = [json.loads(body) for body in till.bodies]
+    bought = [body for body in bodies if "reservationId" in body]
+    made = {
+        f"019aa4de-7c1f-7b6e-9d3c-{number:012d}": body["userId"]
+        for number, body in enumerate(bodies, 1)
+        if "dropId" in body
+    }
+    assert len({body["reservationId"] for body in bought}) == len(bought) > 10
+    assert all(made[body["reservationId"]] == body["userId"] for body in bought)
+    assert abs(len(made) - len(bought)) <= 8
+    assert figures.cpu_seconds > 0
+
+
+def test_a_paced_load_keeps_its_rate() -> None:
+    with open_till(stock=1_000_000) as till:
+        shot = Shot(port=till.port, path="/", run="t", drop_id=7)
+        figures = paced.fire(shot, 8, 1, rate=200)
+
+    assert figures.requests == len(till.bodies) == 200
+    assert figures.errors == 0
+    assert figures.requests_per_s <= 200
+
+
+def test_a_paced_load_counts_what_a_standstill_does_to_those_who_come_meanwhile() -> None:
+    with open_till(stock=1_000_000, stall_seconds=0.5) as till:
+        shot = Shot(port=till.port, path="/", run="t", drop_id=7)
+        paced_figures = paced.fire(shot, 4, 1, rate=200)
+    with open_till(stock=1_000_000, stall_seconds=0.5) as till:
+        shot = Shot(port=till.port, path="/", run="t", drop_id=7)
+        closed_figures = client.fire(shot, 4, 1)
+
+    # A hundred were due while nobody was served; of four connections only four felt it.
+    assert paced_figures.requests == 200
+    assert paced_figures.p50_ms < 400 < paced_figures.p99_ms
+    assert closed_figures.p99_ms < 400

@@ -1,19 +1,24 @@
 """Driving wrk, the usual load generator, and reading what it prints.
 
-Statuses are not counted in wrk's `response` callback: calling Lua for every answer would halve
-the load. wrk's own summary tells answers outside 2xx and 3xx; the caller checks the rest
-against the server's stock.
+Statuses are not counted in wrk's `response` callback: Lua for every answer is the servers' time.
+wrk's own summary tells answers outside 2xx and 3xx; the caller checks the rest against the
+server's stock. Only a load that buys what it reserved has that callback, and the echo that it
+is compared with is asked by the same one.
 """
 
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from loadtest.client import ADDRESSES, Figures, Shot
+import msgspec
+
+from loadtest.client import ADDRESSES, Figures, Shot, Unwatched, Watch
+from loadtest.fleet import Untrustworthy
 
 THREADS = 2
 
@@ -45,6 +50,27 @@ function request()
 end
 """
 
+# A hold that was told is bought by the next request that its thread sends, on whichever of its
+# connections: wrk does not say which of them an answer came from.
+THEN = """
+local reserve, told, buying = request, {{}}, {then_head}
+
+function request()
+  local hold = table.remove(told)
+  if not hold then return reserve() end
+  n = n + 1
+  local body = hold .. '"}}'
+  local start = buying .. from[n % {addresses} + 1]
+  return start .. "Content-Length: " .. #body .. "\\r\\n\\r\\n" .. body
+end
+
+function response(status, headers, body)
+  if status ~= 201 or string.find(body, "reservationId", 1, true) then return end
+  local id, owner = string.match(body, '"id":"([^"]+)".-"userId":"([^"]+)"')
+  told[#told + 1] = '{{"reservationId":"' .. id .. '","userId":"' .. owner
+end
+"""
+
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0}
 _DURATION = r"([\d.]+)(us|ms|s|m|h)"
 
@@ -54,13 +80,16 @@ def is_installed() -> bool:
     return shutil.which("wrk") is not None
 
 
-def fire(shot: Shot, connections: int, seconds: int) -> Figures:
+def fire(shot: Shot, connections: int, seconds: int, watch: Watch | None = None) -> Figures:
     """Send for `seconds` from `connections` connections; at most `seconds` + 30 pass."""
+    watch = watch or Unwatched()
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_script(shot))
         script.flush()
         command = ["wrk", f"-t{THREADS}", f"-c{max(connections, THREADS)}", f"-d{seconds}s"]
         command += ["--timeout", "10s", "--latency", "-s", str(Path(script.name))]
+        watch.begin()
+        before = _children_seconds()
         done = subprocess.run(
             [*command, f"http://127.0.0.1:{shot.port}{shot.path}"],
             capture_output=True,
@@ -68,9 +97,17 @@ def fire(shot: Shot, connections: int, seconds: int) -> Figures:
             timeout=seconds + 30,
             check=False,
         )
+        took = _children_seconds() - before
+        watch.end()
     if done.returncode or "Requests/sec" not in done.stdout:
-        raise RuntimeError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
-    return parse(done.stdout)
+        raise Untrustworthy(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
+    return msgspec.structs.replace(parse(done.stdout), cpu_seconds=took)
+
+
+def _children_seconds() -> float:
+    """What children that ended have taken; servers of ours live on."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
 
 
 def parse(output: str) -> Figures:
@@ -93,6 +130,7 @@ def parse(output: str) -> Figures:
         p99_ms=_percentile_ms(output, 99),
         errors=sum(map(int, sockets.groups())) if sockets else 0,
         requests=requests,
+        seconds=float(total[2]) * _SECONDS[total[3]],
     )
 
 
@@ -102,8 +140,9 @@ def _percentile_ms(output: str, percent: int) -> float:
 
 
 def _script(shot: Shot) -> str:
-    return SCRIPT.format(
+    return (SCRIPT + THEN * bool(shot.then)).format(
         head=_lua(shot.head),
+        then_head=_lua(shot.head_of(shot.then)),
         run=_lua(shot.run),
         opening=_lua(f'{{"dropId":{shot.drop_id},"userId":"'),
         keyed=str(shot.keyed).lower(),

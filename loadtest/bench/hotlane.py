@@ -1,4 +1,4 @@
-"""What counting costs a request: the figure in docs/PERFORMANCE.md. `python -m loadtest.hotlane`.
+"""What counting costs a request (docs/PERFORMANCE.md). `python -m loadtest.bench.hotlane`.
 
 The very calls of engine/infra/http.py, in a loop: two looks at the clock, whether anybody traces,
 and the account of the answer.
