@@ -1,7 +1,7 @@
 """Reserve: hold units of a drop for a buyer, or refuse. The hot path.
 
     reserve ─▶ combiner of the drop ─▶ bouncer.admit ─┬─ admitted ─▶ store.claim_units ─▶ Hold
-                (one batch in flight)                 │                   │ bouncer.settle
+                (a batch in flight)                   │                   │ bouncer.settle
                                                       └─ a refusal ─▶ look-up ─▶ no, or the
                                                                        Hold it got before
 The bouncer refuses quickly; Postgres alone says yes. While the bouncer is away the stock row stands
@@ -37,6 +37,8 @@ from engine.sale.refuse import Chair, Refusing, again, claim_of, replay
 
 log = structlog.get_logger()
 
+BATCH_MAX = 256  # requests; more save nothing, and all who wait would be in one batch
+AT_ONCE = 2  # batches of a drop: one is committed while the other is admitted
 TRIES = 3  # of a batch that met a deadlock or a lock time-out
 QUEUES_MAX = 4_096  # drops a worker keeps a queue for
 NOTHING_ASKED = Admission("open", 0, None, [], young=False)
@@ -91,7 +93,12 @@ class Reserving:
                 await self._sell(drop_id, seats)
 
             queue = Combiner(
-                self._crew, f"reserve-{drop_id}", work, deadline_seconds=self._deadline_seconds
+                self._crew,
+                f"reserve-{drop_id}",
+                work,
+                batch_max=BATCH_MAX,
+                deadline_seconds=self._deadline_seconds,
+                at_once=AT_ONCE,
             )
             self._queues[drop_id] = queue
         return queue

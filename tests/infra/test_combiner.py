@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.infra.combiner import Combiner, Crew, Seat
+from engine.infra.combiner import AHEAD_MIN, Combiner, Crew, Seat
 from engine.infra.errors import Fault, InProgress, OutcomeUnknown, Retryable
 
 Chair = Seat[int, int]
@@ -89,6 +89,43 @@ async def test_what_arrives_while_a_batch_is_in_flight_is_the_next_batch(
     assert kitchen.batches == [[0], [1, 2, 3, 4, 5]]
     assert kitchen.most_at_once == 1
     assert answers == [0, 10, 20, 30, 40, 50]
+
+
+async def test_a_second_batch_begins_beside_the_first_only_when_many_wait(
+    crew: Crew, kitchen: Kitchen
+) -> None:
+    combiner = _combiner(crew, kitchen, at_once=2)
+    seats = [combiner.put(0)]
+    await _turns()
+    seats += [combiner.put(n) for n in range(1, AHEAD_MIN)]
+    await _turns()
+    assert kitchen.batches == [[0]]
+
+    seats.append(combiner.put(AHEAD_MIN))
+    await _turns()
+    seats += [combiner.put(AHEAD_MIN + n) for n in range(1, 2 * AHEAD_MIN)]
+    await _turns()
+    assert [len(batch) for batch in kitchen.batches] == [1, AHEAD_MIN]
+
+    kitchen.gate.set()
+    told = await asyncio.gather(*(seat.future for seat in seats))
+    assert told == [10 * n for n in range(3 * AHEAD_MIN)]
+    assert kitchen.most_at_once == 2
+    assert not combiner.busy
+
+
+async def test_who_is_overdue_is_told_in_whichever_batch_he_sits(
+    crew: Crew, kitchen: Kitchen
+) -> None:
+    combiner = _combiner(crew, kitchen, at_once=2, deadline_seconds=0.2)
+    first = combiner.put(0)
+    await _turns()
+    beside = [combiner.put(n) for n in range(AHEAD_MIN)]
+
+    await _are_told([(first, Retryable), (beside[0], Retryable), (beside[-1], Retryable)])
+
+    assert len(kitchen.batches) == 2
+    kitchen.gate.set()
 
 
 async def test_a_batch_is_no_larger_than_it_may_be_and_keeps_the_order(
