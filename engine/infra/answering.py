@@ -193,8 +193,7 @@ async def straight(handler: Handler, operation: str, cycle: Cycle) -> None:
     """Answer a whole request of the hot lane, past ASGI's messages."""
     try:
         call = Call(cast(Scope, cycle.scope), operation)
-        call.body = bytes(cycle.body)
-        answer = await respond(handler, call)
+        answer = await respond(handler, call, bytes(cycle.body))
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
         cycle.reply(answer, call)

@@ -115,11 +115,16 @@ class Call:
             )
         return given.decode("ascii")
 
-    async def read(self, receive: Receive) -> None:
-        """Read the body, 64 KiB at most."""
+    def take(self, body: bytes) -> None:
+        """A body that is there, if its length may be what it is said to be. Raises `TooLarge`."""
         length = self.headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > DIGITS_MAX or int(length) > BODY_BYTES_MAX:
             raise TooLarge
+        self.body = body
+
+    async def read(self, receive: Receive) -> None:
+        """Read the body, 64 KiB at most."""
+        self.take(b"")
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -283,13 +288,15 @@ def lines_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
     return lines if is_sound and not any(name in _GUARDED for name, _ in headers) else None
 
 
-async def respond(handler: Handler, call: Call, receive: Receive | None = None) -> Answer:
-    """What a handler answers, or the problem that it raised; counted, and logged if it is due. With
-    `receive` the body is still to be read. Raises `ClientGone`."""
+async def respond(handler: Handler, call: Call, body: Receive | bytes | None) -> Answer:
+    """What a handler answers, or the problem that it raised; counted, and logged if it is due. The
+    body is there, is still to be read, or (None) does not matter. Raises `ClientGone`."""
     began, code = time.monotonic(), ""
     try:
-        if receive is not None:
-            await call.read(receive)
+        if isinstance(body, bytes):
+            call.take(body)
+        elif body is not None:
+            await call.read(body)
         answer = await handler(call)
         if answer.pieces is not None:  # what fails here can still be told
             answer.body = await anext(answer.pieces, b"")
