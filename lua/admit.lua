@@ -21,6 +21,7 @@
     fenced    the worker's epoch is not the bouncer's
     shut      preparing, paused, not_started or ended: see words[1]
     open      words, one a request: admitted, repeated, too_many, limit, cooling or sold_out
+    no words mean that all of the batch are admitted
     young is 1 while requests of before this drop was (re)filled may be on their way to Postgres
 
   INVARIANTS
@@ -72,6 +73,7 @@ local waits = m[16] == "1" and redis.call("HMGET", cooling, unpack(names)) or {}
 
 local words, opened, counted, sums, taken = {}, {}, {}, {}, 0
 local deadline = ":" .. string.format("%.0f", now_ms + ttl_ms) .. ":"
+local attempt, written -- nearly all of a batch are at the same one
 for n = 1, #requests do
   local at = (n - 1) * 5
   local quantity, buyer = asked[at + 3], names[n]
@@ -91,7 +93,11 @@ for n = 1, #requests do
     available = available - quantity
     taken = taken + quantity
     opened[#opened + 1] = requests[n]
-    opened[#opened + 1] = string.format("%.0f", asked[at + 2]) .. ":" .. quantity .. deadline .. buyer
+    if asked[at + 2] ~= attempt then
+      attempt = asked[at + 2]
+      written = string.format("%.0f", attempt) .. ":"
+    end
+    opened[#opened + 1] = written .. quantity .. deadline .. buyer
     if limit > 0 then
       sums[buyer] = uses + quantity
       counted[#counted + 1] = buyer
@@ -107,4 +113,4 @@ if taken > 0 then
     redis.call("HSET", buyers, unpack(counted))
   end
 end
-return { "open", available, figures, words, young }
+return { "open", available, figures, #opened < 2 * #requests and words or {}, young }

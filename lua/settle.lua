@@ -76,14 +76,20 @@ for i = 1, #ends, 3 do
   names[#names + 1] = ends[i]
 end
 local standing = #names > 0 and redis.call("HMGET", intents, unpack(names)) or {}
+local last, written -- nearly all of a batch are at the same attempt
 for n = 1, #names do
   local at = (n - 1) * 3
   if standing[n] then
-    local attempt, quantity, buyer = string.match(standing[n], "^(%d+):(%d+):%d+:(.*)$")
-    if attempt == string.format("%.0f", ends[at + 2]) then
+    if ends[at + 2] ~= last then
+      last = ends[at + 2]
+      written = string.format("%.0f", last)
+    end
+    local attempt, quantity, rest = string.match(standing[n], "^(%d+):(%d+):()")
+    if attempt == written then
       gave_back = gave_back + quantity
       gone[#gone + 1] = names[n]
       if ends[at + 3] == 0 then
+        local buyer = string.match(standing[n], "^%d+:(.*)$", rest)
         adds[buyer] = (adds[buyer] or 0) - quantity
       end
     end

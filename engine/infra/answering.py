@@ -28,9 +28,8 @@ from engine.infra.http import (
 )
 from engine.infra.ids import trace_id
 
-_PLAIN = b"".join(
-    b"%b: %b\r\n" % header for header in (*GUARDS, (b"content-type", b"application/json"))
-)
+JSON = b"application/json"
+_PLAIN = b"".join(b"%b: %b\r\n" % header for header in (*GUARDS, (b"content-type", JSON)))
 
 
 class Cycle(RequestResponseCycle):
@@ -132,6 +131,8 @@ class Cycle(RequestResponseCycle):
         Only the request's id and key are from outside, and both are checked to be printable."""
         own = answer.lines
         if own is None or call.notes is not None or answer.status == 204 or not self.keep_alive:
+            return b""
+        if answer.content_type != JSON:
             return b""
         key = b"" if call.key is None else b"\r\nidempotency-key: %b" % call.key.encode()
         return b"%b%bx-request-id: %b%b\r\n%b%bcontent-length: %d\r\n\r\n" % (

@@ -28,7 +28,7 @@ from engine.infra.meter import meter
 
 log = structlog.get_logger()
 
-AHEAD_MIN = 64  # who wait before a batch begins beside another: it costs as much as eight requests
+AHEAD_MIN = 128  # who wait before a batch begins beside another: it costs as much as eight requests
 
 W = TypeVar("W")
 R = TypeVar("R")

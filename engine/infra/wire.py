@@ -44,10 +44,6 @@ ASGI: Any = {"version": "3.0", "spec_version": "2.3"}
 NOTHING, HEAD, BODY = range(3)
 
 
-def _none(_scope: Any) -> None:
-    """No app's hot lane."""
-
-
 class Protocol(HttpToolsProtocol):
     """One connection. uvicorn's state is its, the `_` ones are ours."""
 
@@ -64,7 +60,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._lobby = lobby
         self._place: Place | None = None
-        self._hot: Callable[[Any], Route | None] = getattr(self.app, "hot", _none)
+        self._hot: Callable[[Any], Route | None] | None = getattr(self.app, "hot", None)
         self._begun: Cycle | None = None  # a request of this piece, not worked on yet
         self._working: Cycle | None = None  # the request that is being answered
         self._part = NOTHING
@@ -188,8 +184,11 @@ class Protocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             finally:
-                self._work_on_begun()
+                if self._begun is not None:
+                    self._work_on(self._begun)
         except httptools.HttpParserUpgrade as upgrade:
+            if self._is_deaf:  # the answer before it was the last one here
+                return False
             if not self._should_upgrade():
                 return self._read_without_upgrade(data[upgrade.args[0] :])
             self._is_deaf = True
@@ -290,14 +289,14 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
-    def _work_on_begun(self) -> None:
+    def _work_on(self, cycle: Cycle) -> None:
         """Start on the request that this piece began: most are whole by now. One of the hot lane
-        needs no task then, unless it has to wait. A span belongs to a task, though."""
-        cycle, self._begun = self._begun, None
-        if cycle is None:
-            return
-        self._working = cycle
-        route = None if cycle.more_body or tracing.on() is not None else self._hot(cycle.scope)
+        needs no task then, unless it waits; a span belongs to a task, though."""
+        self._begun, self._working = None, cycle
+        self._stand(None)  # else who is answered at once would stay idle since his first request
+        route = None
+        if self._hot is not None and not cycle.more_body and tracing.on() is None:
+            route = self._hot(cycle.scope)
         if route is None:
             self._start_asgi_task(cycle, self.app)
         elif (rest := eagerly(straight(route.handler, route.operation, cycle))) is not None:

@@ -44,6 +44,7 @@ class Admission(msgspec.Struct, frozen=True):
     figures: Figures | None
     words: list[str]
     young: bool  # filled or met so recently that requests it forgot may still be on their way
+    age_seconds: float = 0.0  # of its figures, if they were not read for this batch
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -107,7 +108,9 @@ class Bouncer:
             word.decode(),
             available,
             Figures(*figures) if figures else None,
-            [bytes(each).decode() for each in words],
+            ["admitted"] * len(batch)
+            if word == b"open" and not words
+            else [bytes(each).decode() for each in words],
             young == 1 or self._redis.met_within(self._intent_ttl_ms / 1000),
         )
 

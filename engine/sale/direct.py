@@ -55,7 +55,7 @@ class Direct:
             else:
                 words.append("admitted")
                 available -= wish.quantity
-        return Admission("open", available, figures, words, young=True)
+        return Admission("open", available, figures, words, True, age_ms / 1000)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

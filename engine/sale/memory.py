@@ -41,7 +41,11 @@ class Memory:
         self._known: dict[int, _Known] = {}
 
     def remember(self, drop_id: int, figures: Figures, available: int, at: float) -> None:
-        """So many were to be had at that moment, as the bouncer or Postgres said."""
+        """So many were to be had at that moment, as the bouncer or Postgres said: not before it.
+        Of two such words the later one counts, in whatever order they arrive."""
+        known = self._known.get(drop_id)
+        if known is not None and known.at > at:
+            return
         left = max(available, 0)
         self._known[drop_id] = _Known(at, left, sold_out(figures, left))
 

@@ -128,7 +128,8 @@ class Reserving:
             (seat, word) for seat, word in zip(seats, words, strict=True) if word != "admitted"
         ]
         if admission.figures is not None and any(word == "sold_out" for _, word in refused):
-            self._memory.remember(drop_id, admission.figures, admission.available, asked)
+            at = asked - admission.age_seconds
+            self._memory.remember(drop_id, admission.figures, admission.available, at)
         if admitted:
             async with nullcontext() if told else self._direct.turn():
                 await self._claim(drop_id, epoch, admitted)
@@ -238,6 +239,7 @@ class Reserving:
         claimed: Claimed,
     ) -> None:
         """Tell every seat what Postgres said, then the bouncer."""
+        told_at = time.monotonic()
         words = claimed.words or ["held"] * len(seats)
         taken, refused = 0, []
         for i, (seat, claim, word) in enumerate(zip(seats, claims, words, strict=True)):
@@ -266,10 +268,15 @@ class Reserving:
         )
         self._direct.hear(drop_id, claimed.figures)
         if refused:
-            await self._hear(drop_id, epoch, refused, claimed.figures)
+            await self._hear(drop_id, epoch, refused, claimed.figures, told_at)
 
     async def _hear(
-        self, drop_id: int, epoch: int, refused: list[tuple[Chair, str]], figures: Figures | None
+        self,
+        drop_id: int,
+        epoch: int,
+        refused: list[tuple[Chair, str]],
+        figures: Figures | None,
+        told_at: float,
     ) -> None:
         """Postgres's own words for those who got no units: some may simply try again."""
         queue = self._queue(drop_id)
@@ -293,7 +300,7 @@ class Reserving:
         if final:
             assert figures is not None
             if any(word == "sold_out" for _, word in final):
-                self._memory.remember(drop_id, figures, figures.free, time.monotonic())
+                self._memory.remember(drop_id, figures, figures.free, told_at)
             told = Admission("open", figures.free, figures, [], young=False)
             await self._refusing.refuse(drop_id, final, told, looked_up=True)
 

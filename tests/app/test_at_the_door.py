@@ -199,6 +199,24 @@ async def test_the_idle_are_sent_away_without_a_word(settings: Settings, tmp_pat
             assert await client.is_hung_up_on()
 
 
+async def test_who_is_refused_at_once_over_and_over_is_not_idle(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with (
+        _worker(settings, tmp_path, KEEP_ALIVE_MS="300") as service,
+        Client.of(service) as busy,
+        Client.of(service) as idle,
+    ):
+        assert (await busy.ask(_reserve(0, "ann"))).status == 400
+        assert (await idle.ask(LIVE)).status == 200
+        left = asyncio.create_task(idle.is_hung_up_on(), name="idle")
+        while not left.done():  # so much time has passed, since the first and since the last
+            assert (await busy.ask(_reserve(0, "ann"))).status == 400
+            await asyncio.sleep(0.02)
+        assert left.result()
+        assert (await busy.ask(_reserve(0, "ann"))).status == 400
+
+
 async def test_who_waits_for_an_answer_is_neither_silent_nor_idle(
     settings: Settings, tmp_path: Path
 ) -> None:
