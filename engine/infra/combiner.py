@@ -157,7 +157,7 @@ class Crew:
 
 
 class Combiner(Generic[W, R]):
-    """One queue, and a batch in flight; `at_once` of them while more than `AHEAD_MIN` wait."""
+    """One queue, and a batch in flight; `at_once` of them while `AHEAD_MIN` or more wait."""
 
     def __init__(
         self,
