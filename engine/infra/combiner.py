@@ -57,7 +57,7 @@ class Seat(Outcome[R], Generic[W, R]):
         keyed: bool = False,
         over: Exception | None = None,
     ) -> None:
-        super().__init__()
+        self.told, self._result, self._problem, self._waiting = False, None, None, []
         self.wish = wish
         self.deadline = deadline
         self.at_risk = False  # sent to Postgres, answer not known

@@ -57,6 +57,7 @@ class Rates(Act):
 
     def __init__(self, plan: Plan, stage: Stage, names: tuple[str, ...]) -> None:
         super().__init__(plan, stage, names)
+        stage.age_log()
         self._echo = stage.enter(stage.baseline("echo"))
         self._engine = stage.enter(stage.engine())
         if set(UNLIMITED.values()) & set(names):
@@ -67,8 +68,8 @@ class Rates(Act):
 
     @classmethod
     def opening(cls, plan: Plan) -> float:
-        """Servers, workers."""
-        return 6.0
+        """Servers, log files, workers."""
+        return 7.0 if plan.quick else 12.0
 
     @classmethod
     def each(cls, plan: Plan, name: str) -> float:
