@@ -310,7 +310,9 @@ def _span(seconds: float) -> str:
     if seconds >= 120:
         return f"{rounded(seconds / 60)} min"
     return (
-        f"{rounded(seconds)} s" if seconds >= 2 else f"{max(math.ceil(seconds * 100), 1) / 100:g} s"
+        f"{rounded(seconds)} s"
+        if seconds >= 2
+        else f"{max(math.ceil(round(seconds * 100, 6)), 1) / 100:g} s"
     )
 
 
