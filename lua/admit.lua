@@ -74,6 +74,7 @@ local waits = m[16] == "1" and redis.call("HMGET", cooling, unpack(names)) or {}
 local words, opened, counted, sums, taken = {}, {}, {}, {}, 0
 local deadline = ":" .. string.format("%.0f", now_ms + ttl_ms) .. ":"
 local attempt, written -- nearly all of a batch are at the same one
+local text = {} -- of small numbers: to write one down anew costs as much as all else of a request
 for n = 1, #requests do
   local at = (n - 1) * 5
   local quantity, buyer = asked[at + 3], names[n]
@@ -97,11 +98,14 @@ for n = 1, #requests do
       attempt = asked[at + 2]
       written = string.format("%.0f", attempt) .. ":"
     end
-    opened[#opened + 1] = written .. quantity .. deadline .. buyer
+    text[quantity] = text[quantity] or tostring(quantity)
+    opened[#opened + 1] = written .. text[quantity] .. deadline .. buyer
     if limit > 0 then
-      sums[buyer] = uses + quantity
+      uses = uses + quantity
+      text[uses] = text[uses] or tostring(uses)
+      sums[buyer] = uses
       counted[#counted + 1] = buyer
-      counted[#counted + 1] = sums[buyer]
+      counted[#counted + 1] = text[uses]
     end
   end
 end

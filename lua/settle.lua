@@ -82,10 +82,10 @@ for n = 1, #names do
   if standing[n] then
     if ends[at + 2] ~= last then
       last = ends[at + 2]
-      written = string.format("%.0f", last)
+      written = string.format("%.0f", last) .. ":"
     end
-    local attempt, quantity, rest = string.match(standing[n], "^(%d+):(%d+):()")
-    if attempt == written then
+    if string.sub(standing[n], 1, #written) == written then
+      local quantity, rest = string.match(standing[n], "^(%d+):()", #written + 1)
       gave_back = gave_back + quantity
       gone[#gone + 1] = names[n]
       if ends[at + 3] == 0 then

@@ -5,7 +5,7 @@ one commit. Where many wait, a second batch may begin beside the first (`at_once
 committed, the other is admitted. The work runs in a task of the worker, never in the task of a
 request, so a client who hangs up changes nothing.
 
-    put ─▶ queue ─▶ batch (≤ batch_max) ─▶ work ─▶ each seat's future
+    put ─▶ queue ─▶ batch (≤ batch_max) ─▶ work ─▶ each seat's outcome
 
 A seat is told something by its deadline. "Nothing was taken" (Retryable) is said only while it is
 known: not while a statement of it is under way, and not of a request that carries the client's
@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from engine.infra import tracing
+from engine.infra.eager import Outcome
 from engine.infra.errors import Fault, InProgress, OutcomeUnknown, Problem, Retryable
 from engine.infra.meter import meter
 
@@ -34,15 +35,14 @@ W = TypeVar("W")
 R = TypeVar("R")
 
 
-class Seat(Generic[W, R]):
-    """A wish in the queue, and the future its answer goes to."""
+class Seat(Outcome[R], Generic[W, R]):
+    """A wish in the queue, and what comes of it."""
 
     __slots__ = (
         "at_risk",
         "attempt",
         "copying",
         "deadline",
-        "future",
         "keyed",
         "over",
         "span",
@@ -53,13 +53,12 @@ class Seat(Generic[W, R]):
     def __init__(
         self,
         wish: W,
-        future: asyncio.Future[R],
         deadline: float,
         keyed: bool = False,
         over: Exception | None = None,
     ) -> None:
+        super().__init__()
         self.wish = wish
-        self.future = future
         self.deadline = deadline
         self.at_risk = False  # sent to Postgres, answer not known
         self.attempt = 0  # which try of this request; 0: the epoch's first
@@ -69,21 +68,11 @@ class Seat(Generic[W, R]):
         self.over = over  # what it is told unless an earlier copy of it was done: nothing is tried
         self.trusted = False  # its limit was checked in Postgres: no suspicion stops it
 
-    def answer(self, result: R) -> None:
-        """Complete; who was told something else before stays told."""
-        if not self.future.done():
-            self.future.set_result(result)
-
     def fault(self) -> Problem:
         """What can truthfully be said when it did not get done."""
         if self.copying and not self.at_risk:
             return InProgress()
         return OutcomeUnknown() if self.at_risk or self.keyed else Retryable()
-
-    def fail(self, problem: Exception) -> None:
-        """Complete with an error; likewise."""
-        if not self.future.done():
-            self.future.set_exception(problem)
 
 
 class Crew:
@@ -192,8 +181,7 @@ class Combiner(Generic[W, R]):
 
     def put(self, wish: W, keyed: bool = False, over: Exception | None = None) -> Seat[W, R]:
         """Queue a wish; a `Fault` at once when the queue is full or the worker is leaving."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        seat = Seat(wish, future, time.monotonic() + self._deadline_seconds, keyed, over)
+        seat: Seat[W, R] = Seat(wish, time.monotonic() + self._deadline_seconds, keyed, over)
         if len(self._queue) >= self._queue_max or self._crew.closing:
             raise seat.fault()
         if tracing.on() is not None:
@@ -205,7 +193,7 @@ class Combiner(Generic[W, R]):
     def again(self, seat: Seat[W, R], after_seconds: float = 0.0) -> None:
         """Queue a seat once more: nothing of it is under way."""
         seat.at_risk = False
-        if seat.future.done():
+        if seat.told:
             return
         if after_seconds <= 0:
             self._queue.append(seat)
@@ -228,7 +216,7 @@ class Combiner(Generic[W, R]):
             while len(self._queue) >= (AHEAD_MIN if self._running > 1 else 1):
                 count = min(len(self._queue), self._batch_max)
                 taken = (self._queue.popleft() for _ in range(count))
-                batch = [seat for seat in taken if not seat.future.done()]
+                batch = [seat for seat in taken if not seat.told]
                 if batch:
                     self._batches.append(batch)
                     try:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from engine import __version__
+from engine.infra.eager import Outcome
 from engine.infra.log import Seldom
 from engine.infra.settings import Settings
 
@@ -138,17 +139,15 @@ class BatchSpan:
 
     def end(self, seats: Sequence[Any]) -> None:
         """The batch is over: how many of its requests heard what."""
-        for word, count in Counter(_result(seat.future) for seat in seats).items():
+        for word, count in Counter(_result(seat) for seat in seats).items():
             self._span.set_attribute(f"velvetrope.result.{word}", count)
         self._span.end()
 
 
-def _result(future: asyncio.Future[Any]) -> str:
-    if not future.done():
+def _result(seat: Outcome[Any]) -> str:
+    if not seat.told:
         return "again"  # it sits in a later batch, too
-    if future.cancelled():
-        return "gone"
-    return str(getattr(future.exception(), "code", "done" if not future.exception() else "error"))
+    return str(getattr(seat.problem, "code", "done" if seat.problem is None else "error"))
 
 
 def current() -> Any:

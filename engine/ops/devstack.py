@@ -308,6 +308,7 @@ def _postgres_command(
         "shared_buffers": "256MB",
         "wal_compression": "off",
         "max_wal_size": "2GB",
+        "min_wal_size": "1GB",  # files used before: to make a new one stops all commits for 100 ms
         "checkpoint_timeout": "15min",
         "autovacuum_naptime": "10s",
         "log_min_messages": "warning",
@@ -339,6 +340,7 @@ def _valkey_command(
         "appendonly": "yes" if durable else "no",
         "appendfsync": "everysec",
         "notify-keyspace-events": "Ex",
+        "hash-max-listpack-entries": 32,  # of the intents; a longer list is searched from its head
         "maxmemory": "512mb",
         "maxmemory-policy": "noeviction",
     }

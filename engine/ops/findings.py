@@ -29,6 +29,7 @@ SKEW_WARN_SECONDS = 0.5
 SKEW_FAIL_SECONDS = 2.0
 FILES_MIN = 4_096
 FULL_WARN = 0.8
+LISTPACK_MAX = 128  # entries of a hash that is still a list; Redis's default is 512
 FULL_FAIL = 0.95
 BIG_BYTES = 1 << 30  # a fork of less is over before anybody notices
 PLACEHOLDERS = (
@@ -210,6 +211,7 @@ def redis(info: Mapping[str, object], config: Mapping[str, str]) -> list[Finding
         _headroom(int(str(info.get("used_memory", 0))), int(str(info.get("maxmemory", 0)))),
         _persistence(info, config),
         _events(config.get("notify-keyspace-events")),
+        _lists(config.get("hash-max-listpack-entries", "")),
     ]
 
 
@@ -349,6 +351,14 @@ def _events(flags: str | None) -> Finding:
     mend = "CONFIG SET notify-keyspace-events Ex (a keeper does it where it may)"
     fine = "E" in flags and ("x" in flags or "A" in flags)
     return _of("keyspace events", fine, flags or "none", mend, "warn")
+
+
+def _lists(entries: str) -> Finding:
+    check = "hash-max-listpack-entries"
+    if not entries:
+        return Finding(check, "ok", "hidden; only a matter of speed")
+    mend = f"CONFIG SET {check} 32: hundreds of intents are searched one by one, each time"
+    return _of(check, int(entries) <= LISTPACK_MAX, entries, mend, "warn")
 
 
 def _secret(name: str, value: str) -> Finding:

@@ -30,7 +30,7 @@ from engine.ops.doorstep import reason
 from engine.ops.findings import Schema, Server
 
 PROBE_SECONDS = 2.0
-CONFIG = ("appendfsync", "notify-keyspace-events", "save")
+CONFIG = ("appendfsync", "hash-max-listpack-entries", "notify-keyspace-events", "save")
 _queries = sql.load("preflight")
 
 

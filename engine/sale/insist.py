@@ -33,7 +33,7 @@ async def insist(
             async with postgres.session() as session:
                 # It may have taken long to get here: who was told "nothing was taken" in the
                 # meantime must not be sent. From this line to the send nothing is awaited.
-                waiting = [seat for seat in seats if seat.at_risk or not seat.future.done()]
+                waiting = [seat for seat in seats if seat.at_risk or not seat.told]
                 for seat in waiting:
                     seat.at_risk = True
                 return await send(session, waiting) if waiting else []

@@ -11,7 +11,6 @@ because others had the free units in their hands, is decided by a keeper (`settl
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -59,7 +58,7 @@ class Paying:
         """The payment after what was said of it; without an outcome where none is due, or none
         could be found yet. Raises `OutcomeUnknown`."""
         # Whatever we say, the provider may say it again: so it is keyed, by its reference.
-        return await asyncio.shield(self._queue.put(notice, keyed=True).future)
+        return await self._queue.put(notice, keyed=True)
 
     async def _settle(self, seats: list[Chair]) -> None:
         """One batch; halved when Postgres refuses it for a reason of its own."""

@@ -25,7 +25,7 @@ class Polling:
 
     async def stock(self, drop_id: int) -> Stock:
         """What Postgres says of a drop. Raises `NotFound`, `Retryable`."""
-        return await self._queue.put(drop_id).future
+        return await self._queue.put(drop_id)
 
     async def _look(self, seats: list[Seat[int, Stock]]) -> None:
         found = await shelf.stocks(self._postgres, sorted({seat.wish for seat in seats}))

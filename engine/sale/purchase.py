@@ -7,8 +7,6 @@ its deadline by Postgres's clock is not bought, whether or not anybody swept.
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from engine.infra.combiner import Combiner, Crew, Seat
@@ -53,7 +51,7 @@ class Purchasing:
     async def purchase(self, wish: Confirm, over: Exception | None = None) -> Bought:
         """Buy a hold. Raises what errors.py lists, `NotFound`, `Retryable`, `OutcomeUnknown`. With
         `over` only an earlier copy's purchase is looked for; `over` is raised if there is none."""
-        return await asyncio.shield(self._queue.put(wish, wish.keyed, over).future)
+        return await self._queue.put(wish, wish.keyed, over)
 
     async def _buy(self, seats: list[Chair]) -> None:
         """One batch; halved when Postgres refuses it for a reason of its own."""

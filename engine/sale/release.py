@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from engine.infra.combiner import Combiner, Crew, Seat
 from engine.infra.errors import NotFound
 from engine.infra.meter import meter
@@ -32,7 +30,7 @@ class Releasing:
 
     async def release(self, wish: Release) -> None:
         """Give a hold back. Raises what `check` raises, `Retryable` and `OutcomeUnknown`."""
-        await asyncio.shield(self._queue.put(wish).future)
+        await self._queue.put(wish)
 
     async def release_within(self, session: Session, wish: Release) -> list[Returned]:
         """The same inside a transaction; the caller publishes what came back, after its commit."""

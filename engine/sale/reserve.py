@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import structlog
 
@@ -65,16 +66,16 @@ class Reserving:
         """Hold units. Raises what errors.py lists, `Retryable` and `OutcomeUnknown`. With `over`
         only an earlier copy's hold is looked for; `over` is raised if there is none."""
         if not wish.keyed:
-            return await self._queue(wish.drop_id).put(wish).future
+            return await self._queue(wish.drop_id).put(wish)
         twin = self._running.get(wish.request_id)
         if twin is None:
             seat = self._queue(wish.drop_id).put(wish, keyed=True, over=over)
             self._running[wish.request_id] = seat
-            seat.future.add_done_callback(lambda _: self._running.pop(wish.request_id, None))
-            return await asyncio.shield(seat.future)
+            seat.then(partial(self._running.pop, wish.request_id, None))
+            return await seat
         if twin.wish != wish:
             raise IdempotencyMismatch
-        return again(await asyncio.shield(twin.future))
+        return again(await twin)
 
     def forget(self, drop_id: int) -> None:
         """Forget that a drop was sold out: its terms have changed."""
@@ -186,9 +187,9 @@ class Reserving:
             async with self._postgres.session() as session:
                 # It may have taken long to get here, and who was told "nothing was taken" in the
                 # meantime must not be sent: from this line to the send nothing is awaited.
-                if any(seat.future.done() for seat in seats):
-                    late = [c for s, c in zip(seats, claims, strict=True) if s.future.done()]
-                    seats = [seat for seat in seats if not seat.future.done()]
+                if any(seat.told for seat in seats):
+                    late = [c for s, c in zip(seats, claims, strict=True) if s.told]
+                    seats = [seat for seat in seats if not seat.told]
                     claims = [claim_of(seat) for seat in seats]
                     self._crew.start(self._give_back(drop_id, late), "give-back")
                 claimed = (

@@ -60,13 +60,13 @@ async def _turns(count: int = 5) -> None:
 async def _are_told(wanted: Sequence[tuple[Chair, type[Exception]]]) -> None:
     for seat, problem in wanted:
         with pytest.raises(problem):
-            await seat.future
+            await seat
 
 
 async def test_a_lone_wish_is_served_at_once(crew: Crew, kitchen: Kitchen) -> None:
     kitchen.gate.set()
 
-    assert await _combiner(crew, kitchen).put(7).future == 70
+    assert await _combiner(crew, kitchen).put(7) == 70
 
     assert kitchen.batches == [[7]]
 
@@ -84,7 +84,7 @@ async def test_what_arrives_while_a_batch_is_in_flight_is_the_next_batch(
     assert kitchen.batches == [[0]]
 
     kitchen.gate.set()
-    answers = await asyncio.gather(*(seat.future for seat in (first, *later)))
+    answers = await asyncio.gather(*(seat for seat in (first, *later)))
 
     assert kitchen.batches == [[0], [1, 2, 3, 4, 5]]
     assert kitchen.most_at_once == 1
@@ -108,7 +108,7 @@ async def test_a_second_batch_begins_beside_the_first_only_when_many_wait(
     assert [len(batch) for batch in kitchen.batches] == [1, AHEAD_MIN]
 
     kitchen.gate.set()
-    told = await asyncio.gather(*(seat.future for seat in seats))
+    told = await asyncio.gather(*(seat for seat in seats))
     assert told == [10 * n for n in range(3 * AHEAD_MIN)]
     assert kitchen.most_at_once == 2
     assert not combiner.busy
@@ -134,37 +134,37 @@ async def test_a_batch_is_no_larger_than_it_may_be_and_keeps_the_order(
     combiner = _combiner(crew, kitchen, batch_max=3)
     kitchen.gate.set()
 
-    await asyncio.gather(*(combiner.put(n).future for n in range(8)))
+    await asyncio.gather(*(combiner.put(n) for n in range(8)))
 
     assert kitchen.batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
 
 
-async def test_who_hangs_up_before_his_turn_is_left_out_and_the_others_are_served(
+async def test_who_was_told_before_his_turn_is_left_out_and_the_others_are_served(
     crew: Crew, kitchen: Kitchen
 ) -> None:
     combiner = _combiner(crew, kitchen)
     seats = [combiner.put(n) for n in range(3)]
     await _turns()
     gone, stays = combiner.put(3), combiner.put(4)
-    gone.future.cancel()
+    gone.fail(Retryable())
 
     kitchen.gate.set()
-    await asyncio.gather(*(seat.future for seat in (*seats, stays)))
+    await asyncio.gather(*(seat for seat in (*seats, stays)))
 
     assert kitchen.batches == [[0, 1, 2], [4]]
 
 
-async def test_who_hangs_up_in_the_middle_of_a_batch_stops_nothing(
+async def test_who_is_told_in_the_middle_of_a_batch_stops_nothing(
     crew: Crew, kitchen: Kitchen
 ) -> None:
     combiner = _combiner(crew, kitchen)
     gone, stays = combiner.put(1), combiner.put(2)
     await _turns()
-    gone.future.cancel()
+    gone.fail(Retryable())
 
     kitchen.gate.set()
 
-    assert await stays.future == 20
+    assert await stays == 20
     assert kitchen.batches == [[1, 2]]
 
 
@@ -177,11 +177,11 @@ async def test_a_batch_that_crashes_fails_only_who_has_no_answer_yet(crew: Crew)
     combiner = _combiner(crew, work)
     answered, queued, sent = (combiner.put(n) for n in range(3))
 
-    assert await answered.future == 1
+    assert await answered == 1
     with pytest.raises(Retryable):
-        await queued.future
+        await queued
     with pytest.raises(OutcomeUnknown):
-        await sent.future
+        await sent
 
 
 async def test_after_a_crash_the_next_batch_is_served(crew: Crew) -> None:
@@ -192,9 +192,9 @@ async def test_after_a_crash_the_next_batch_is_served(crew: Crew) -> None:
 
     combiner = _combiner(crew, work)
     with pytest.raises(Retryable):
-        await combiner.put(0).future
+        await combiner.put(0)
 
-    assert await combiner.put(1).future == 1
+    assert await combiner.put(1) == 1
 
 
 async def test_a_fault_says_that_nothing_was_taken_only_to_who_can_know_it(crew: Crew) -> None:
@@ -242,12 +242,12 @@ async def test_who_was_told_stays_told(crew: Crew, kitchen: Kitchen) -> None:
     combiner = _combiner(crew, kitchen, deadline_seconds=0.05)
     seat = combiner.put(1)
     with pytest.raises(Fault):
-        await seat.future
+        await seat
 
     kitchen.gate.set()
     await _turns()
 
-    assert isinstance(seat.future.exception(), Fault)
+    assert isinstance(seat.problem, Fault)
 
 
 async def test_a_full_queue_refuses_and_takes_nothing(crew: Crew, kitchen: Kitchen) -> None:
@@ -262,7 +262,7 @@ async def test_a_full_queue_refuses_and_takes_nothing(crew: Crew, kitchen: Kitch
         combiner.put(4, keyed=True)
 
     kitchen.gate.set()
-    await asyncio.gather(*(seat.future for seat in seats))
+    await asyncio.gather(*(seat for seat in seats))
     assert kitchen.batches == [[0], [1, 2]]
 
 
@@ -280,11 +280,11 @@ async def test_a_seat_may_be_served_again_now_or_a_little_later(crew: Crew) -> N
                     combiner.again(seat, 0.01)
                 case _:
                     seat.answer(seat.wish)
-            assert seat.at_risk is False or seat.future.done()
+            assert seat.at_risk is False or seat.told
 
     combiner = _combiner(crew, work)
 
-    assert await combiner.put(5).future == 5
+    assert await combiner.put(5) == 5
     assert served == [5, 5, 5]
 
 
@@ -295,7 +295,7 @@ async def test_who_waits_to_be_served_again_is_told_at_his_deadline_too(crew: Cr
     combiner = _combiner(crew, work, deadline_seconds=0.05)
 
     with pytest.raises(Retryable):
-        await combiner.put(1).future
+        await combiner.put(1)
 
 
 async def test_draining_waits_for_every_batch_and_takes_no_new_wish(kitchen: Kitchen) -> None:
@@ -313,7 +313,7 @@ async def test_draining_waits_for_every_batch_and_takes_no_new_wish(kitchen: Kit
     kitchen.gate.set()
     await draining
 
-    assert [seat.future.result() for seat in seats] == [0, 10]
+    assert [seat.result() for seat in seats] == [0, 10]
     assert not combiner.busy
 
 
@@ -325,8 +325,7 @@ async def test_draining_ends_what_does_not_end(kitchen: Kitchen) -> None:
     await crew.drain(0.02)
 
     assert kitchen.batches == [[0]]
-    assert not seat.future.done() or seat.future.exception() is not None
-    seat.future.cancel()
+    assert not seat.told or seat.problem is not None
 
 
 async def test_work_that_must_be_finished_outlives_who_asked_for_it(

@@ -167,6 +167,13 @@ def test_many_names_are_cut_short() -> None:
         ),
         ({}, {"notify-keyspace-events": "K"}, "keyspace events", "warn", False),
         ({}, {"notify-keyspace-events": ""}, "keyspace events", "warn", False),
+        (
+            {},
+            {"hash-max-listpack-entries": "512"},
+            "hash-max-listpack-entries",
+            "warn",
+            False,
+        ),
     ],
 )
 def test_a_redis_that_would_hurt_is_named_with_its_mend(

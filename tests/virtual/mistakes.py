@@ -4,7 +4,6 @@ which the real code has it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -90,13 +89,9 @@ def sells_in_the_request_task() -> Iterator[None]:
         if self.kind != "reserve":
             return seat
         self._queue.remove(seat)
-        seat.future = _InTask(seat.future, self._serve([seat]))  # type: ignore[assignment]
-        return seat
+        return _InTask(seat, self._serve([seat]))
 
-    with (
-        mock.patch.object(Combiner, "put", put),
-        mock.patch.object(asyncio, "shield", lambda each: each),
-    ):
+    with mock.patch.object(Combiner, "put", put):
         yield
 
 
@@ -104,19 +99,19 @@ _real_put = Combiner.put
 
 
 class _InTask:
-    """A future whose result is worked for by whoever waits."""
+    """A seat whose outcome is worked for by whoever waits."""
 
-    def __init__(self, future: Any, work: Any) -> None:
-        self._future, self._work = future, work
+    def __init__(self, seat: Any, work: Any) -> None:
+        self._seat, self._work = seat, work
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._future, name)
+        return getattr(self._seat, name)
 
     def __await__(self) -> Any:
         if self._work is not None:
             work, self._work = self._work, None
             yield from work.__await__()
-        return (yield from self._future.__await__())
+        return (yield from self._seat.__await__())
 
 
 @contextmanager
