@@ -115,9 +115,13 @@ def advice(estimate: Estimate, machine_cores: int) -> list[Advice]:
         ),
         ("memory of a worker", _bytes(_worker_bytes(estimate, seats)), "connections, buyers seen"),
         *_postgres_advice(estimate, postgres),
-        ("Redis maxmemory", _bytes(_pow2(max(4 * estimate.redis_bytes, 256 * MIB))), "four times "
-         f"{_bytes(estimate.redis_bytes)} of holds and buyers; noeviction"),
-    ]  # fmt: skip
+        (
+            "maxmemory",
+            _bytes(_pow2(max(4 * estimate.redis_bytes, 256 * MIB))),
+            f"Redis: four times {_bytes(estimate.redis_bytes)} of holds and buyers; noeviction",
+        ),
+        ("hash-max-listpack-entries", 32, "Redis: longer lists of intents are searched in turn"),
+    ]
     return [Advice(name=name, value=_text(value), why=why) for name, value, why in rows]
 
 
@@ -139,6 +143,11 @@ def _postgres_advice(estimate: Estimate, connections: int) -> list[tuple[str, ob
             "max_wal_size",
             _bytes(_pow2(max(2 * estimate.wal_bytes, 2 * GIB))),
             f"twice {wal} of WAL: no checkpoint in mid-sale, which doubles what is written",
+        ),
+        (
+            "min_wal_size",
+            _bytes(_pow2(max(estimate.wal_bytes, GIB))),
+            "log files that are used again: to make one holds every commit up for 0.1 s",
         ),
         (
             "disk",

@@ -169,7 +169,7 @@ async def test_size_says_what_is_asked_what_it_takes_and_what_to_set(types: Type
     assert (said.code, said.err) == (0, "")
     for word in ("the rush", "a refusal, with a key", "sold out after", "longest wait", "WORKERS"):
         assert word in said.out
-    for word in ("max_connections", "shared_buffers", "maxmemory", "velvetrope preflight"):
+    for word in ("max_connections", "shared_buffers", "min_wal_size", "maxmemory"):
         assert word in said.out
 
 
