@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
 
@@ -287,18 +287,18 @@ def _from_parts(env: Mapping[str, str]) -> str:
     user = quote(env.get("DB_USER", "postgres"), safe="")
     password = quote(env.get("DB_PASSWORD", ""), safe="")
     ssl = "?sslmode=require" if env.get("DB_SSL", "").lower() in ("1", "true", "require") else ""
-    return (
-        f"postgresql://{user}{':' + password if password else ''}@{env['DB_HOST']}"
-        f":{env.get('DB_PORT', '5432')}/{env.get('DB_NAME', 'postgres')}{ssl}"
-    )
+    who = f"postgresql://{user}{':' + password if password else ''}"
+    host, port, name = env["DB_HOST"], env.get("DB_PORT", "5432"), env.get("DB_NAME", "postgres")
+    if host.startswith("/"):  # the folder of a Unix socket
+        return f"{who}@/{name}?host={quote(host)}&port={port}"
+    return f"{who}@{host}:{port}/{name}{ssl}"
 
 
 def _prisma(url: str) -> dict[str, str]:
     """Take Prisma's own parameters out of a URL: the driver would refuse them."""
-    parts = urlsplit(url)
     ours: dict[str, str] = {}
     theirs = []
-    for name, value in parse_qsl(parts.query):
+    for name, value in parse_qsl(urlsplit(url).query):
         match name:
             case "schema":
                 ours["schema"] = value
@@ -312,5 +312,7 @@ def _prisma(url: str) -> dict[str, str]:
                 pass
             case _:
                 theirs.append((name, value))
-    ours["database_url"] = urlunsplit(parts._replace(query=urlencode(theirs)))
+    # Not by urlunsplit: some versions forget slashes of postgresql:///sale?host=/run/postgresql.
+    address, query = url.partition("?")[0], urlencode(theirs, safe="/")
+    ours["database_url"] = f"{address}?{query}" if query else address
     return ours

@@ -18,6 +18,7 @@ from engine.ops import terminal
 from engine.ops.audit_commands import audit, reconcile
 from engine.ops.drop_commands import drop
 from engine.ops.key_commands import apikey, token
+from engine.ops.size_commands import size
 
 RUN = Group.create_ordered("Run")
 OPERATE = Group.create_ordered("Operate")
@@ -48,6 +49,7 @@ app.command(audit, group=OPERATE)
 app.command(reconcile, group=OPERATE)
 app.command(apikey)
 app.command(token)
+app.command(size, group=CHECK)
 
 AsJson = Annotated[bool, Parameter(help="for programs")]
 

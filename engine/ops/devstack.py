@@ -7,6 +7,7 @@ those opens every parent folder to the world when root runs it.
     base/data          Postgres's cluster       base/postgres.log   what it says
     base/elsewhere     a link to where `data` is instead, if root keeps `base` under a shut folder
     base/valkey.pid    whose Valkey this is     base/valkey.log     what it says
+    base/*.socket      a folder that nobody else may enter, with the server's Unix socket
 
 Promises:
 - A started server is ready for queries, and `stop` leaves none of its processes behind.
@@ -15,7 +16,7 @@ Promises:
 - Nobody's permissions are changed. Postgres refuses to run as root, so root lends it to the
   account `postgres` or `nobody`; where that account cannot reach the binaries, it runs a copy
   of them under /var/tmp, and where it cannot reach the data, the data lives there too.
-- Nothing listens anywhere but on loopback.
+- Nothing listens anywhere but on loopback, and on a socket that only its account and we can reach.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 from engine.infra.errors import Misconfigured
 from engine.ops import binaries, launch
 
+SOCKET_BYTES_MAX = 103  # of a socket's path, the end left out: Linux takes 107, macOS and BSD 103
+VALKEY_SOCKET = "valkey.sock"
 ELSEWHERE = "velvetrope-data-"
 INITDB = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--data-checksums", "--no-instructions")
 # -R writes down whom to follow.
@@ -50,6 +54,7 @@ class Server:
 
     name: str
     url: str
+    local: str  # the same by its Unix socket, which costs less; `url` where there is none
     data: Path
     process: subprocess.Popen[bytes]
     _base: Path = field(repr=False)
@@ -96,14 +101,16 @@ def start_postgres(
         data = _cluster(place / "data", bindir, who, primary)
         launch.stop_orphan(launch.first_line_pid(data / "postmaster.pid"), "postgres", data, pause)
         launch.forget_recycled_pid(data / "postmaster.pid", data)
-        command = partial(_postgres_command, bindir, data, durable)
+        nook = _nook(place / "postgres.socket", who)
+        command = partial(_postgres_command, bindir, data, durable, nook)
         spawn = partial(launch.spawn, log=base / "postgres.log", who=who)
         process, port = launch.start(command, spawn, _postgres_ready(data), port, pause)
     except BaseException:
         lock.close()
         raise
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    return _remember(Server("postgres", url, data, process, base, lock))
+    local = f"postgresql://postgres@/postgres?host={quote(str(nook))}&port={port}" if nook else url
+    return _remember(Server("postgres", url, local, data, process, base, lock))
 
 
 def start_valkey(
@@ -115,13 +122,16 @@ def start_valkey(
     try:
         program = binaries.valkey()
         launch.stop_orphan(launch.first_line_pid(base / "valkey.pid"), "valkey", base, pause)
-        command = partial(_valkey_command, program, base, durable)
+        nook = _nook(base / "valkey.socket", {})
+        command = partial(_valkey_command, program, base, durable, nook)
         spawn = partial(launch.spawn, log=base / "valkey.log", who={})
         process, port = launch.start(command, spawn, _valkey_ready, port, pause)
     except BaseException:
         lock.close()
         raise
-    return _remember(Server("valkey", f"redis://127.0.0.1:{port}/0", base, process, base, lock))
+    url = f"redis://127.0.0.1:{port}/0"
+    local = f"unix://{quote(str(nook / VALKEY_SOCKET))}?db=0" if nook else url
+    return _remember(Server("valkey", url, local, base, process, base, lock))
 
 
 def _remember(server: Server) -> Server:
@@ -208,6 +218,30 @@ def _elsewhere(moved: Path, durable: bool) -> Path:
     return place
 
 
+def _nook(folder: Path, who: binaries.Account) -> Path | None:
+    """A new, empty folder for a socket, shut to all but us and the server's account: there is no
+    password behind it. None where no socket can be: by its path's length, a comma, the file system.
+
+    A killed server's socket and lock go with the old folder: the number in that lock may be a
+    stranger's by now, for whom Postgres would take it.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    longest = len(os.fsencode(folder / ".s.PGSQL.65535"))
+    if not hasattr(socket, "AF_UNIX") or longest > SOCKET_BYTES_MAX or set(',"') & set(str(folder)):
+        return None
+    folder.mkdir(mode=0o700)
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(folder / "probe"))
+        (folder / "probe").unlink()
+    except OSError:  # some file systems have no sockets
+        return None
+    if who:
+        os.chown(folder, who["user"], who["group"])
+    return folder
+
+
 def _sweep() -> None:
     """Remove the throw-away clusters of tests whose own folders are gone."""
     for home in Path("/var/tmp").glob(f"{ELSEWHERE}*/throwaway"):
@@ -259,12 +293,14 @@ def _initialise(data: Path, bindir: Path, who: binaries.Account, primary: str) -
 # The two servers' words
 
 
-def _postgres_command(bindir: Path, data: Path, durable: bool, port: int) -> list[str]:
+def _postgres_command(
+    bindir: Path, data: Path, durable: bool, nook: Path | None, port: int
+) -> list[str]:
     on = "on" if durable else "off"
     options: dict[str, object] = {
         "listen_addresses": "127.0.0.1",
         "port": port,
-        "unix_socket_directories": "",  # nothing of ours in /tmp that would need tidying
+        "unix_socket_directories": nook or "",  # never in /tmp, which would need tidying
         "fsync": on,
         "full_page_writes": on,
         "synchronous_commit": on,
@@ -290,7 +326,9 @@ def _postgres_command(bindir: Path, data: Path, durable: bool, port: int) -> lis
     ]
 
 
-def _valkey_command(program: Path, base: Path, durable: bool, port: int) -> list[str]:
+def _valkey_command(
+    program: Path, base: Path, durable: bool, nook: Path | None, port: int
+) -> list[str]:
     options: dict[str, object] = {
         "bind": "127.0.0.1",
         "port": port,
@@ -306,6 +344,8 @@ def _valkey_command(program: Path, base: Path, durable: bool, port: int) -> list
         "maxmemory": "512mb",
         "maxmemory-policy": "noeviction",
     }
+    if nook:
+        options |= {"unixsocket": nook / VALKEY_SOCKET, "unixsocketperm": 700}
     return [
         str(program),
         *(word for name, value in options.items() for word in (f"--{name}", str(value))),

@@ -148,7 +148,7 @@ def _environment(settings: Settings, port: int, servers: Mapping[str, Embedded])
         value = getattr(settings, name)
         environment[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
     environment["PORT"] = str(port)
-    return environment | {name: embedded.server.url for name, embedded in servers.items()}
+    return environment | {name: embedded.server.local for name, embedded in servers.items()}
 
 
 def _mock_provider(settings: Settings, port: int, down: ExitStack) -> dict[str, str]:

@@ -218,3 +218,22 @@ def flag(call: Call, *names: str) -> bool:
     if given.lower() not in ("true", "false", "1", "0"):
         raise invalid(names[0], "want true or false")
     return given.lower() in ("true", "1")
+
+
+def has_already(call: Call, tag: bytes) -> bool:
+    """Whether the caller has what this tag stands for (RFC 9110, 13.1.2): it may name several, or
+    any by `*`, and weakly: a proxy that compresses makes tags weak."""
+    given = call.headers.get(b"if-none-match")
+    if given is None or given == tag:
+        return given is not None
+    named = [one.strip().removeprefix(b"W/") for one in given.split(b",")]
+    return tag in named or named == [b"*"]
+
+
+def freshness(call: Call) -> bytes:
+    """How long caches may keep an answer that is the same for everybody: a second. Shared ones must
+    be told so where a credential was sent (RFC 9111, 3.5); what one caller's budget has left is for
+    nobody else."""
+    if call.notes is not None:
+        return b"private, max-age=1"
+    return b"public, max-age=1" if b"authorization" in call.headers else b"max-age=1"

@@ -75,12 +75,17 @@ STOCK = About(
     "Drops",
     "anybody",
     id=DropId,
-    query=(Query("If-None-Match", str, "The `ETag` of the answer before.", place="header"),),
+    query=(
+        Query("If-None-Match", str, "The `ETag` of the answer before, or several.", place="header"),
+    ),
     answers={
         200: Reply(
             StockView,
             headers=(
-                headers := {"ETag": "Changes with the figures.", "Cache-Control": "`max-age=1`"}
+                headers := {
+                    "ETag": "Changes with the figures.",
+                    "Cache-Control": "`max-age=1`, for shared caches too.",
+                }
             ),
         ),
         304: Reply(headers=headers),

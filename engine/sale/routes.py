@@ -260,8 +260,8 @@ class SaleRoutes:
         drop_id = arguments.drop_in_path(call)
         stock = await self._polling.stock(drop_id)
         tag = b'"%d-%d-%d"' % (drop_id, stock.epoch, stock.version)
-        headers = [(b"etag", tag), (b"cache-control", b"max-age=1")]
-        if call.headers.get(b"if-none-match") == tag:
+        headers = [(b"etag", tag), (b"cache-control", arguments.freshness(call))]
+        if arguments.has_already(call, tag):
             return Answer(status=304, headers=headers)
         return Answer(views.stock_view(drop_id, stock), headers=headers)
 

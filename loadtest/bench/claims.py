@@ -180,7 +180,7 @@ class Claims(Claiming):
     def _database(self, name: str) -> Settings:
         """Another database of this server, as the engine makes it."""
         self.stage.query(f"CREATE DATABASE {name}")
-        url = self.stage.settings.database_url.rpartition("/")[0] + f"/{name}"
+        url = urlsplit(self.stage.settings.database_url)._replace(path=f"/{name}").geturl()
         migrate({**self.stage.env, "DATABASE_URL": url})
         settings = msgspec.structs.replace(self.stage.settings, database_url=url)
         self.track(settings)

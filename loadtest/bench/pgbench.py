@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import resource
 import subprocess
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -90,14 +89,12 @@ def batches(units: int) -> list[str]:
 
 def run(url: str, script: str, clients: int, seconds: int, watch: Watch) -> Ran:
     """That transaction over and over from so many connections, each statement prepared once."""
-    parts = urlsplit(url)
     command = [str(binaries.postgres() / "pgbench"), "--no-vacuum", "--protocol=prepared"]
     command += [f"--client={clients}", f"--jobs={min(clients, THREADS)}", f"--time={seconds}"]
-    command += ["--host=127.0.0.1", f"--port={parts.port}", f"--username={parts.username}"]
     watch.begin()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [*command, "--file=/dev/stdin", parts.path[1:]],
+        [*command, "--file=/dev/stdin", url],
         input=script,
         capture_output=True,
         text=True,

@@ -62,8 +62,8 @@ class Stage:
         self._keepers: Fleet | None = None
         self._migrated = False
         self.env = {
-            "DATABASE_URL": self.postgres.url,
-            "REDIS_URL": self.valkey.url,
+            "DATABASE_URL": self.postgres.local,
+            "REDIS_URL": self.valkey.local,
             "HOST": "127.0.0.1",
             "AUTH": "open",
             "LOG_LEVEL": "warning",
@@ -83,7 +83,7 @@ class Stage:
     def settings(self) -> Settings:
         """For the engine in a process of ours."""
         return Settings(
-            database_url=self.postgres.url, redis_url=self.valkey.url, auth="open", port=0
+            database_url=self.postgres.local, redis_url=self.valkey.local, auth="open", port=0
         )
 
     def versions(self) -> dict[str, str]:

@@ -18,7 +18,17 @@ KEYWORDS = set(
         " true until while",
     )
 )
-LIBRARY = {"redis", "cmsgpack", "tonumber", "string", "math", "ipairs", "pairs", "unpack"}
+LIBRARY = {
+    "redis",
+    "cmsgpack",
+    "tonumber",
+    "tostring",
+    "string",
+    "math",
+    "ipairs",
+    "pairs",
+    "unpack",
+}
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -43,7 +43,15 @@ def test_prismas_parameters_are_taken_out_of_the_url_and_understood() -> None:
     assert (given.schema, given.pool_size) == ("sales", 5)
 
 
-@pytest.mark.parametrize("url", [URL, f"{URL}?sslmode=disable"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        URL,
+        f"{URL}?sslmode=disable",
+        "postgresql:///sale?host=/run/postgresql",
+        "postgresql://ann@/sale?host=/run/postgresql&port=5433",
+    ],
+)
 def test_a_url_without_prismas_parameters_stays_as_it_is(url: str) -> None:
     assert read({"DATABASE_URL": url}).database_url == url
 
@@ -66,6 +74,14 @@ def test_a_database_in_parts_is_a_url() -> None:
 def test_a_host_alone_gets_the_usual_rest_and_no_ssl() -> None:
     assert read({"DB_HOST": "db"}).database_url == "postgresql://postgres@db:5432/postgres"
     assert "ssl" not in read({"DB_HOST": "db", "DB_SSL": "false"}).database_url
+
+
+def test_a_host_that_is_a_folder_is_a_sockets() -> None:
+    parts = {"DB_HOST": "/run/postgresql", "DB_USER": "ann", "DB_NAME": "shop"}
+
+    url = read(parts).database_url
+
+    assert url == "postgresql://ann@/shop?host=/run/postgresql&port=5432"
 
 
 def test_a_whole_url_goes_before_parts() -> None:

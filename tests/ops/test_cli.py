@@ -41,7 +41,7 @@ COMMANDS = sorted(commands(app))
 
 
 def test_every_command_is_there() -> None:
-    assert {words[0] for words in COMMANDS} == {*TOP, "settings", "preflight"}
+    assert {words[0] for words in COMMANDS} == {*TOP, "settings", "preflight", "size"}
     verbs = {words[1] for words in COMMANDS if words[0] == "drop"}
     assert verbs >= {"list", "show", "create", "change", "pause", "resume", "close", "add"}
     assert verbs >= {"withdraw", "release", "timeline"}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
@@ -125,6 +127,65 @@ def test_postgres_listens_on_loopback_alone(base: Path) -> None:
     assert {found.laddr[0] for found in sockets if found.status == psutil.CONN_LISTEN} == {
         "127.0.0.1"
     }
+    server.stop()
+
+
+def test_both_listen_on_a_socket_behind_a_door_that_is_shut_to_others(base: Path) -> None:
+    postgres, valkey = start_postgres(base, durable=False), start_valkey(base / "valkey")
+
+    assert query(postgres.local, "SELECT inet_client_addr() IS NULL") is True
+    with redis.Redis.from_url(valkey.local) as line:
+        assert line.ping()
+        assert ":0" in line.client_list()[0]["addr"]
+    for nook, owner in (
+        (postgres.data.parent / "postgres.socket", postgres.data.stat().st_uid),
+        (base / "valkey/valkey.socket", os.geteuid()),
+    ):
+        assert (stat.S_IMODE(nook.stat().st_mode), nook.stat().st_uid) == (0o700, owner)
+        assert [stat.S_ISSOCK(found.stat().st_mode) for found in nook.iterdir()].count(True) == 1
+    valkey.stop()
+    postgres.stop()
+
+
+@pytest.mark.parametrize("folder", ["long" * 20, "a,b"])
+def test_where_no_socket_can_be_there_is_none(base: Path, folder: str) -> None:
+    place = base / folder
+    for start in (start_postgres, start_valkey):
+        server = start(place, durable=False)
+
+        assert server.local == server.url
+        assert not list(place.glob("*.socket"))
+        server.stop()
+
+
+def test_a_file_system_without_sockets_does_without(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dry(socket.socket):
+        def bind(self, address: object) -> None:
+            if isinstance(address, str):
+                raise PermissionError
+            super().bind(address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "socket", Dry)
+    server = start_valkey(base)
+
+    assert server.local == server.url
+    server.stop()
+
+
+def test_what_a_killed_postgres_left_of_its_socket_is_no_obstacle(base: Path) -> None:
+    """Its lock holds a number that may be a stranger's by now: ours, as it happens."""
+    killed = start_postgres(base, durable=False)
+    (lock,) = killed.data.parent.glob("postgres.socket/.s.*.lock")
+    killed.process.kill()
+    killed.process.wait()
+    lock.write_text(lock.read_text().replace(str(killed.pid), str(os.getpid())))
+
+    server = start_postgres(base, port=urlsplit(killed.url).port or 0, durable=False)
+
+    assert server.local == killed.local != server.url
+    assert query(server.local, "SELECT 1") == 1
     server.stop()
 
 

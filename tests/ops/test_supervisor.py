@@ -362,10 +362,12 @@ def kill_server(run: Run, name: str) -> None:
     wait_until(lambda: back in run.err.read_text(), back)
 
 
-def test_a_killed_server_of_ours_comes_back_on_its_port(folder: Path) -> None:
+def test_a_killed_server_of_ours_comes_back_on_its_port_and_its_socket(folder: Path) -> None:
     run = Run(folder, WORKERS="1")
     run.await_ready()
     (child,) = run.children("serve").values()
+    assert "host=" in child["DATABASE_URL"]
+    assert child["REDIS_URL"].startswith("unix:///")
 
     kill_server(run, "valkey")
     kill_server(run, "postgres")
