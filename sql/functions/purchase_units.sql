@@ -53,11 +53,15 @@ BEGIN
         -- A deadline that passed while we waited for the hold has passed: begin anew without it.
         RAISE serialization_failure;
     END IF;
-    IF v_ids IS NOT NULL THEN
-        IF v_cools THEN
-            PERFORM end_cool_downs(v_reservations);
-        END IF;
-        RETURN QUERY SELECT * FROM sell_holds(v_reservations, v_ids, v_requests, v_references, v_now);
+    IF v_ids IS NULL THEN
+        -- What an earlier run bought may be on this node only: a lock is a write, and to commit it waits
+        -- for the standby.
+        PERFORM FROM reservations AS r WHERE r.id = ANY (p_reservations) ORDER BY r.id FOR UPDATE;
+        RETURN;
     END IF;
+    IF v_cools THEN
+        PERFORM end_cool_downs(v_reservations);
+    END IF;
+    RETURN QUERY SELECT * FROM sell_holds(v_reservations, v_ids, v_requests, v_references, v_now);
 END
 $$;

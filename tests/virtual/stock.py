@@ -268,7 +268,10 @@ def purchase_units(tx: Transaction, **w: Any) -> Course:
             raise SqlError("40001")  # a deadline that passed while we waited
         tx.change("reservations", row["request_id"], state="purchased", ended_at=now)
         wishes.append((hold, id, request, reference))
-    return (yield from sell_holds(tx, wishes, now)) if wishes else []
+    if not wishes:
+        yield from lock_holds(tx, holds)
+        return []
+    return (yield from sell_holds(tx, wishes, now))
 
 
 def _may_buy(tx: Transaction, row: Row | None, buyer: str | None) -> bool:
