@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION purchase_units(
     )
     LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-    SET plan_cache_mode = force_generic_plan
+    SET plan_cache_mode = force_generic_plan SET random_page_cost = 0.1
 AS $$
 DECLARE
     v_now           timestamptz := clock_timestamp();
@@ -30,7 +30,8 @@ DECLARE
     v_cools         boolean;
 BEGIN
     -- Locked and changed in one go, in the order of ids: of two wishes for one hold the second finds
-    -- it taken. A stranger's wish must not crowd out the owner's.
+    -- it taken. A stranger's wish must not crowd out the owner's. The state is compared as text, or the
+    -- index of deadlines would do, and all live holds be read for a few.
     WITH closed AS (
         UPDATE reservations AS r
            SET state = 'purchased', ended_at = v_now
@@ -39,7 +40,7 @@ BEGIN
                        AS u (request_id, id, reservation_id, buyer, reference)
                  ORDER BY u.reservation_id, u.id) AS w
          WHERE r.id = w.reservation_id
-           AND r.state IN ('active', 'paying')
+           AND r.state::text IN ('active', 'paying')
            AND r.expires_at > clock_timestamp()
            AND r.buyer = coalesce(w.buyer, r.buyer)
            AND NOT EXISTS (SELECT FROM purchases WHERE purchases.request_id = w.request_id)
