@@ -79,7 +79,7 @@ def tell(
         who=who,
         operation=operation,
         drop_id=drop_id,
-        **({} if thing is None else {"id": str(thing)}),
+        **({} if thing is None else {"id": thing}),
         **({} if change is None else {"change": change}),
         outcome=outcome,
         status=status,

@@ -10,6 +10,7 @@ import uuid
 import msgspec
 import uuid_utils
 
+_PLAIN = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _process, _counter = secrets.token_hex(6), 0
 
@@ -19,9 +20,11 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-def parse_id(text: str) -> uuid.UUID | None:
-    """A UUID from a path, or None: a malformed id names nothing."""
-    return uuid.UUID(text) if _UUID.fullmatch(text) else None
+def parse_id(text: str) -> str | None:
+    """A UUID from a path as we write it, or None: a malformed id names nothing."""
+    if _PLAIN.fullmatch(text):  # as nearly always: they are ours
+        return text
+    return str(uuid.UUID(text)) if _UUID.fullmatch(text) else None
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -120,7 +120,7 @@ async def release(given: Settings, reservation: str) -> Hold:
     found = parse_id(reservation)
     if found is None:
         raise NotFound(f"There is no reservation {reservation}")
-    wish = Release(str(found), None)
+    wish = Release(found, None)
     async with ground(given) as base:
         async with base.postgres.transaction() as session:
             hold = await store.find_reservation(session, wish.reservation_id)

@@ -123,7 +123,7 @@ def id_in_path(call: Call, thing: str) -> str:
     found = parse_id(call.params["id"])
     if found is None:
         raise NotFound(f"There is no such {thing}")
-    return str(found)
+    return found
 
 
 def reservation_id(call: Call, body: bodies.ConfirmBody) -> str:
@@ -136,7 +136,7 @@ def reservation_id(call: Call, body: bodies.ConfirmBody) -> str:
     found = parse_id(given)
     if found is None:
         raise NotFound("There is no such reservation")
-    return str(found)
+    return found
 
 
 def before(page: Page) -> str | None:
@@ -146,7 +146,7 @@ def before(page: Page) -> str | None:
     found = parse_id(page.cursor)
     if found is None:
         raise invalid("cursor", "not a cursor of this list")
-    return str(found)
+    return found
 
 
 def number_before(page: Page) -> int | None:

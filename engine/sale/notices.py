@@ -98,12 +98,11 @@ class NoticeBody(msgspec.Struct):
         reservation: Any = either("reservationId", self.reservation_id, self.reservation_id_snake)
         if reservation is None:
             raise invalid("reservationId", "required: what was paid for?")
-        found = parse_id(reservation)
         assert self.amount is not UNSET
         reference = line("reference", str(self.reference), REFERENCE_MAX)
         return Notice(
             reference,
-            None if found is None else str(found),
+            parse_id(reservation),
             self.status,  # type: ignore[arg-type]
             cents("amount", self.amount),
             currency(str(self.currency)),

@@ -65,14 +65,22 @@ class Purchasing:
             else:
                 seats[0].fail(seats[0].fault())
             return
-        bought = {id for _, _, ids in drops for id in ids}
+        bought = {made.reservation_id: made for _, _, purchases in drops for made in purchases}
         meter.count("purchases", by=len(bought))
-        await self._answer(seats, bought)
+        others: list[Chair] = []
+        for seat in seats:
+            purchase = bought.get(seat.wish.reservation_id)
+            if purchase is None or _is_not_mine(purchase, seat):
+                others.append(seat)
+            else:
+                _tell_mine(seat, purchase, "new")
+        if others:  # hardly ever: nearly everybody buys what he holds
+            await self._answer(others)
         for drop_id, figures, _ in drops:
             await self._bouncer.settle(drop_id, figures)
 
-    async def _answer(self, seats: list[Chair], bought: set[str]) -> None:
-        """Tell every seat what became of its hold."""
+    async def _answer(self, seats: list[Chair]) -> None:
+        """Tell seats that bought nothing now what became of their holds."""
         reservations = [seat.wish.reservation_id for seat in seats]
         async with self._postgres.session() as session:
             purchases = await store.find_purchases_by_reservation(session, reservations)
@@ -83,13 +91,13 @@ class Purchasing:
             ]
             made: dict[str, Purchase] = {}
             holds: dict[str, Hold] = {}
-            if others:  # hardly ever: nearly everybody buys what he holds
+            if others:
                 made, holds = await self._look_up(session, others, purchases)
         for seat in seats:
             wish = seat.wish
             purchase = purchases.get(wish.reservation_id)
             if purchase is not None and purchase.request_id == wish.request_id:
-                _tell_mine(seat, purchase, wish.reservation_id in bought)
+                _tell_mine(seat, purchase, "replayed")
             elif wish.request_id in made:
                 seat.fail(IdempotencyMismatch())
             elif seat.over is not None:
@@ -119,7 +127,7 @@ class Purchasing:
         return made, holds
 
 
-async def _send(session: Session, seats: list[Chair]) -> list[tuple[int, Figures, list[str]]]:
+async def _send(session: Session, seats: list[Chair]) -> list[tuple[int, Figures, list[Purchase]]]:
     return await store.purchase_units(session, [(seat.wish, new_id()) for seat in seats])
 
 
@@ -136,12 +144,12 @@ def _is_paid_twice(wish: Confirm, purchase: Purchase | None) -> bool:
     )
 
 
-def _tell_mine(seat: Chair, purchase: Purchase, new: bool) -> None:
+def _tell_mine(seat: Chair, purchase: Purchase, word: str) -> None:
     wish = seat.wish
     if purchase.named != wish.reference or (wish.buyer or purchase.buyer) != purchase.buyer:
         seat.fail(IdempotencyMismatch())
     else:
-        seat.answer(Bought(purchase, "new" if new else "replayed"))
+        seat.answer(Bought(purchase, word))
 
 
 def _tell_other(seat: Chair, purchase: Purchase | None, hold: Hold | None) -> None:

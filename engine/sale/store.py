@@ -172,8 +172,8 @@ async def count_reservations(caller: Caller, buyer: str) -> int:
 
 async def purchase_units(
     caller: Caller, confirms: Sequence[tuple[Confirm, str]]
-) -> list[tuple[int, Figures, list[str]]]:
-    """Buy holds, each with the id its purchase will have: per drop figures and bought holds."""
+) -> list[tuple[int, Figures, list[Purchase]]]:
+    """Buy holds, each with the id its purchase will have: per drop figures and what was bought."""
     rows = await caller.call(
         _queries["purchase_units"],
         requests=[confirm.request_id for confirm, _ in confirms],
@@ -182,7 +182,36 @@ async def purchase_units(
         buyers=[confirm.buyer for confirm, _ in confirms],
         references=[confirm.reference for confirm, _ in confirms],
     )
-    return [(row["drop_id"], figures(row), [str(id) for id in row["bought"]]) for row in rows]
+    wishes = {id: confirm for confirm, id in confirms}
+    return [(row["drop_id"], figures(row), _bought(row, wishes)) for row in rows]
+
+
+def _bought(row: Any, wishes: dict[str, Confirm]) -> list[Purchase]:
+    """What was bought of one drop just now, as `find_purchases_by_reservation` would tell it."""
+    drop_id, currency, moment = row["drop_id"], row["currency"], row["purchased_at"]
+    numbers, taken, made = row["numbers"], 0, []
+    columns = (row["ids"], row["amounts"], row["quantities"], row["buyers"])
+    for key, amount_cents, quantity, buyer in zip(*columns, strict=True):
+        id = str(key)
+        wish = wishes[id]
+        units = numbers[taken : taken + quantity]
+        taken += quantity
+        made.append(
+            Purchase(
+                id,
+                wish.request_id,
+                wish.reservation_id,
+                drop_id,
+                buyer,
+                quantity,
+                units,
+                amount_cents,
+                currency,
+                moment,
+                wish.reference,
+            )
+        )
+    return made
 
 
 def _purchase(row: Any) -> Purchase:

@@ -13,36 +13,56 @@ CREATE OR REPLACE FUNCTION purchase_units(
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
         free integer, held integer, sold integer, withdrawn integer, total integer,
-        bought uuid[]
+        bought uuid[], ids uuid[], amounts bigint[], quantities integer[], buyers text[], numbers integer[],
+        currency text, purchased_at timestamptz
     )
     LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET plan_cache_mode = force_generic_plan SET random_page_cost = 0.1
 AS $$
 DECLARE
-    v_now           timestamptz;
+    v_now           timestamptz := clock_timestamp();
     v_reservations  uuid[];
     v_ids           uuid[];
     v_requests      uuid[];
     v_references    text[];
+    v_late          boolean;
+    v_cools         boolean;
 BEGIN
-    PERFORM FROM reservations WHERE reservations.id = ANY (p_reservations) ORDER BY reservations.id FOR UPDATE;
-    -- After the locks: a deadline that passed while we waited has passed.
-    v_now := clock_timestamp();
-
-    SELECT array_agg(w.reservation_id), array_agg(w.id), array_agg(w.request_id), array_agg(w.reference)
-      INTO v_reservations, v_ids, v_requests, v_references
-      FROM (SELECT DISTINCT ON (u.reservation_id) u.*
-              FROM unnest(p_requests, p_ids, p_reservations, p_buyers, p_references)
-                   AS u (request_id, id, reservation_id, buyer, reference)
-              JOIN reservations AS r ON r.id = u.reservation_id
-             WHERE r.state IN ('active', 'paying')
-               AND r.expires_at > v_now
-               AND r.buyer = coalesce(u.buyer, r.buyer)  -- a stranger's wish must not crowd out the owner's
-               AND NOT EXISTS (SELECT FROM purchases WHERE purchases.request_id = u.request_id)
-             ORDER BY u.reservation_id, u.id) AS w;
-    IF v_ids IS NOT NULL THEN
-        PERFORM end_cool_downs(v_reservations);
-        RETURN QUERY SELECT * FROM sell_holds(v_reservations, v_ids, v_requests, v_references, v_now);
+    -- Locked and changed in one go, in the order of ids: of two wishes for one hold the second finds
+    -- it taken. A stranger's wish must not crowd out the owner's. The state is compared as text, or the
+    -- index of deadlines would do, and all live holds be read for a few.
+    WITH closed AS (
+        UPDATE reservations AS r
+           SET state = 'purchased', ended_at = v_now
+          FROM (SELECT u.*
+                  FROM unnest(p_requests, p_ids, p_reservations, p_buyers, p_references)
+                       AS u (request_id, id, reservation_id, buyer, reference)
+                 ORDER BY u.reservation_id, u.id) AS w
+         WHERE r.id = w.reservation_id
+           AND r.state::text IN ('active', 'paying')
+           AND r.expires_at > clock_timestamp()
+           AND r.buyer = coalesce(w.buyer, r.buyer)
+           AND NOT EXISTS (SELECT FROM purchases WHERE purchases.request_id = w.request_id)
+     RETURNING w.reservation_id, w.id, w.request_id, w.reference, r.expires_at <= clock_timestamp() AS late
+    )
+    SELECT array_agg(c.reservation_id), array_agg(c.id), array_agg(c.request_id), array_agg(c.reference),
+           bool_or(c.late), EXISTS (SELECT FROM drops WHERE drops.cooldown_factor > 0)
+      INTO v_reservations, v_ids, v_requests, v_references, v_late, v_cools
+      FROM closed AS c;
+    IF v_late THEN
+        -- A deadline that passed while we waited for the hold has passed: begin anew without it.
+        RAISE serialization_failure;
     END IF;
+    IF v_ids IS NULL THEN
+        -- What an earlier run bought may be on this node only: a lock is a write, and to commit it waits
+        -- for the standby.
+        PERFORM FROM reservations AS r WHERE r.id = ANY (p_reservations) ORDER BY r.id FOR UPDATE;
+        RETURN;
+    END IF;
+    IF v_cools THEN
+        PERFORM end_cool_downs(v_reservations);
+    END IF;
+    RETURN QUERY SELECT * FROM sell_holds(v_reservations, v_ids, v_requests, v_references, v_now);
 END
 $$;

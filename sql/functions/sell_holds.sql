@@ -1,5 +1,9 @@
 -- sell_holds: the shared end of purchase_units and settle_payments. The caller has locked the
--- reservations and knows that they are live; the arrays run in parallel.
+-- reservations, found them live and made them 'purchased'; the arrays run in parallel. Runs under
+-- the planner's settings of its callers.
+--
+-- One row a drop: its figures, and what was bought of it. `ids` to `buyers` run in parallel with
+-- `bought`; `numbers` are their units, one purchase after the other.
 --
 -- Locks  units of those holds, stock rows by drop.
 -- Index  reservations_pkey, units_pkey
@@ -9,27 +13,14 @@ CREATE OR REPLACE FUNCTION sell_holds(
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
         free integer, held integer, sold integer, withdrawn integer, total integer,
-        bought uuid[]
+        bought uuid[], ids uuid[], amounts bigint[], quantities integer[], buyers text[], numbers integer[],
+        currency text, purchased_at timestamptz
     )
     LANGUAGE plpgsql
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+DECLARE
+    v_units integer;
 BEGIN
-    WITH closed AS (
-        UPDATE reservations AS r
-           SET state = 'purchased', ended_at = p_now
-          FROM unnest(p_reservations, p_ids, p_requests, p_references)
-               AS w (reservation_id, id, request_id, reference)
-         WHERE r.id = w.reservation_id
-     RETURNING w.id, w.request_id, w.reference, r.id AS reservation_id, r.drop_id, r.amount_cents,
-               r.quantity, r.buyer, r.units
-    )
-    INSERT INTO purchases (id, request_id, reservation_id, drop_id, amount_cents, purchased_at,
-                           quantity, buyer, units, payment_reference)
-    SELECT c.id, c.request_id, c.reservation_id, c.drop_id, c.amount_cents, p_now,
-           c.quantity, c.buyer, c.units, c.reference
-      FROM closed AS c;
-
     UPDATE units
        SET state = 'sold'
       FROM (SELECT r.id, r.drop_id, unnest(r.units) AS number
@@ -40,31 +31,47 @@ BEGIN
        AND units.state = 'held'
        AND units.reservation_id = u.id;
 
-    PERFORM FROM stock
-      WHERE stock.drop_id IN (SELECT r.drop_id FROM reservations AS r WHERE r.id = ANY (p_reservations))
-      ORDER BY stock.drop_id FOR UPDATE;
-
-    RETURN QUERY
-      WITH sums AS (
-          SELECT r.drop_id, sum(r.quantity)::integer AS units, array_agg(r.id) AS ids
-            FROM reservations AS r
-           WHERE r.id = ANY (p_reservations)
-           GROUP BY r.drop_id
-      ), counted AS (
-          UPDATE stock
-             SET version = stock.version + 1,
-                 held = stock.held - sums.units,
-                 sold = stock.sold + sums.units,
-                 changed_at = p_now
-            FROM sums
-           WHERE stock.drop_id = sums.drop_id
-       RETURNING stock.*, sums.ids
-      ), told AS (
-          INSERT INTO outbox (drop_id, epoch, version, kind, subjects)
-          SELECT c.drop_id, e.epoch, c.version, 'purchased', c.ids
-            FROM counted AS c CROSS JOIN engine_state AS e
-      )
-      SELECT c.drop_id, e.epoch, c.version, c.free, c.held, c.sold, c.withdrawn, c.total, c.ids
-        FROM counted AS c CROSS JOIN engine_state AS e;
+    purchased_at := p_now;
+    FOR drop_id, v_units, bought, ids, amounts, quantities, buyers, numbers IN
+        WITH sold AS (
+            SELECT w.id, w.request_id, w.reference, r.id AS reservation_id, r.drop_id, r.amount_cents,
+                   r.quantity, r.buyer, r.units
+              FROM unnest(p_reservations, p_ids, p_requests, p_references)
+                   AS w (reservation_id, id, request_id, reference)
+              JOIN reservations AS r ON r.id = w.reservation_id
+        ), made AS (
+            INSERT INTO purchases (id, request_id, reservation_id, drop_id, amount_cents, purchased_at,
+                                   quantity, buyer, units, payment_reference)
+            SELECT s.id, s.request_id, s.reservation_id, s.drop_id, s.amount_cents, p_now,
+                   s.quantity, s.buyer, s.units, s.reference
+              FROM sold AS s
+        )
+        SELECT s.drop_id, sum(s.quantity), array_agg(s.reservation_id ORDER BY s.id),
+               array_agg(s.id ORDER BY s.id), array_agg(s.amount_cents ORDER BY s.id),
+               array_agg(s.quantity ORDER BY s.id), array_agg(s.buyer ORDER BY s.id),
+               (SELECT array_agg(u.number ORDER BY t.id, u.i)
+                  FROM sold AS t
+                 CROSS JOIN unnest(t.units) WITH ORDINALITY AS u (number, i)
+                 WHERE t.drop_id = s.drop_id)
+          FROM sold AS s
+         GROUP BY s.drop_id
+         ORDER BY s.drop_id
+    LOOP
+        UPDATE stock
+           SET version = stock.version + 1,
+               held = stock.held - v_units,
+               sold = stock.sold + v_units,
+               changed_at = p_now
+         WHERE stock.drop_id = sell_holds.drop_id
+     RETURNING stock.version, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total,
+               (SELECT d.currency FROM drops AS d WHERE d.id = stock.drop_id)
+          INTO version, free, held, sold, withdrawn, total, currency;
+        -- A statement of its own: the epoch must not be older than that of whoever had the row before.
+        INSERT INTO outbox AS o (drop_id, epoch, version, kind, subjects)
+        SELECT sell_holds.drop_id, e.epoch, sell_holds.version, 'purchased', sell_holds.bought
+          FROM engine_state AS e
+     RETURNING o.epoch INTO epoch;
+        RETURN NEXT;
+    END LOOP;
 END
 $$;

@@ -200,8 +200,9 @@ BEGIN
                AND r.state IN ('active', 'paying')) AS w;
     IF v_sold IS NOT NULL THEN
         UPDATE payments AS p SET outcome = 'purchased', changed_at = v_now WHERE p.reference = ANY (v_refs);
+        UPDATE reservations AS r SET state = 'purchased', ended_at = v_now WHERE r.id = ANY (v_sold);
         RETURN QUERY
-          SELECT s.*,
+          SELECT s.drop_id, s.epoch, s.version, s.free, s.held, s.sold, s.withdrawn, s.total, s.bought,
                  (SELECT array_agg(r.buyer ORDER BY r.id) FROM reservations AS r
                    WHERE r.id = ANY (v_revived) AND r.drop_id = s.drop_id),
                  (SELECT array_agg(r.quantity ORDER BY r.id) FROM reservations AS r

@@ -157,7 +157,8 @@ SELECT count(*) AS items
 
 -- name: purchase_units :many
 -- Buy a batch of holds; see functions/purchase_units.sql.
-SELECT *
+SELECT drop_id, epoch, version, free, held, sold, withdrawn, total,
+       ids, amounts, quantities, buyers, numbers, currency, purchased_at
   FROM purchase_units(@requests::uuid[], @ids::uuid[], @reservations::uuid[], @buyers::text[],
                       @references::text[]);
 

@@ -13,8 +13,16 @@ from engine.infra.settings import Settings
 from engine.runtime import Ground
 from engine.sale import expire
 from tests.support.shop import Shop
+from tests.support.wait import wait_until
 
 ROUNDS = 1_000
+SOON_OVER = (
+    "UPDATE reservations SET expires_at = clock_timestamp() + interval '400 ms' WHERE id = $1"
+)
+STANDING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND wait_event_type = 'Lock' AND query LIKE '%FROM purchase_units(%'"
+)
 
 
 @pytest.mark.slow
@@ -67,3 +75,33 @@ async def _clock_ahead(settings: Settings) -> float:
     ours = (before + time.monotonic()) / 2
     await connection.close()
     return theirs.timestamp() - ours
+
+
+async def test_a_deadline_that_passes_while_its_hold_is_in_others_hands_has_passed(
+    shop: Shop, settings: Settings
+) -> None:
+    """Both are confirmed in one batch, which stands before the first hold's lock in time."""
+    drop_id = await shop.open_drop(2, holdSeconds=60)
+    late, good = [(await shop.reserve(drop_id, buyer)).json for buyer in ("ann", "ben")]
+    there = await asyncpg.connect(settings.database_url)
+    soon = (
+        "UPDATE reservations SET expires_at = clock_timestamp() + interval '400 ms' WHERE id = $1"
+    )
+    await there.execute(soon, late["id"])
+    hands = await asyncpg.connect(settings.database_url)
+    taken = hands.transaction()
+    await taken.start()
+    await hands.execute("SELECT FROM reservations WHERE id = $1 FOR UPDATE", late["id"])
+
+    confirms = asyncio.gather(*(shop.confirm(h["id"], h["userId"]) for h in (late, good)))
+    await wait_until(lambda: there.fetchval(STANDING), "the batch waits for the hold")
+    over = "SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1"
+    assert not await there.fetchval(over, late["id"]), "it came too late to be a race"
+    await wait_until(lambda: there.fetchval(over, late["id"]), "the deadline has passed")
+    await taken.rollback()
+
+    assert [reply.status for reply in await confirms] == [410, 201]
+    audit = await shop.audit(drop_id)
+    assert (audit["clean"], audit["sold"]) == (True, 1)
+    for connection in (there, hands):
+        await connection.close()

@@ -11,8 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from engine.infra.postgres import Unknown
 from engine.infra.settings import Settings
-from engine.sale import till
+from engine.sale import store, till
 from tests.support.http import Reply
 from tests.support.provider import Provider
 from tests.support.shop import Shop
@@ -140,21 +141,54 @@ async def test_arithmetic_of_a_provider_is_understood_as_a_shops_is(
 async def test_who_just_bought_hears_201_though_his_payment_is_adopted_in_that_moment(
     shop: Shop, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unkeyed: the purchase is committed, a payment adopts it, and only then is it looked up."""
-    from engine.sale import store
-
+    """Unkeyed: the purchase is committed and its reply is lost, a payment adopts it, and only then
+    does the second run find that it was bought."""
     drop_id = await shop.open_drop(1)
     hold = (await shop.reserve(drop_id, "ann")).json
-    find = store.find_purchases_by_reservation
+    buy, runs = store.purchase_units, []
 
-    async def late(*args: Any) -> Any:
-        await provider.says("succeeded", hold, "pay_1")
-        return await find(*args)
+    async def lost(*args: Any) -> Any:
+        runs.append(await buy(*args))
+        if len(runs) == 1:
+            await provider.says("succeeded", hold, "pay_1")
+            raise Unknown
+        return runs[-1]
 
-    monkeypatch.setattr(store, "find_purchases_by_reservation", late)
+    monkeypatch.setattr(store, "purchase_units", lost)
     reply = await shop.confirm(hold["id"], "ann")
 
     assert reply.status == 201, reply.body
+    assert reply.json["paymentReference"] == "pay_1"
+    assert [len(each) for each in runs] == [1, 0]
+
+
+async def test_a_new_purchase_is_told_as_it_is_shown_later_and_needs_no_second_query(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several of each of two drops, in one batch: each hears of its own units."""
+    drops = [await shop.open_drop(9, price=price, maxPerBuyer=3) for price in ("1.50", "20")]
+    holds = [
+        (await shop.reserve(drops[n % 2], f"b{n}", quantity=quantity)).json
+        for n, quantity in enumerate((1, 3, 2, 1, 3))
+    ]
+
+    async def never(*args: Any) -> Any:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr(store, "find_purchases_by_reservation", never)
+    replies = await asyncio.gather(
+        *(
+            shop.confirm(hold["id"], hold["userId"], paymentReference=f"pay-{n}")
+            for n, hold in enumerate(holds)
+        )
+    )
+
+    assert [reply.status for reply in replies] == [201] * 5
+    for reply, hold in zip(replies, holds, strict=True):
+        assert reply.json["units"] == hold["units"]
+        shown = (await shop.send("GET", f"/purchases/{reply.json['id']}")).json
+        del shown["drop"]
+        assert shown == reply.json
 
 
 async def test_who_paid_one_dollar_is_owed_one_dollar_whatever_he_claimed_before(

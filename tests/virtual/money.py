@@ -46,6 +46,8 @@ def settle_payments(tx: Transaction, **w: Any) -> Course:
         wishes = [(p["reservation_id"], *ids[p["reference"]], p["reference"]) for p in live]
         for payment in live:
             _decide(tx, payment["reference"], "purchased", None)
+            request = _hold(tx, payment)["request_id"]
+            tx.change("reservations", request, state="purchased", ended_at=now)
         told = yield from stock.sell_holds(tx, wishes, now)
         for row in told:
             anew = [r for r in sorted(revived, key=lambda r: str(r["id"]))

@@ -253,19 +253,30 @@ def lock_holds(tx: Transaction, ids: list[UUID]) -> Course:
 
 
 def purchase_units(tx: Transaction, **w: Any) -> Course:
-    holds = uids(w["reservations"])
-    yield from lock_holds(tx, holds)
-    now = tx.tables.now()
-    wishes: dict[UUID, tuple[Any, ...]] = {}
+    holds, now = uids(w["reservations"]), tx.tables.now()
+    wishes: list[tuple[Any, ...]] = []
     columns = (holds, uids(w["ids"]), uids(w["requests"]), w["buyers"], w["references"])
     made = {row["request_id"] for _, row in tx.all("purchases")}
     for hold, id, request, buyer, reference in sorted(zip(*columns, strict=True), key=_first_two):
-        row = tx.reservation(hold)
-        live = row is not None and row["state"] in LIVE and row["expires_at"] > now
-        mine = row is not None and row["buyer"] == (buyer or row["buyer"])
-        if live and mine and request not in made:
-            wishes.setdefault(hold, (hold, id, request, reference))
-    return (yield from sell_holds(tx, list(wishes.values()), now)) if wishes else []
+        if request in made or not _may_buy(tx, tx.reservation(hold), buyer):
+            continue
+        yield from lock_holds(tx, [hold])
+        row = tx.reservation(hold)  # as it is now that it is ours
+        if row is None or row["state"] not in LIVE or row["buyer"] != (buyer or row["buyer"]):
+            continue
+        if row["expires_at"] <= tx.tables.now():
+            raise SqlError("40001")  # a deadline that passed while we waited
+        tx.change("reservations", row["request_id"], state="purchased", ended_at=now)
+        wishes.append((hold, id, request, reference))
+    if not wishes:
+        yield from lock_holds(tx, holds)
+        return []
+    return (yield from sell_holds(tx, wishes, now))
+
+
+def _may_buy(tx: Transaction, row: Row | None, buyer: str | None) -> bool:
+    live = row is not None and row["state"] in LIVE and row["expires_at"] > tx.tables.now()
+    return live and row is not None and row["buyer"] == (buyer or row["buyer"])
 
 
 def _first_two(wish: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -273,25 +284,34 @@ def _first_two(wish: tuple[Any, ...]) -> tuple[Any, Any]:
 
 
 def sell_holds(tx: Transaction, wishes: list[tuple[Any, ...]], now: datetime) -> Course:
+    """The end of holds that are bought already, as (hold, purchase's id, request, reference)."""
     sums: dict[int, list[Row]] = {}
+    bought: dict[int, list[Row]] = {}
     for hold, id, request, reference in wishes:
         row = tx.reservation(hold)
         assert row is not None
-        tx.change("reservations", row["request_id"], state="purchased", ended_at=now)
+        for number in row["units"]:
+            yield from _own(tx, row, number, state="sold")
         yield from tx.lock("purchases_one_per_request", request)
         if any(made["request_id"] == request for _, made in tx.all("purchases")):
             raise SqlError("23505")
         yield from tx.lock("purchases", hold)
-        tx.put("purchases", hold, {
+        purchase = {
             "id": id, "request_id": request, "reservation_id": hold, "drop_id": row["drop_id"],
             "amount_cents": row["amount_cents"], "purchased_at": now, "quantity": row["quantity"],
             "buyer": row["buyer"], "units": row["units"], "payment_reference": reference,
             "adopted": False, "refunded_at": None, "restocked": None, "refund_reason": None,
-        })  # fmt: skip
-        for number in row["units"]:
-            yield from _own(tx, row, number, state="sold")
+        }  # fmt: skip
+        tx.put("purchases", hold, purchase)
         sums.setdefault(row["drop_id"], []).append(row)
-    return (yield from _told(tx, sums, now, "bought", held=-1, sold=1))
+        bought.setdefault(row["drop_id"], []).append(purchase)
+    told: list[Row] = yield from _told(tx, sums, now, "bought", held=-1, sold=1)
+    for row in told:
+        rows = bought[row["drop_id"]]
+        row |= {"ids": [r["id"] for r in rows], "amounts": [r["amount_cents"] for r in rows]}
+        row |= {"numbers": [number for r in rows for number in r["units"]], "purchased_at": now}
+        row |= {"currency": (tx.get("drops", row["drop_id"]) or {})["currency"]}
+    return told
 
 
 def _own(tx: Transaction, hold: Row, number: int, **columns: Any) -> Course:

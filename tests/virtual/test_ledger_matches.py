@@ -94,7 +94,8 @@ def _plain(value: Any) -> Any:
 def _unordered(name: str, answer: Any) -> Any:
     """What was bought of a drop is told in no order."""
     if name == "purchase_units":
-        return [[drop, figures, sorted(bought)] for drop, figures, bought in answer]
+        rows = ((drop, figures, bought) for drop, figures, bought in answer)
+        return [[drop, figures, sorted(made, key=str)] for drop, figures, made in rows]
     return answer
 
 
