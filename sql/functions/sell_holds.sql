@@ -1,8 +1,8 @@
 -- sell_holds: the shared end of purchase_units and settle_payments. The caller has locked the
 -- reservations and knows that they are live; the arrays run in parallel.
 --
--- Locks  units of those holds, stock rows by drop.
--- Index  reservations_pkey, units_pkey
+-- Locks  stock rows by drop. Of units nothing: they left the shelf when they were held.
+-- Index  reservations_pkey
 CREATE OR REPLACE FUNCTION sell_holds(
     p_reservations uuid[], p_ids uuid[], p_requests uuid[], p_references text[], p_now timestamptz
 )
@@ -29,16 +29,6 @@ BEGIN
     SELECT c.id, c.request_id, c.reservation_id, c.drop_id, c.amount_cents, p_now,
            c.quantity, c.buyer, c.units, c.reference
       FROM closed AS c;
-
-    UPDATE units
-       SET state = 'sold'
-      FROM (SELECT r.id, r.drop_id, unnest(r.units) AS number
-              FROM reservations AS r
-             WHERE r.id = ANY (p_reservations)) AS u
-     WHERE units.drop_id = u.drop_id
-       AND units.number = u.number
-       AND units.state = 'held'
-       AND units.reservation_id = u.id;
 
     PERFORM FROM stock
       WHERE stock.drop_id IN (SELECT r.drop_id FROM reservations AS r WHERE r.id = ANY (p_reservations))
