@@ -92,13 +92,10 @@ class Tale:
         return fact
 
     def _move(self, drop: int, number: int, state: str) -> None:
-        before, after = self.units[drop, number], state
+        before, after = (at if at in SHELF else None for at in (self.units[drop, number], state))
         self.units[drop, number] = state
-        words = {
-            name: at if at in SHELF else None for name, at in (("before", before), ("after", after))
-        }
-        if words["before"] != words["after"]:
-            self._fact(facts.UnitFact, drop=drop, number=number, **words)
+        if before != after:
+            self._fact(facts.UnitFact, drop=drop, number=number, before=before, after=after)
 
     def _count(self, drop: int, kind: str, hold: str) -> None:
         """The version that the units' moves make, and its row in the outbox."""

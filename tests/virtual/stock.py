@@ -183,7 +183,7 @@ def _claim_one(
     tx: Transaction, drop: Row, closed: str | None, claim: Any, now: datetime, available: Any
 ) -> Course:
     """One request: its word, the attempt that is stored, and its units."""
-    request, attempt, id, buyer, quantity = claim
+    request, attempt, _, buyer, quantity = claim
     drop_id, limit = drop["id"], drop["max_per_buyer"]
     found = tx.get("reservations", request)
     word = (

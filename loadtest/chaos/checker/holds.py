@@ -122,11 +122,10 @@ def _step(
     way = STEPS[step]
     if way is None:
         return
-    went = {number for number in fact.units if (fact.txid, fact.drop, number, way) in moved}
-    if len(went) != fact.quantity:
-        sentence = (
-            f"a hold of {fact.quantity} became {fact.after}, and {len(went)} units {way} the shelf"
-        )
+    count = len({n for n in fact.units if (fact.txid, fact.drop, n, way) in moved})
+    if count != fact.quantity:
+        went = f"{count} of its units {way} the shelf"
+        sentence = f"a hold of {fact.quantity} became {fact.after}, and {went}"
         verdict.found("C7", sentence, fact)
 
 

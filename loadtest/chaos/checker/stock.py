@@ -60,7 +60,7 @@ def _chain(
 
 
 def _handed(record: Record, verdict: Verdict, first: dict[tuple[int, int], UnitFact]) -> None:
-    """What left the shelf is in a hold of that transaction; what came back was in one, or is new."""
+    """What left the shelf is in a hold of that transaction; what came was in one, or is new."""
     taken: defaultdict[Moment, set[int]] = defaultdict(set)
     given: defaultdict[Moment, set[int]] = defaultdict(set)
     owned: set[tuple[int, int]] = set()  # when the witness came
@@ -76,9 +76,9 @@ def _handed(record: Record, verdict: Verdict, first: dict[tuple[int, int], UnitF
         moment = unit.drop, unit.txid
         if unit.after is None and unit.number not in taken[moment]:
             verdict.found("C1", f"{name} left the shelf, and no hold has it", unit)
-        elif unit.before is None and unit.number not in given[moment]:
-            if unit is not first[place] or unit.after != "free" or place in owned:
-                verdict.found("C1", f"{name} came onto the shelf, and nobody gave it back", unit)
+        is_new = unit is first[place] and unit.after == "free" and place not in owned
+        if unit.before is None and unit.number not in given[moment] and not is_new:
+            verdict.found("C1", f"{name} came onto the shelf, and nobody gave it back", unit)
 
 
 def _overlaps(record: Record, verdict: Verdict) -> None:
