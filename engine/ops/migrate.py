@@ -58,10 +58,10 @@ async def migrate(settings: Settings, tell: Callable[[str], None] = _nobody) -> 
         missing = _missing(await _done(connection))
         for path in missing:
             tell(path.stem)
-            await _patiently(
-                connection, path.stem, path.read_text(), tell, last=path == missing[-1]
-            )
-        await _replace_functions(connection)
+            last = path == missing[-1]
+            await _patiently(connection, path.stem, path.read_text(), tell, last=last)
+        if not missing:
+            await _replace_functions(connection)
         return len(missing)
 
 
@@ -78,6 +78,8 @@ async def _patiently(
             if statement.strip():
                 await connection.execute(statement)
         await _note(connection, name, text)
+        if last:
+            await _replace_functions(connection)
         return
     until = time.monotonic() + PATIENCE_SECONDS
     while True:

@@ -100,7 +100,8 @@ async def test_a_sold_unit_put_back_by_hand_is_found(
     async def damaged() -> Any:
         return await connection.fetchval(
             "INSERT INTO units (drop_id, number, position)"
-            " SELECT drop_id, units[1], 0 FROM purchases WHERE refunded_at IS NULL LIMIT 1 RETURNING number"
+            " SELECT drop_id, units[1], 0 FROM purchases WHERE refunded_at IS NULL"
+            " LIMIT 1 RETURNING number"
         )
 
     try:
