@@ -1,11 +1,10 @@
 -- A row of `units` is a unit that nobody holds and nobody bought: a claim deletes it, and what comes
--- back is a new row at the queue's end. Who has a unit stands in the units of live holds and of
--- purchases alone. Before, a hold wrote a second version of its unit's row and two index entries,
--- and a purchase a third.
+-- back is a new row at the queue's end. Who has a unit is said by live holds and by purchases alone.
+-- Before, a hold wrote another version of the unit's row with an entry of its key, and a purchase one more.
 --
--- The rows of held and sold units go. Functions of the version before find no reservation_id and no
--- state 'held', so they fail instead of leaving rows behind: those of this one come in the same commit.
--- Likewise the recount of an older keeper fails instead of pausing drops; it goes on when it is updated.
+-- Rows of held and sold units go. The functions before this know columns and states that are gone: who runs
+-- one meanwhile fails and has changed nothing, and those that fit come in the same commit. The recount
+-- of an older keeper fails as well, instead of pausing every drop, and goes on when the keeper is replaced.
 LOCK TABLE units IN ACCESS EXCLUSIVE MODE;
 DELETE FROM units WHERE state IN ('held', 'sold');
 DROP INDEX units_free_by_position;
@@ -18,7 +17,7 @@ CREATE TYPE unit_state AS ENUM (
     'free',       -- on sale: leaves the table when it is held
     'withdrawn'   -- free -> withdrawn: taken off sale by its owner
 );
--- Rewrites the table, and so forgets what was held and sold before: some two seconds a million units.
+-- Rewrites the table, and so gives back the room of what went: with it, a second for a million units.
 ALTER TABLE units ALTER COLUMN state TYPE unit_state USING state::text::unit_state;
 ALTER TABLE units ALTER COLUMN state SET DEFAULT 'free';
 DROP TYPE unit_state_with_owners;
@@ -26,7 +25,7 @@ DROP TYPE unit_state_with_owners;
 -- For claim_units and withdraw_units: the queue.
 CREATE INDEX units_free_by_position ON units (drop_id, position) WHERE state = 'free';
 
--- Of a shelf that empties, a share of its rows soon is nothing, and each vacuum walks both indexes. The head
--- of the queue keeps claims off what is dead: clearing up only has to keep pace with units that come and go.
+-- A claim leaves a dead row behind the queue's head, where nobody walks; a vacuum walks both indexes. Of a
+-- shelf that empties a share is next to nothing, so the fixed part decides, at the end and for small drops.
 ALTER TABLE units SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
                        autovacuum_vacuum_cost_delay = 0);
