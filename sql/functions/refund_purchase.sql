@@ -37,7 +37,8 @@ BEGIN
     SELECT v_bought.drop_id, u.number, nextval('unit_positions'),
            CASE WHEN p_restock THEN 'free' ELSE 'withdrawn' END::unit_state
       FROM unnest(v_bought.units) AS u (number)
-     WHERE NOT EXISTS (SELECT FROM units WHERE units.drop_id = v_bought.drop_id AND units.number = u.number);
+     WHERE (SELECT units.number FROM units
+             WHERE units.drop_id = v_bought.drop_id AND units.number = u.number) IS NULL;
 
     RETURN QUERY
       WITH counted AS (

@@ -30,14 +30,14 @@ BEGIN
      WHERE a.drop_id = b.drop_id AND a.buyer = b.buyer;
     PERFORM cool_down(p_reservations);
 
-    -- What lies on the shelf already was put there by somebody else's hand: it stays, the recount
-    -- names it, and all other holds still come back.
+    -- What lies on the shelf already was put there by hand: it stays, and the others still come back.
+    -- A scalar look-up, for NOT EXISTS becomes a join, planned while a sold-out shelf is empty.
     INSERT INTO units (drop_id, number, position)
     SELECT r.drop_id, u.number, nextval('unit_positions')
       FROM reservations AS r
      CROSS JOIN LATERAL unnest(r.units) AS u (number)
      WHERE r.id = ANY (p_reservations)
-       AND NOT EXISTS (SELECT FROM units WHERE units.drop_id = r.drop_id AND units.number = u.number);
+       AND (SELECT units.number FROM units WHERE units.drop_id = r.drop_id AND units.number = u.number) IS NULL;
 
     PERFORM FROM stock
       WHERE stock.drop_id IN (SELECT r.drop_id FROM reservations AS r WHERE r.id = ANY (p_reservations))
