@@ -25,7 +25,9 @@ DROP TYPE unit_state_with_owners;
 -- For claim_units and withdraw_units: the queue.
 CREATE INDEX units_free_by_position ON units (drop_id, position) WHERE state = 'free';
 
--- A claim leaves a dead row behind the queue's head, where nobody walks; a vacuum walks both indexes. Of a
--- shelf that empties a share is next to nothing, so the fixed part decides, at the end and for small drops.
-ALTER TABLE units SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
-                       autovacuum_vacuum_cost_delay = 0);
+-- A claim leaves a dead row behind the queue's head, where nobody walks, and no new one: a fiftieth of the
+-- shelf was worth a vacuum while each hold made it longer; now that is the default's fifth. Of a shelf that
+-- empties a share is next to nothing, so 5,000 at least. And rows are laid down to be taken away: to mark
+-- their pages as visible to all is for nothing.
+ALTER TABLE units RESET (autovacuum_vacuum_scale_factor);
+ALTER TABLE units SET (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_insert_threshold = -1);
