@@ -243,7 +243,7 @@ CREATE TABLE units (
     "position" bigint NOT NULL,
     state unit_state DEFAULT 'free'::unit_state NOT NULL
 )
-WITH (autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_insert_threshold='-1');
+WITH (autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_threshold='50000', autovacuum_vacuum_insert_threshold='-1');
 
 ALTER TABLE ONLY allowances
     ADD CONSTRAINT allowances_pkey PRIMARY KEY (drop_id, buyer);
