@@ -40,8 +40,8 @@ async def admin(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     await connection.execute(migrating._BOOK)
     for path in sorted((sql.folder() / "migrations").glob("*.sql")):
         if path.stem < SHELF:
-            words = {"tell": migrating._nobody, "last": False}
-            await migrating._patiently(connection, path.stem, path.read_text(), **words)
+            text = path.read_text()
+            await migrating._patiently(connection, path.stem, text, migrating._nobody, last=False)
     yield connection
     await connection.close()
 
@@ -100,7 +100,8 @@ async def test_a_sale_goes_on_from_where_it_was_and_every_unit_is_in_one_place(
     assert await migrate(settings) >= 1
     assert await pending(settings) == []
 
-    shelf = dict(await admin.fetch("SELECT number, state::text FROM units"))
+    rows = await admin.fetch("SELECT number, state::text FROM units")
+    shelf = {row["number"]: row["state"] for row in rows}
     assert shelf == {1: "free", 2: "free", 7: "free", 8: "free", 6: "withdrawn", 9: "withdrawn"}
     async with Shop.open(settings) as shop:
         assert (await shop.audit(drop))["problems"] == []
