@@ -20,8 +20,6 @@ CREATE TYPE reservation_state AS ENUM (
 
 CREATE TYPE unit_state AS ENUM (
     'free',
-    'held',
-    'sold',
     'withdrawn'
 );
 
@@ -243,11 +241,9 @@ CREATE TABLE units (
     drop_id bigint NOT NULL,
     number integer NOT NULL,
     "position" bigint NOT NULL,
-    state unit_state DEFAULT 'free'::unit_state NOT NULL,
-    reservation_id uuid,
-    CONSTRAINT only_held_and_sold_units_have_an_owner CHECK (((state = ANY (ARRAY['held'::unit_state, 'sold'::unit_state])) = (reservation_id IS NOT NULL)))
+    state unit_state DEFAULT 'free'::unit_state NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_cost_delay='0');
+WITH (autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_threshold='50000', autovacuum_vacuum_insert_threshold='-1');
 
 ALTER TABLE ONLY allowances
     ADD CONSTRAINT allowances_pkey PRIMARY KEY (drop_id, buyer);

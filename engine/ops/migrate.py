@@ -58,19 +58,28 @@ async def migrate(settings: Settings, tell: Callable[[str], None] = _nobody) -> 
         missing = _missing(await _done(connection))
         for path in missing:
             tell(path.stem)
-            await _patiently(connection, path.stem, path.read_text(), tell)
-        await _replace_functions(connection)
+            last = path == missing[-1]
+            await _patiently(connection, path.stem, path.read_text(), tell, last=last)
+        if not missing:
+            await _replace_functions(connection)
         return len(missing)
 
 
-async def _patiently(connection: Any, name: str, text: str, tell: Callable[[str], None]) -> None:
+async def _patiently(
+    connection: Any, name: str, text: str, tell: Callable[[str], None], *, last: bool
+) -> None:
     """Run a migration without stopping a sale: while it waits for a table that a report reads,
-    everybody else waits behind it. So it waits half a second, lets them pass, and tries again."""
+    everybody else waits behind it. So it waits half a second, lets them pass, and tries again.
+
+    With the last one come the functions, in one commit: nobody finds new rows and old functions.
+    """
     if "CONCURRENTLY" in text:  # waits for everybody and stops nobody, outside of a transaction
         for statement in re.sub("--.*", "", text).split(";"):
             if statement.strip():
                 await connection.execute(statement)
         await _note(connection, name, text)
+        if last:
+            await _replace_functions(connection)
         return
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -78,6 +87,8 @@ async def _patiently(connection: Any, name: str, text: str, tell: Callable[[str]
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
                 await connection.execute(text)
+                if last:
+                    await _replace_functions(connection)
                 await _note(connection, name, text)
             return
         except asyncpg.LockNotAvailableError:

@@ -44,13 +44,8 @@ async def claim_units(
 ) -> Claimed:
     """Claim units for a batch, sorted by request."""
     once: dict[str, int] = {}
-    owners: list[str] = []
     for claim in claims:
         once[claim.buyer] = once.get(claim.buyer, 0) + claim.quantity
-        if claim.quantity == 1:
-            owners.append(claim.id)
-        else:
-            owners += [claim.id] * claim.quantity
     buyers_once = sorted(once)
     row = await session.call(
         _claim_units,
@@ -61,7 +56,6 @@ async def claim_units(
         ids=[claim.id for claim in claims],
         buyers=[claim.buyer for claim in claims],
         quantities=[claim.quantity for claim in claims],
-        owners=owners,
         buyers_once=buyers_once,
         units_once=[once[buyer] for buyer in buyers_once],
     )

@@ -70,7 +70,6 @@ def script(drop_id: int, epoch: int) -> str:
         "ids": "(SELECT batch.ids FROM batch)",
         "buyers": "(SELECT batch.buyers FROM batch)",
         "quantities": ones,
-        "owners": "(SELECT batch.ids FROM batch)",
         "buyers_once": "(SELECT batch.buyers FROM batch)",
         "units_once": ones,
     }

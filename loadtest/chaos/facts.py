@@ -75,14 +75,12 @@ class StockFact(Fact, frozen=True, gc=False, tag="stock"):
 
 
 class UnitFact(Fact, frozen=True, gc=False, tag="unit"):
-    """A unit, from one state and owner to another."""
+    """A unit on the shelf: free or withdrawn there, None where it was, or is, not on it."""
 
     drop: int
     number: int
     before: str | None
     after: str | None
-    owner_before: str | None
-    owner_after: str | None
 
 
 class HoldFact(Fact, frozen=True, tag="hold"):
@@ -182,12 +180,11 @@ class FinalStock(msgspec.Struct, frozen=True, gc=False, tag="final_stock"):
 
 
 class FinalUnit(msgspec.Struct, frozen=True, gc=False, tag="final_unit"):
-    """A unit at the end."""
+    """A unit that is on the shelf at the end."""
 
     drop: int
     number: int
     state: str
-    owner: str | None
 
 
 class FinalHold(msgspec.Struct, frozen=True, gc=False, tag="final_hold"):

@@ -29,9 +29,9 @@ SELECT 'stock' AS type, f.seq, f.txid, (extract(epoch FROM f.at) * 1000000)::big
  ORDER BY f.seq;
 
 -- name: tell_units :many
--- Every change of a unit.
+-- Every unit that came onto the shelf, left it, or went off sale there.
 SELECT 'unit' AS type, f.seq, f.txid, (extract(epoch FROM f.at) * 1000000)::bigint AS at, f.epoch,
-       f."drop", f.number, f.before, f.after, f.owner_before, f.owner_after
+       f."drop", f.number, f.before, f.after
   FROM witness.units AS f
  ORDER BY f.seq;
 
@@ -82,8 +82,8 @@ SELECT 'final_stock' AS type, s.drop_id AS "drop", s.version, s.free, s.held, s.
   FROM stock AS s;
 
 -- name: tell_final_units :many
--- The units as they are now.
-SELECT 'final_unit' AS type, u.drop_id AS "drop", u.number, u.state, u.reservation_id AS owner FROM units AS u;
+-- The shelf as it is now.
+SELECT 'final_unit' AS type, u.drop_id AS "drop", u.number, u.state FROM units AS u;
 
 -- name: tell_final_holds :many
 -- The reservations as they are now.

@@ -35,14 +35,13 @@ CREATE TABLE witness.drops (
     ends            timestamptz
 );
 
+-- The shelf: null is off it. Who took a unit down is the reservations' to say.
 CREATE TABLE witness.units (
     LIKE witness.fact INCLUDING DEFAULTS,
-    "drop"        bigint  NOT NULL,
-    number        integer NOT NULL,
-    before        text,
-    after         text,
-    owner_before  uuid,
-    owner_after   uuid
+    "drop"  bigint  NOT NULL,
+    number  integer NOT NULL,
+    before  text,
+    after   text
 );
 
 CREATE TABLE witness.stock (
@@ -151,15 +150,15 @@ DECLARE
     v_epoch bigint := (SELECT engine_state.epoch FROM engine_state);
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO witness.units (epoch, "drop", number, after, owner_after)
-        SELECT v_epoch, n.drop_id, n.number, n.state, n.reservation_id FROM newer AS n;
+        INSERT INTO witness.units (epoch, "drop", number, after)
+        SELECT v_epoch, n.drop_id, n.number, n.state FROM newer AS n;
     ELSIF TG_OP = 'UPDATE' THEN
-        INSERT INTO witness.units (epoch, "drop", number, before, after, owner_before, owner_after)
-        SELECT v_epoch, n.drop_id, n.number, o.state, n.state, o.reservation_id, n.reservation_id
+        INSERT INTO witness.units (epoch, "drop", number, before, after)
+        SELECT v_epoch, n.drop_id, n.number, o.state, n.state
           FROM newer AS n LEFT JOIN older AS o USING (drop_id, number);
     ELSE
-        INSERT INTO witness.units (epoch, "drop", number, before, owner_before)
-        SELECT v_epoch, o.drop_id, o.number, o.state, o.reservation_id FROM older AS o;
+        INSERT INTO witness.units (epoch, "drop", number, before)
+        SELECT v_epoch, o.drop_id, o.number, o.state FROM older AS o;
     END IF;
     RETURN NULL;
 END
@@ -333,8 +332,8 @@ SELECT e.epoch, d.id, d.max_per_buyer, d.max_per_order, d.total_stock, d.hold_se
        d.prepared_at IS NOT NULL, d.starts_at, d.ends_at
   FROM drops AS d CROSS JOIN engine_state AS e;
 
-INSERT INTO witness.units (epoch, "drop", number, after, owner_after)
-SELECT e.epoch, u.drop_id, u.number, u.state, u.reservation_id FROM units AS u CROSS JOIN engine_state AS e;
+INSERT INTO witness.units (epoch, "drop", number, after)
+SELECT e.epoch, u.drop_id, u.number, u.state FROM units AS u CROSS JOIN engine_state AS e;
 
 INSERT INTO witness.reservations (epoch, "drop", id, request, attempt, buyer, after, quantity, units, amount_cents,
                                   expires)

@@ -146,9 +146,7 @@ BEGIN
             DELETE FROM reservations WHERE reservations.request_id = p_requests[i] AND v_fresh;
             CONTINUE;
         END IF;
-        UPDATE units
-           SET state = 'held', reservation_id = p_ids[i]
-         WHERE units.drop_id = p_drop AND units.number = ANY (v_mine);
+        DELETE FROM units WHERE units.drop_id = p_drop AND units.number = ANY (v_mine);
         UPDATE reservations
            SET state = 'active', units = v_mine
          WHERE reservations.request_id = p_requests[i];

@@ -1,7 +1,7 @@
 -- refund_purchase: undo a purchase. Its units go back on sale at the queue's end, or off sale; its
 -- buyer may buy again; and the money is owed back. Once: no row if it was refunded before.
 --
--- Locks  the reservation, its buyer's allowance, its units, the stock row.
+-- Locks  the reservation, its buyer's allowance, the stock row. The units are new rows.
 -- Index  purchases_pkey, units_pkey, allowances_pkey
 CREATE OR REPLACE FUNCTION refund_purchase(p_purchase uuid, p_restock boolean, p_reason text)
     RETURNS TABLE (
@@ -33,13 +33,12 @@ BEGIN
     UPDATE allowances AS a
        SET used = a.used - v_bought.quantity
      WHERE a.drop_id = v_bought.drop_id AND a.buyer = v_bought.buyer;
-    UPDATE units
-       SET state = CASE WHEN p_restock THEN 'free' ELSE 'withdrawn' END::unit_state,
-           reservation_id = NULL, position = nextval('unit_positions')
-     WHERE units.drop_id = v_bought.drop_id
-       AND units.number = ANY (v_bought.units)
-       AND units.state = 'sold'
-       AND units.reservation_id = v_bought.reservation_id;
+    INSERT INTO units (drop_id, number, position, state)
+    SELECT v_bought.drop_id, u.number, nextval('unit_positions'),
+           CASE WHEN p_restock THEN 'free' ELSE 'withdrawn' END::unit_state
+      FROM unnest(v_bought.units) AS u (number)
+     WHERE (SELECT units.number FROM units
+             WHERE units.drop_id = v_bought.drop_id AND units.number = u.number) IS NULL;
 
     RETURN QUERY
       WITH counted AS (

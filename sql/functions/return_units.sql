@@ -1,7 +1,7 @@
 -- return_units: the shared end of release_holds and expire_holds. The caller has locked the
 -- reservations and knows that they are live; their units go back on sale at the queue's end.
 --
--- Locks  allowances by drop and buyer, units of those holds, stock rows by drop.
+-- Locks  allowances by drop and buyer, stock rows by drop. The units are new rows.
 -- Index  reservations_pkey, units_pkey, allowances_pkey
 CREATE OR REPLACE FUNCTION return_units(p_reservations uuid[], p_state reservation_state)
     RETURNS TABLE (
@@ -30,15 +30,14 @@ BEGIN
      WHERE a.drop_id = b.drop_id AND a.buyer = b.buyer;
     PERFORM cool_down(p_reservations);
 
-    UPDATE units
-       SET state = 'free', reservation_id = NULL, position = nextval('unit_positions')
-      FROM (SELECT r.id, r.drop_id, unnest(r.units) AS number
-              FROM reservations AS r
-             WHERE r.id = ANY (p_reservations)) AS u
-     WHERE units.drop_id = u.drop_id
-       AND units.number = u.number
-       AND units.state = 'held'
-       AND units.reservation_id = u.id;
+    -- What lies on the shelf already was put there by hand: it stays, and the others still come back.
+    -- A scalar look-up, for NOT EXISTS becomes a join, planned while a sold-out shelf is empty.
+    INSERT INTO units (drop_id, number, position)
+    SELECT r.drop_id, u.number, nextval('unit_positions')
+      FROM reservations AS r
+     CROSS JOIN LATERAL unnest(r.units) AS u (number)
+     WHERE r.id = ANY (p_reservations)
+       AND (SELECT units.number FROM units WHERE units.drop_id = r.drop_id AND units.number = u.number) IS NULL;
 
     PERFORM FROM stock
       WHERE stock.drop_id IN (SELECT r.drop_id FROM reservations AS r WHERE r.id = ANY (p_reservations))

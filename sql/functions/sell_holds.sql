@@ -5,8 +5,8 @@
 -- One row a drop: its figures, and what was bought of it. `ids` to `buyers` run in parallel with
 -- `bought`; `numbers` are their units, one purchase after the other.
 --
--- Locks  units of those holds, stock rows by drop.
--- Index  reservations_pkey, units_pkey
+-- Locks  stock rows by drop. Of units nothing: they left the shelf when they were held.
+-- Index  reservations_pkey
 CREATE OR REPLACE FUNCTION sell_holds(
     p_reservations uuid[], p_ids uuid[], p_requests uuid[], p_references text[], p_now timestamptz
 )
@@ -21,16 +21,6 @@ AS $$
 DECLARE
     v_units integer;
 BEGIN
-    UPDATE units
-       SET state = 'sold'
-      FROM (SELECT r.id, r.drop_id, unnest(r.units) AS number
-              FROM reservations AS r
-             WHERE r.id = ANY (p_reservations)) AS u
-     WHERE units.drop_id = u.drop_id
-       AND units.number = u.number
-       AND units.state = 'held'
-       AND units.reservation_id = u.id;
-
     purchased_at := p_now;
     FOR drop_id, v_units, bought, ids, amounts, quantities, buyers, numbers IN
         WITH sold AS (

@@ -149,9 +149,7 @@ BEGIN
              WHERE a.drop_id = v_late.drop_id AND a.buyer = v_late.buyer;
             CONTINUE;
         END IF;
-        UPDATE units
-           SET state = 'held', reservation_id = v_late.id
-         WHERE units.drop_id = v_late.drop_id AND units.number = ANY (v_mine);
+        DELETE FROM units WHERE units.drop_id = v_late.drop_id AND units.number = ANY (v_mine);
         UPDATE reservations AS r
            SET state = 'paying', units = v_mine, ended_at = NULL
          WHERE r.id = v_late.id;

@@ -2,7 +2,7 @@
 -- Claim units for a batch of requests; see functions/claim_units.sql.
 SELECT *
   FROM claim_units(@drop_id::bigint, @epoch::bigint, @requests::uuid[], @attempts::bigint[], @ids::uuid[],
-                   @buyers::text[], @quantities::integer[], @owners::uuid[],
+                   @buyers::text[], @quantities::integer[], NULL,
                    @buyers_once::text[], @units_once::integer[]);
 
 -- name: abort_requests :one
@@ -415,14 +415,12 @@ SELECT p.version, p.proven_at, p.problems,
 -- Stock row and rows of one drop, from one snapshot: what must be equal.
 SELECT clock_timestamp() AS counted_at,
        s.version, s.free, s.held, s.sold, s.withdrawn, s.total, d.total_stock,
-       u.free_rows, u.held_rows, u.sold_rows, u.withdrawn_rows,
+       u.free_rows, u.withdrawn_rows,
        r.live_units, p.bought_units, a.used_units, a.over_limit
   FROM stock AS s
   JOIN drops AS d ON d.id = s.drop_id
  CROSS JOIN LATERAL (
        SELECT count(*) FILTER (WHERE units.state = 'free') AS free_rows,
-              count(*) FILTER (WHERE units.state = 'held') AS held_rows,
-              count(*) FILTER (WHERE units.state = 'sold') AS sold_rows,
               count(*) FILTER (WHERE units.state = 'withdrawn') AS withdrawn_rows
          FROM units
         WHERE units.drop_id = s.drop_id) AS u
@@ -444,33 +442,60 @@ SELECT clock_timestamp() AS counted_at,
  WHERE s.drop_id = @drop_id;
 
 -- name: find_strays :many
--- Units and holds of a drop that disagree about who owns whom: none, always. The first few, in words
--- for whoever must mend them, each with how many there are.
-SELECT found.words, count(*) OVER () AS total
-  FROM (SELECT u.number,
-               format('unit %s is %s%s, and that hold is %s', u.number, u.state,
-                      coalesce(' of hold ' || u.reservation_id, ''),
-                      coalesce(r.state::text || ' with units ' || r.units::text, 'not there')) AS words
-          FROM units AS u
-          LEFT JOIN reservations AS r ON r.id = u.reservation_id
-         WHERE u.drop_id = @drop_id
-           AND u.state IN ('held', 'sold')
-           AND (r.id IS NULL
-                OR NOT u.number = ANY (r.units)
-                OR (u.state = 'held') <> (r.state IN ('active', 'paying'))
-                OR (u.state = 'sold') <> (r.state = 'purchased'))
-         UNION ALL
-        SELECT u.number,
-               format('unit %s is %s%s, but hold %s of %s is %s', u.number, u.state,
-                      coalesce(' of hold ' || u.reservation_id, ''), r.id, r.buyer, r.state)
-          FROM reservations AS r
-         CROSS JOIN LATERAL unnest(r.units) AS n (number)
-          JOIN units AS u ON u.drop_id = r.drop_id AND u.number = n.number
-         WHERE r.drop_id = @drop_id
-           AND r.state IN ('active', 'paying', 'purchased')
-           AND u.reservation_id IS DISTINCT FROM r.id) AS found
- ORDER BY found.number
- LIMIT @count::bigint;
+-- Units of a drop that are not in exactly one place of three: on the shelf, in a live hold, in a
+-- purchase that stands, and then in its hold, too. None, always. The first few, in words for whoever
+-- must mend them, each with how many there are. Numbers are summed up first: words are made for those
+-- that are named.
+WITH upto AS MATERIALIZED (
+    SELECT s.total FROM stock AS s WHERE s.drop_id = @drop_id
+), strays AS MATERIALIZED (
+    SELECT each.number, count(*) OVER () AS total
+      FROM (SELECT n.number, 1 AS known, 0 AS places, 0 AS bought
+              FROM upto CROSS JOIN LATERAL generate_series(1, upto.total) AS n (number)
+             UNION ALL
+            SELECT u.number, 0, 1, 0 FROM units AS u WHERE u.drop_id = @drop_id
+             UNION ALL
+            SELECT unnest(r.units), 0, CASE WHEN r.state = 'purchased' THEN 0 ELSE 1 END,
+                   CASE WHEN r.state = 'purchased' THEN -1 ELSE 0 END
+              FROM reservations AS r
+             WHERE r.drop_id = @drop_id AND r.state IN ('active', 'paying', 'purchased')
+             UNION ALL
+            SELECT unnest(b.units), 0, 1, 1 FROM purchases AS b
+             WHERE b.drop_id = @drop_id AND b.refunded_at IS NULL) AS each
+     GROUP BY each.number
+    HAVING (sum(each.known), sum(each.places), sum(each.bought)) <> (1, 1, 0)
+     ORDER BY each.number
+     LIMIT @count::bigint
+)
+SELECT format('unit %s is %s', strays.number,
+              coalesce(string_agg(place.words, ' and ' ORDER BY place.words),
+                       'nowhere' || coalesce(max(', since hold ' || gone.words), ''))) AS words,
+       strays.total
+  FROM strays
+ CROSS JOIN upto
+  LEFT JOIN LATERAL (
+       SELECT format('on the shelf, %s', u.state) AS words
+         FROM units AS u
+        WHERE u.drop_id = @drop_id AND u.number = strays.number
+        UNION ALL
+       SELECT format('of hold %s of %s, %s', r.id, r.buyer, r.state)
+         FROM reservations AS r
+        WHERE r.drop_id = @drop_id AND strays.number = ANY (r.units)
+          AND r.state IN ('active', 'paying', 'purchased')
+        UNION ALL
+       SELECT format('of purchase %s of %s', b.id, b.buyer)
+         FROM purchases AS b
+        WHERE b.drop_id = @drop_id AND strays.number = ANY (b.units) AND b.refunded_at IS NULL
+        UNION ALL
+       SELECT format('not one of %s', upto.total) WHERE strays.number NOT BETWEEN 1 AND upto.total) AS place ON true
+  LEFT JOIN LATERAL (
+       SELECT format('%s of %s was %s', r.id, r.buyer, r.state) AS words
+         FROM reservations AS r
+        WHERE place.words IS NULL AND r.drop_id = @drop_id AND strays.number = ANY (r.units)
+        ORDER BY r.id DESC
+        LIMIT 1) AS gone ON true
+ GROUP BY strays.number, strays.total
+ ORDER BY strays.number;
 
 -- name: find_misfits :many
 -- Buyers of a drop who are counted as having another number of units than they own: none, always. The

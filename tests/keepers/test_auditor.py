@@ -16,6 +16,7 @@ from engine.keepers import auditor
 from engine.keepers.auditor import Auditor
 from engine.keepers.leader import LEASE_SECONDS
 from engine.runtime import Ground
+from engine.sale import expire
 from engine.sale.models import Proof
 from engine.sale.prove import prove
 from tests.support.damage import DAMAGES, Damage, do, stage
@@ -265,3 +266,20 @@ async def _is_proven_anew(settings: Settings, drop_id: int) -> None:
     now = await _look(settings, "SELECT clock_timestamp()")
     newer = "SELECT proven_at > $2 FROM proofs WHERE drop_id = $1"
     await wait_until(lambda: _look(settings, newer, drop_id, now), "it is proven anew")
+
+
+async def test_a_unit_that_was_put_on_the_shelf_by_hand_keeps_no_other_from_coming_back(
+    shop: Shop, ground: Ground, settings: Settings
+) -> None:
+    drop_id, _ = await stage(shop)
+    harmed = next(damage for damage in DAMAGES if damage.name == "a held unit is on the shelf")
+    await do(settings.database_url, harmed.harm, drop_id)
+    overdue = "UPDATE reservations SET expires_at = now() WHERE drop_id = $1 AND state = 'active'"
+    await do(settings.database_url, overdue, drop_id)
+
+    assert await expire.expire_due(ground.postgres, ground.bouncer) == 2
+
+    proof = await prove(ground.postgres, drop_id)
+    assert proof is not None
+    assert proof.problems == [], "Cat's unit lies on the shelf once, as it should now"
+    assert (await shop.audit(drop_id))["free"] == 9

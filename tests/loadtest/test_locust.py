@@ -99,8 +99,9 @@ async def test_a_sold_unit_put_back_by_hand_is_found(
 
     async def damaged() -> Any:
         return await connection.fetchval(
-            "UPDATE units SET state = 'free', reservation_id = NULL WHERE (drop_id, number) ="
-            " (SELECT drop_id, number FROM units WHERE state = 'sold' LIMIT 1) RETURNING number"
+            "INSERT INTO units (drop_id, number, position)"
+            " SELECT drop_id, units[1], 0 FROM purchases WHERE refunded_at IS NULL"
+            " LIMIT 1 RETURNING number"
         )
 
     try:

@@ -20,12 +20,14 @@ class Damage(msgspec.Struct, frozen=True):
 FREE = "(SELECT min(number) FROM units WHERE drop_id = $1 AND state = 'free')"
 CATS = "(SELECT id FROM reservations WHERE drop_id = $1 AND buyer = 'cat')"
 ANNS = "(SELECT id FROM reservations WHERE drop_id = $1 AND buyer = 'ann')"
-MEND_CATS_UNIT = (
-    "UPDATE units SET state = 'held', reservation_id = r.id FROM reservations AS r"
-    " WHERE r.drop_id = $1 AND r.buyer = 'cat' AND units.drop_id = $1"
-    " AND units.number = ANY (r.units)"
+CATS_UNIT = "(SELECT units[1] FROM reservations WHERE drop_id = $1 AND buyer = 'cat')"
+BOBS_UNIT = "(SELECT units[1] FROM purchases WHERE drop_id = $1 AND buyer = 'bob')"
+# The number that is nowhere: only one harm is done at a time.
+LOST_UNIT = (
+    "(SELECT n FROM generate_series(1, 10) AS n EXCEPT SELECT number FROM units WHERE drop_id = $1"
+    " EXCEPT SELECT unnest(units) FROM reservations WHERE drop_id = $1 AND buyer <> 'cat')"
 )
-UNITS, BUYERS = "INV-1: {} units and holds", "INV-8: {} buyers are counted as having other units"
+UNITS, BUYERS = "INV-1: {} units are nowhere", "INV-8: {} buyers are counted as having other units"
 
 DAMAGES = [
     Damage(
@@ -40,41 +42,49 @@ DAMAGES = [
     Damage(
         "a free unit is deleted",
         f"DELETE FROM units WHERE drop_id = $1 AND number = {FREE}",
-        "INSERT INTO units (drop_id, number, position) SELECT $1, n, n"
-        " FROM generate_series(1, 10) AS n ON CONFLICT DO NOTHING",
-        ("INV-2: the stock row says 7 free, 6 units are",),
+        "INSERT INTO units (drop_id, number, position) SELECT $1, n, n FROM generate_series(1, 10)"
+        " AS n WHERE n <> ALL (SELECT unnest(units) FROM reservations WHERE drop_id = $1)"
+        " ON CONFLICT DO NOTHING",
+        ("INV-2: the stock row says 7 free, 6 units are", UNITS.format(1)),
     ),
     Damage(
         "a unit is there that was never put on the shelf",
         "INSERT INTO units (drop_id, number, position) VALUES ($1, 11, 0)",
         "DELETE FROM units WHERE drop_id = $1 AND number = 11",
-        ("INV-2: the stock row says 7 free, 8 units are",),
+        ("INV-2: the stock row says 7 free, 8 units are", UNITS.format(1)),
     ),
     Damage(
-        "a held unit is free",
-        f"UPDATE units SET state = 'free', reservation_id = NULL WHERE reservation_id = {CATS}",
-        MEND_CATS_UNIT,
-        (
-            "INV-2: the stock row says 7 free, 8 units are",
-            "INV-2: the stock row says 2 held, 1 units are",
-            UNITS.format(1),
-        ),
+        "a held unit is on the shelf",
+        f"INSERT INTO units (drop_id, number, position) VALUES ($1, {CATS_UNIT}, 0)",
+        f"DELETE FROM units WHERE drop_id = $1 AND number = {CATS_UNIT}",
+        ("INV-2: the stock row says 7 free, 8 units are", UNITS.format(1)),
     ),
     Damage(
-        "a held unit is another buyer's",
-        f"UPDATE units SET reservation_id = {ANNS} WHERE reservation_id = {CATS}",
-        MEND_CATS_UNIT,
-        (UNITS.format(2),),
+        "a sold unit is on the shelf",
+        f"INSERT INTO units (drop_id, number, position) VALUES ($1, {BOBS_UNIT}, 0)",
+        f"DELETE FROM units WHERE drop_id = $1 AND number = {BOBS_UNIT}",
+        ("INV-2: the stock row says 7 free, 8 units are", UNITS.format(1)),
+    ),
+    Damage(
+        "a held unit is another buyer's, too",
+        f"UPDATE reservations SET units = (SELECT units FROM reservations WHERE id = {ANNS})"
+        f" WHERE id = {CATS}",
+        f"UPDATE reservations SET units = ARRAY[{LOST_UNIT}] WHERE id = {CATS}",
+        (UNITS.format(2),),  # one is of both, and one of nobody
     ),
     Damage(
         "a held unit is sold",
-        f"UPDATE units SET state = 'sold' WHERE reservation_id = {CATS}",
-        MEND_CATS_UNIT,
-        (
-            "INV-2: the stock row says 2 held, 1 units are",
-            "INV-2: the stock row says 1 sold, 2 units are",
-            UNITS.format(1),
-        ),
+        f"UPDATE purchases SET units = ARRAY[{CATS_UNIT}] WHERE drop_id = $1 AND buyer = 'bob'",
+        "UPDATE purchases SET units = r.units FROM reservations AS r"
+        " WHERE r.id = reservation_id AND r.drop_id = $1 AND r.buyer = 'bob'",
+        (UNITS.format(2),),
+    ),
+    Damage(
+        "a hold became a purchase of other units",
+        "UPDATE reservations SET units = ARRAY[1000] WHERE drop_id = $1 AND buyer = 'bob'",
+        "UPDATE reservations SET units = p.units FROM purchases AS p"
+        " WHERE p.reservation_id = reservations.id AND p.drop_id = $1 AND p.buyer = 'bob'",
+        (UNITS.format(2),),
     ),
     Damage(
         "the stock row is off by one",
@@ -91,7 +101,6 @@ DAMAGES = [
         "UPDATE stock SET free = free - 1, held = held + 1 WHERE drop_id = $1",
         (
             "INV-2: the stock row says 8 free, 7 units are",
-            "INV-2: the stock row says 1 held, 2 units are",
             "INV-5: 1 units are held, live holds name 2",
             "INV-8: buyers' allowances add up to 3, held and sold to 2",
         ),
@@ -99,8 +108,7 @@ DAMAGES = [
     Damage(
         "a hold names another unit",
         f"UPDATE reservations SET units = ARRAY[{FREE}] WHERE id = {CATS}",
-        "UPDATE reservations AS r SET units = ARRAY[u.number] FROM units AS u"
-        " WHERE u.reservation_id = r.id AND r.drop_id = $1 AND r.buyer = 'cat'",
+        f"UPDATE reservations SET units = ARRAY[{LOST_UNIT}] WHERE id = {CATS}",
         (UNITS.format(2),),
     ),
     Damage(

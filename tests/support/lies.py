@@ -69,13 +69,13 @@ def refuse(tale: Tale, asked: Any, status: int, code: str) -> None:
     tale.lines.append(Complete(at, asked.process, asked.op, "fail", status, code))
 
 
-def two_owners(tale: Tale) -> None:
-    """The sale of a unit names another owner than its hold."""
-    change(tale, first(tale, UnitFact, after="sold"), owner_before="somebody", owner_after="else")
+def another_unit_left(tale: Tale) -> None:
+    """Another unit left the shelf than the hold names."""
+    change(tale, first(tale, UnitFact, after=None), number=77)
 
 
 def one_unit_in_two_holds(tale: Tale) -> None:
-    """Two live holds say that they have the same unit; the units' rows know of nothing."""
+    """Two live holds say that they have the same unit; the shelf knows of nothing."""
     bob, ann = first(tale, HoldFact, buyer="bob"), first(tale, HoldFact, buyer="ann")
     units = [ann.units[0], bob.units[1]]
     for fact in [each for each in tale.facts if getattr(each, "id", "") == bob.id]:
@@ -86,7 +86,7 @@ def one_unit_in_two_holds(tale: Tale) -> None:
 
 def a_unit_changed_unseen(tale: Tale) -> None:
     """At the end a unit is something else than its changes made of it."""
-    tale.instead = FinalUnit(2, 20, "withdrawn", None)
+    tale.instead = FinalUnit(2, 20, "withdrawn")
 
 
 def figures_off_by_one(tale: Tale) -> None:
@@ -356,8 +356,8 @@ def paid_twice(tale: Tale) -> None:
 
 # Each with the check that is there for it, and those that cannot but see it too.
 LIES: list[tuple[set[str], Lie]] = [
-    ({"C1", "C7"}, two_owners),
-    ({"C1"}, one_unit_in_two_holds),
+    ({"C1", "C7"}, another_unit_left),
+    ({"C1", "C7"}, one_unit_in_two_holds),
     ({"C1"}, a_unit_changed_unseen),
     ({"C2"}, figures_off_by_one),
     ({"C2", "C1", "C12"}, a_version_is_missing),
@@ -377,9 +377,9 @@ LIES: list[tuple[set[str], Lie]] = [
     ({"C6", "C3"}, a_misused_key_is_served),
     ({"C7"}, bought_after_it_ran_out),
     ({"C7"}, ran_out_too_soon),
-    ({"C7", "C1"}, a_step_that_is_none),
+    ({"C7", "C1", "C2"}, a_step_that_is_none),
     ({"C7"}, extended_twice),
-    ({"C7"}, told_bought_and_it_is_not),
+    ({"C7", "C2"}, told_bought_and_it_is_not),
     ({"C7"}, never_ended),
     ({"C8"}, later_is_earlier),
     ({"C8"}, a_stale_poll),

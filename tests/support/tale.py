@@ -23,6 +23,7 @@ from tests.support.folders import is_row_of, leave
 WALL_US = 1_790_000_000_000_000  # what Postgres's clock says when ours says 0
 EPOCH = 7
 MS = 1_000_000
+SHELF = ("free", "withdrawn")
 
 
 def wall(moment: int) -> int:
@@ -73,7 +74,7 @@ class Tale:
         self.bought: dict[str, tuple[str, str, str | None]] = {}
         self.payments: dict[str, str] = {}  # outcomes, by reference
         self.stock: dict[int, StockFact] = {}
-        self.units: dict[tuple[int, int], tuple[str, str | None]] = {}
+        self.units: dict[tuple[int, int], str] = {}
         self.limits: dict[int, int] = {}
         self._seq = self._txid = 1
         self._ops = self._told = 0
@@ -90,16 +91,16 @@ class Tale:
         self.facts.append(fact)
         return fact
 
-    def _move(self, drop: int, number: int, state: str, owner: str | None) -> None:
-        before, owner_before = self.units[drop, number]
-        self.units[drop, number] = state, owner
-        words = {"before": before, "after": state, "owner_before": owner_before}
-        self._fact(facts.UnitFact, drop=drop, number=number, owner_after=owner, **words)
+    def _move(self, drop: int, number: int, state: str) -> None:
+        before, after = (at if at in SHELF else None for at in (self.units[drop, number], state))
+        self.units[drop, number] = state
+        if before != after:
+            self._fact(facts.UnitFact, drop=drop, number=number, before=before, after=after)
 
     def _count(self, drop: int, kind: str, hold: str) -> None:
         """The version that the units' moves make, and its row in the outbox."""
         was = self.stock[drop]
-        states = [state for (d, _), (state, _) in self.units.items() if d == drop]
+        states = [state for (d, _), state in self.units.items() if d == drop]
         figures = {s: states.count(s) for s in ("free", "held", "sold", "withdrawn")}
         assert was.version is not None
         version = was.version + 1
@@ -169,9 +170,8 @@ class Tale:
         window = {"paused": None, "ready": True, "starts": wall(0), "ends": None}
         self._fact(facts.DropFact, drop=drop, hold_seconds=60, **terms, **window)
         for number in range(1, units + 1):
-            self.units[drop, number] = "free", None
-            words = {"before": None, "after": "free", "owner_before": None, "owner_after": None}
-            self._fact(facts.UnitFact, drop=drop, number=number, **words)
+            self.units[drop, number] = "free"
+            self._fact(facts.UnitFact, drop=drop, number=number, before=None, after="free")
         figures = {"free": units, "held": 0, "sold": 0, "withdrawn": 0, "total": units}
         self.stock[drop] = self._fact(StockFact, drop=drop, before=None, version=1, **figures)
 
@@ -199,7 +199,7 @@ class Tale:
         hold = Hold(id, request, drop, buyer, taken, wall(self.moment) + 60_000_000)
         self.holds[request] = hold
         for number in taken:
-            self._move(drop, number, "held", id)
+            self._move(drop, number, "held")
         self._turn(hold, None)
         self._count(drop, "reserved", id)
         outcome = "ok" if answered else self.dice.choice(["info", "silence"])
@@ -214,7 +214,7 @@ class Tale:
         return used + quantity > self.limits[drop]
 
     def _can_have(self, drop: int, buyer: str, quantity: int) -> list[int]:
-        free = [n for (d, n), (state, _) in self.units.items() if d == drop and state == "free"]
+        free = [n for (d, n), state in self.units.items() if d == drop and state == "free"]
         short = len(free) < quantity or self._is_above(drop, buyer, quantity)
         return [] if short else self.dice.sample(free, quantity)
 
@@ -234,7 +234,7 @@ class Tale:
         before, hold.state = hold.state, state
         self._turn(hold, before)
         for number in hold.units:
-            self._move(hold.drop, number, "free", None)
+            self._move(hold.drop, number, "free")
         self._count(hold.drop, state, hold.id)
         if state == "released":
             words = {"buyer": hold.buyer, "subject": hold.id, "key": f"r-{hold.id}"}
@@ -274,7 +274,7 @@ class Tale:
         self.bought[hold.id] = id, request, reference
         self._purchase(hold, id, request, reference, None)
         for number in hold.units:
-            self._move(hold.drop, number, "sold", hold.id)
+            self._move(hold.drop, number, "sold")
         self._count(hold.drop, "purchased", hold.id)
         return id
 
@@ -318,7 +318,7 @@ class Tale:
             return False
         before, hold.state, hold.units = hold.state, "paying", taken
         for number in taken:
-            self._move(hold.drop, number, "held", hold.id)
+            self._move(hold.drop, number, "held")
         self._turn(hold, before)
         was = self.stock[hold.drop]
         words = msgspec.structs.asdict(was) | {"before": was.version}
@@ -388,7 +388,7 @@ class Tale:
             FinalStock(drop, *(getattr(row, name) for name in FinalStock.__struct_fields__[1:]))
             for drop, row in self.stock.items()
         ]
-        rows += [FinalUnit(*unit, *state) for unit, state in self.units.items()]
+        rows += [FinalUnit(*unit, state) for unit, state in self.units.items() if state in SHELF]
         rows += [FinalHold(hold.drop, hold.id, hold.state) for hold in self.holds.values()]
         used: dict[tuple[int, str], int] = {}
         for hold in self.holds.values():

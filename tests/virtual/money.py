@@ -170,7 +170,7 @@ def _find_units_for_the_late(tx: Transaction, names: list[str]) -> Course:
             short.append(p["reference"])
             continue
         tx.change("allowances", key, used=used)
-        stock.hold_units(tx, hold["drop_id"], mine, hold["id"])
+        stock.take_down(tx, hold["drop_id"], mine)
         columns = {"state": "paying", "units": mine, "ended_at": None}
         revived.append(tx.change("reservations", hold["request_id"], **columns))
     holds = [p["reservation_id"] for p in _payments(tx, names) if p["reservation_id"]]

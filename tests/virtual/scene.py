@@ -58,8 +58,7 @@ class Scene(World):
             del rows["drops"][drop_id], rows["stock"][drop_id]
         rows["units"].clear()
         for number in (1, 2, 3):
-            unit = {"state": "free", "reservation_id": None, "position": number}
-            rows["units"][DROP, number] = unit
+            rows["units"][DROP, number] = {"state": "free", "position": number}
         terms = {"total_stock": 3, "max_per_buyer": 2, "hold_seconds": 2}
         rows["drops"][DROP] = rows["drops"][DROP] | terms
         rows["stock"][DROP] = rows["stock"][DROP] | {"free": 3, "total": 3}

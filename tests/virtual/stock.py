@@ -54,9 +54,19 @@ def free_units(tx: Transaction, drop_id: int, wanted: int) -> list[int]:
     return taken
 
 
-def hold_units(tx: Transaction, drop_id: int, numbers: list[int], owner: UUID) -> None:
+def take_down(tx: Transaction, drop_id: int, numbers: list[int]) -> None:
+    """Off the shelf: the rows are gone."""
     for number in numbers:
-        tx.change("units", (drop_id, number), state="held", reservation_id=owner)
+        tx.put("units", (drop_id, number), None)
+
+
+def put_back(tx: Transaction, drop_id: int, numbers: list[int], state: str = "free") -> Course:
+    """Onto the shelf, at the queue's end."""
+    for number in numbers:
+        yield from tx.lock("units", (drop_id, number))
+        assert tx.get("units", (drop_id, number)) is None, "it lies there"
+        row = {"state": state, "position": tx.tables.next_position()}
+        tx.put("units", (drop_id, number), row)
 
 
 def _reservation(drop: Row, claim: tuple[Any, ...], now: datetime, **rest: Any) -> Row:
@@ -84,7 +94,7 @@ def claim_units(tx: Transaction, **w: Any) -> Course:
 
 def _claim_all(tx: Transaction, drop_id: int, epoch: int, claims: list[Any], w: Row) -> Course:
     drop, stock = tx.get("drops", drop_id), tx.get("stock", drop_id)
-    ours, wanted, now = epoch_here(tx), len(w["owners"]), tx.tables.now()
+    ours, wanted, now = epoch_here(tx), sum(w["quantities"]), tx.tables.now()
     if drop is None or stock is None or ours != epoch or _closed(drop, now):
         raise Redo
     limit, available = drop["max_per_buyer"], stock["free"] - wanted
@@ -102,7 +112,7 @@ def _claim_all(tx: Transaction, drop_id: int, epoch: int, claims: list[Any], w: 
     first = 0
     for claim in claims:
         mine, first = numbers[first : first + claim[4]], first + claim[4]
-        hold_units(tx, drop_id, mine, claim[2])
+        take_down(tx, drop_id, mine)
         if tx.get("reservations", claim[0]) is not None:
             raise Redo
         yield from tx.lock("reservations", claim[0])
@@ -173,7 +183,7 @@ def _claim_one(
     tx: Transaction, drop: Row, closed: str | None, claim: Any, now: datetime, available: Any
 ) -> Course:
     """One request: its word, the attempt that is stored, and its units."""
-    request, attempt, id, buyer, quantity = claim
+    request, attempt, _, buyer, quantity = claim
     drop_id, limit = drop["id"], drop["max_per_buyer"]
     found = tx.get("reservations", request)
     word = (
@@ -205,7 +215,7 @@ def _claim_one(
             tx.put("reservations", request, row)
         return word, 0, []
     tx.change("allowances", (drop_id, buyer), used=used)
-    hold_units(tx, drop_id, mine, id)
+    take_down(tx, drop_id, mine)
     row = _reservation(drop, claim, now, units=mine, available=available)
     tx.put("reservations", request, row)
     return "held", 0, mine
@@ -290,8 +300,6 @@ def sell_holds(tx: Transaction, wishes: list[tuple[Any, ...]], now: datetime) ->
     for hold, id, request, reference in wishes:
         row = tx.reservation(hold)
         assert row is not None
-        for number in row["units"]:
-            yield from _own(tx, row, number, state="sold")
         yield from tx.lock("purchases_one_per_request", request)
         if any(made["request_id"] == request for _, made in tx.all("purchases")):
             raise SqlError("23505")
@@ -312,15 +320,6 @@ def sell_holds(tx: Transaction, wishes: list[tuple[Any, ...]], now: datetime) ->
         row |= {"numbers": [number for r in rows for number in r["units"]], "purchased_at": now}
         row |= {"currency": (tx.get("drops", row["drop_id"]) or {})["currency"]}
     return told
-
-
-def _own(tx: Transaction, hold: Row, number: int, **columns: Any) -> Course:
-    """Change a unit if it is held by this very hold."""
-    key = (hold["drop_id"], number)
-    yield from tx.lock("units", key)
-    unit = tx.get("units", key)
-    if unit is not None and unit["state"] == "held" and unit["reservation_id"] == hold["id"]:
-        tx.change("units", key, **columns)
 
 
 def _told(
@@ -385,7 +384,5 @@ def _return_units(tx: Transaction, ids: list[UUID], state: str) -> Course:
     sums: dict[int, list[Row]] = {}
     for row in holds:
         sums.setdefault(row["drop_id"], []).append(row)
-        for number in row["units"]:
-            back = {"state": "free", "reservation_id": None}
-            yield from _own(tx, row, number, **back, position=tx.tables.next_position())
+        yield from put_back(tx, row["drop_id"], row["units"])
     return (yield from _told(tx, sums, now, "returned", free=1, held=-1))

@@ -36,7 +36,7 @@ ROWS = {
     " WHERE drop_id = $1",
     "allowances": "SELECT buyer, used FROM allowances WHERE drop_id = $1",
     "stock": "SELECT version, free, held, sold, withdrawn, total FROM stock WHERE drop_id = $1",
-    "units": "SELECT state::text, reservation_id FROM units WHERE drop_id = $1",
+    "units": "SELECT state::text FROM units WHERE drop_id = $1",
     "purchases": "SELECT request_id, reservation_id, quantity, payment_reference, adopted"
     " FROM purchases WHERE drop_id = $1",
 }

@@ -209,7 +209,7 @@ class World:
             figures = {"free": total, "held": 0, "sold": 0, "withdrawn": 0, "total": total}
             rows["stock"][drop_id] = {"version": 1, "changed_at": now} | figures
             for number in range(1, total + 1):
-                unit = {"state": "free", "reservation_id": None, "position": random.getrandbits(40)}
+                unit = {"state": "free", "position": random.getrandbits(40)}
                 rows["units"][drop_id, number] = unit
             self.drops.append(drop_id)
         for _ in range(random.choice((2, 2, 3))):

@@ -22,24 +22,26 @@ from loadtest.chaos.facts import (
 )
 from loadtest.chaos.history import Sight
 
-# Of a reservation's row, and how the units it names move with it (docs/STATES.md).
-STEPS: dict[tuple[str | None, str | None], tuple[str, str] | None] = {
+# Of a reservation's row, and how the units it names move with it (docs/STATES.md): off the shelf,
+# onto it, or not at all.
+OFF, ON = "left", "reached"
+STEPS: dict[tuple[str | None, str | None], str | None] = {
     (None, "aborted"): None,
     ("aborted", "aborted"): None,
     ("aborted", None): None,
-    (None, "active"): ("free", "held"),
-    ("aborted", "active"): ("free", "held"),
+    (None, "active"): OFF,
+    ("aborted", "active"): OFF,
     ("active", "active"): None,
     ("active", "paying"): None,
-    ("active", "purchased"): ("held", "sold"),
-    ("paying", "purchased"): ("held", "sold"),
-    ("active", "expired"): ("held", "free"),
-    ("paying", "expired"): ("held", "free"),
-    ("active", "released"): ("held", "free"),
-    ("paying", "released"): ("held", "free"),
-    ("expired", "paying"): ("free", "held"),  # only by a payment that came late, which also
-    ("released", "paying"): ("free", "held"),  # buys it in the same transaction
-    ("purchased", "refunded"): ("sold", ""),  # free or withdrawn
+    ("active", "purchased"): None,
+    ("paying", "purchased"): None,
+    ("active", "expired"): ON,
+    ("paying", "expired"): ON,
+    ("active", "released"): ON,
+    ("paying", "released"): ON,
+    ("expired", "paying"): OFF,  # only by a payment that came late, which also buys it in the
+    ("released", "paying"): OFF,  # same transaction
+    ("purchased", "refunded"): ON,  # free or withdrawn
 }
 LIVE = ("active", "paying")
 USING = (*LIVE, "purchased")
@@ -91,14 +93,13 @@ def _last_moment(record: Record) -> int:
     return max(ticks + [s.at for s in record.of(Sight) if s.version is not None])
 
 
-def _moved(record: Record) -> dict[tuple[int, str], Counter[tuple[str, str]]]:
-    """By transaction and owner: how many units moved from and to what."""
-    moved: defaultdict[tuple[int, str], Counter[tuple[str, str]]] = defaultdict(Counter)
-    for fact in record.of(UnitFact):
-        for owner in {fact.owner_before, fact.owner_after} - {None}:
-            assert owner is not None
-            moved[fact.txid, owner][fact.before or "", fact.after or ""] += 1
-    return moved
+def _moved(record: Record) -> set[tuple[int, int, int, str]]:
+    """Transaction, drop, number and way of every unit that left the shelf or came onto it."""
+    return {
+        (fact.txid, fact.drop, fact.number, OFF if fact.after is None else ON)
+        for fact in record.of(UnitFact)
+        if None in (fact.before, fact.after)
+    }
 
 
 def _step(
@@ -106,7 +107,7 @@ def _step(
     verdict: Verdict,
     before: HoldFact | None,
     fact: HoldFact,
-    moved: dict[tuple[int, str], Counter[tuple[str, str]]],
+    moved: set[tuple[int, int, int, str]],
 ) -> None:
     if not record.is_new(fact):
         return
@@ -121,10 +122,10 @@ def _step(
     way = STEPS[step]
     if way is None:
         return
-    went = moved.get((fact.txid, fact.id), Counter())
-    count = went[way] if way[1] else went["sold", "free"] + went["sold", "withdrawn"]
+    count = len({n for n in fact.units if (fact.txid, fact.drop, n, way) in moved})
     if count != fact.quantity:
-        sentence = f"a hold of {fact.quantity} became {fact.after}, and {count} units went with it"
+        went = f"{count} of its units {way} the shelf"
+        sentence = f"a hold of {fact.quantity} became {fact.after}, and {went}"
         verdict.found("C7", sentence, fact)
 
 

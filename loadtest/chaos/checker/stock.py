@@ -1,8 +1,9 @@
 """C1 and C2: units have one owner at a time, and the figures add up at every version.
 
-The units' own changes, the holds' and the stock rows' are three testimonies; each is checked by
-itself and against the others. They meet in the transaction: whatever moved units in it moved the
-stock row by one version, which is the order of a drop's commits.
+The shelf's changes, the holds' and the stock rows' are three testimonies; each is checked by itself
+and against the others. They meet in the transaction: what left the shelf in it a hold took, what
+came a hold gave back, and both moved the stock row by one version, which is the order of a drop's
+commits.
 """
 
 from __future__ import annotations
@@ -15,31 +16,28 @@ from loadtest.chaos.checker.record import Record, Version
 from loadtest.chaos.checker.verdict import Verdict
 from loadtest.chaos.facts import FinalStock, FinalUnit, HoldFact, StockFact, UnitFact
 
-MOVES = {
-    ("free", "held"),
-    ("held", "sold"),
-    ("held", "free"),
-    ("free", "withdrawn"),
-    ("sold", "free"),
-    ("sold", "withdrawn"),
-}
-OWNING = ("active", "paying", "purchased")
+MOVES = {("free", None), ("free", "withdrawn"), (None, "free"), (None, "withdrawn")}
+LIVE = ("active", "paying")
+OWNING = (*LIVE, "purchased")
 STATES = ("free", "held", "sold", "withdrawn")
+Moment = tuple[int, int]  # a drop in a transaction
 
 
 def one_owner(record: Record, verdict: Verdict) -> None:
-    """C1: each unit goes from one state and owner to the next, versions rise, and no two holds
-    say that a unit was theirs at one version."""
+    """C1: each unit leaves the shelf for a hold and comes back from one, versions rise, and no two
+    holds say that a unit was theirs at one version."""
     units = record.by(UnitFact, lambda fact: (fact.drop, fact.number))
     for unit, changes in units.items():
         _chain(record, verdict, unit, changes)
+    _handed(record, verdict, {unit: changes[0] for unit, changes in units.items()})
     _overlaps(record, verdict)
     last = {unit: changes[-1] for unit, changes in units.items()}
-    for final in record.of(FinalUnit):
-        change = last.get((final.drop, final.number))
-        if change is None or (change.after, change.owner_after) != (final.state, final.owner):
-            sentence = f"unit {final.number} of drop {final.drop} is not what its facts made of it"
-            verdict.found("C1", sentence, *filter(None, [change]), final)
+    finals = {(final.drop, final.number): final for final in record.of(FinalUnit)}
+    for unit in last.keys() | finals.keys():
+        change, final = last.get(unit), finals.get(unit)
+        if (change and change.after) != (final and final.state):
+            sentence = f"unit {unit[1]} of drop {unit[0]} is not what its facts made of it"
+            verdict.found("C1", sentence, *filter(None, [change, final]))
     verdict.close("C1", "units with two owners")
 
 
@@ -47,16 +45,13 @@ def _chain(
     record: Record, verdict: Verdict, unit: tuple[int, int], changes: list[UnitFact]
 ) -> None:
     name = f"unit {unit[1]} of drop {unit[0]}"
-    first = changes[0]
-    if first.before is not None or (record.is_new(first) and first.after != "free"):
-        verdict.found("C1", f"{name} begins its life as {first.after}", first)
+    if changes[0].before is not None:
+        verdict.found("C1", f"{name} begins its life as {changes[0].before}", changes[0])
     for one, two in pairwise(changes):
-        if (one.after, one.owner_after) != (two.before, two.owner_before):
+        if one.after != two.before:
             verdict.found("C1", f"{name} changed, and nobody saw it", one, two)
         elif (two.before, two.after) not in MOVES:
             verdict.found("C1", f"{name} went from {two.before} to {two.after}", one, two)
-        elif two.after == "sold" and two.owner_after != two.owner_before:
-            verdict.found("C1", f"{name} was held for one and sold to another", one, two)
         before, after = record.version(one, unit[0]), record.version(two, unit[0])
         if after is None:
             verdict.found("C1", f"{name} changed without a version", two)
@@ -64,8 +59,30 @@ def _chain(
             verdict.found("C1", f"{name} changed at {before}, then at {after}", one, two)
 
 
+def _handed(record: Record, verdict: Verdict, first: dict[tuple[int, int], UnitFact]) -> None:
+    """What left the shelf is in a hold of that transaction; what came was in one, or is new."""
+    taken: defaultdict[Moment, set[int]] = defaultdict(set)
+    given: defaultdict[Moment, set[int]] = defaultdict(set)
+    owned: set[tuple[int, int]] = set()  # when the witness came
+    for fact in record.of(HoldFact):
+        if fact.before not in OWNING and fact.after in OWNING:
+            taken[fact.drop, fact.txid].update(fact.units)
+            if not record.is_new(fact):
+                owned.update((fact.drop, number) for number in fact.units)
+        elif fact.before in OWNING and fact.after not in OWNING:
+            given[fact.drop, fact.txid].update(fact.units)
+    for unit in filter(record.is_new, record.of(UnitFact)):
+        place, name = (unit.drop, unit.number), f"unit {unit.number} of drop {unit.drop}"
+        moment = unit.drop, unit.txid
+        if unit.after is None and unit.number not in taken[moment]:
+            verdict.found("C1", f"{name} left the shelf, and no hold has it", unit)
+        is_new = unit is first[place] and unit.after == "free" and place not in owned
+        if unit.before is None and unit.number not in given[moment] and not is_new:
+            verdict.found("C1", f"{name} came onto the shelf, and nobody gave it back", unit)
+
+
 def _overlaps(record: Record, verdict: Verdict) -> None:
-    """The same from the holds' rows, which know nothing of the units' rows."""
+    """The same from the holds' rows, which know nothing of the shelf's."""
     spans: defaultdict[tuple[int, int], list[tuple[Version, Version, HoldFact]]] = defaultdict(list)
     never = (1 << 62, 0)
     for changes in record.by(HoldFact, lambda fact: fact.request).values():
@@ -117,15 +134,18 @@ def conservation(record: Record, verdict: Verdict) -> None:
     verdict.figure("versions judged", str(versions), "> 0", versions > 0)
 
 
-def _moved(record: Record) -> dict[tuple[int, int], Counter[str]]:
-    """By drop and transaction: how many units came to be in each state."""
-    moved: defaultdict[tuple[int, int], Counter[str]] = defaultdict(Counter)
-    for fact in record.of(UnitFact):
-        change = moved[fact.drop, fact.txid]
-        if fact.before is not None:
-            change[fact.before] -= 1
-        if fact.after is not None:
-            change[fact.after] += 1
+def _moved(record: Record) -> dict[Moment, Counter[str]]:
+    """By drop and transaction: how many units came to be in each state, by the shelf's changes and
+    the holds'."""
+    moved: defaultdict[Moment, Counter[str]] = defaultdict(Counter)
+    for unit in record.of(UnitFact):
+        moved[unit.drop, unit.txid].update({unit.after: 1} if unit.after else {})
+        moved[unit.drop, unit.txid].subtract({unit.before: 1} if unit.before else {})
+    for hold in record.of(HoldFact):
+        units, change = len(hold.units), moved[hold.drop, hold.txid]
+        for state, by in ((hold.before, -units), (hold.after, units)):
+            if state in OWNING:
+                change["held" if state in LIVE else "sold"] += by
     return moved
 
 

@@ -141,10 +141,10 @@ def another_version(tale: Tale, dice: random.Random) -> None:
     change(tale, fact, version=(fact.version or 0) + dice.choice([-1, 1]))
 
 
-def another_owner(tale: Tale, dice: random.Random) -> None:
-    """A unit that goes to somebody else."""
-    fact = dice.choice([f for f in tale.facts if isinstance(f, UnitFact) and f.owner_after])
-    change(tale, fact, owner_after="00000000-0000-0000-0000-000000000000")
+def another_unit(tale: Tale, dice: random.Random) -> None:
+    """Another unit than its hold's leaves the shelf, or comes back."""
+    fact = dice.choice([f for f in tale.facts if isinstance(f, UnitFact)])
+    change(tale, fact, number=dice.choice([n for n in range(1, 9) if n != fact.number]))
 
 
 def another_buyer(tale: Tale, dice: random.Random) -> None:
@@ -190,7 +190,7 @@ LIES: list[Callable[[Tale, random.Random], None]] = [
     double_a_fact,
     miscount,
     another_version,
-    another_owner,
+    another_unit,
     another_buyer,
     another_answer,
     no_request,
