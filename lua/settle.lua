@@ -84,8 +84,11 @@ for n = 1, #names do
       last = ends[at + 2]
       written = string.format("%.0f", last) .. ":"
     end
+    local quantity, rest
     if string.sub(standing[n], 1, #written) == written then
-      local quantity, rest = string.match(standing[n], "^(%d+):()", #written + 1)
+      quantity, rest = string.match(standing[n], "^(%d+):()", #written + 1)
+    end
+    if quantity then
       gave_back = gave_back + quantity
       gone[#gone + 1] = names[n]
       if ends[at + 3] == 0 then

@@ -104,7 +104,7 @@ def _resume(work: Coroutine[Any, Any, None]) -> None:
     """Go on, within whoever told the outcome: no failure of this one may become his."""
     try:
         rest = eagerly(work)
-    except Exception:
+    except BaseException:  # his cancellation is not ours
         log.exception("eager.failed", work=repr(work))
         return
     if rest is not None:

@@ -12,6 +12,7 @@ from engine.ops import terminal
 from engine.ops.sizing import Sale
 
 MOST = Number(gte=1, lte=1_000_000_000)
+YEAR = 31_536_000
 SHARE = Number(gte=0, lte=1_000)
 _usual = Sale(buyers=1, units=1)
 
@@ -21,7 +22,7 @@ def size(
     buyers: Annotated[int | None, Parameter(help="who will come", validator=MOST)] = None,
     units: Annotated[int | None, Parameter(help="that are on sale", validator=MOST)] = None,
     seconds: Annotated[
-        float, Parameter(help="within which they come (60)", validator=Number(gte=1))
+        float, Parameter(help="within which they come (60)", validator=Number(gte=1, lte=YEAR))
     ] = _usual.seconds,
     tries: Annotated[
         float, Parameter(help="more, of each who was refused (2)", validator=SHARE)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -253,15 +254,18 @@ def _fluid(
 # ── figures of another machine ───────────────────────────────────────────────────────────────
 
 
+Measured = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
 class _Usage(msgspec.Struct, frozen=True):
-    micros: dict[str, float]
+    micros: dict[str, Measured]
 
 
 class _Row(msgspec.Struct, frozen=True):
     name: str
-    value: float
+    value: Measured
     usage: _Usage | None = None
-    facts: dict[str, float] = {}
+    facts: dict[str, Measured] = {}
 
 
 class _Result(msgspec.Struct, frozen=True):
@@ -289,7 +293,7 @@ def measured(path: Path) -> Costs:
             **{part: max(2 * getattr(pair, part) - getattr(hold, part), 0) for part in PARTS},
             source=pair.source,
         )
-    if "holds" in rows:
+    if "holds" in rows and rows["holds"].value > 0:
         found["holds_per_second"] = rows["holds"].value
     if sizes := rows.get("sizes"):
         found |= {"wal_bytes": sizes.value, "image_bytes": sizes.facts.get("images", 0.0)}

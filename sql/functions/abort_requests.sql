@@ -29,7 +29,8 @@ BEGIN
     SELECT array_agg(CASE WHEN r.state = 'aborted' THEN 'aborted' ELSE 'held' END ORDER BY w.i)
       INTO words
       FROM unnest(p_requests) WITH ORDINALITY AS w (request_id, i)
-      JOIN reservations AS r ON r.request_id = w.request_id;
+      JOIN reservations AS r ON r.request_id = w.request_id
+     WHERE r.request_id = ANY (p_requests);  -- or all may be compared with each
 
     SELECT engine_state.epoch INTO epoch FROM engine_state;
     SELECT stock.version, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total

@@ -24,7 +24,8 @@ BEGIN
                                                         ORDER BY least(r.expires_at, r.ended_at), r.id) AS before
           FROM reservations AS r
           JOIN drops AS d ON d.id = r.drop_id
-          JOIN allowances AS a ON a.drop_id = r.drop_id AND a.buyer = r.buyer
+         CROSS JOIN LATERAL (SELECT k.abandoned FROM allowances AS k
+                              WHERE k.drop_id = r.drop_id AND k.buyer = r.buyer OFFSET 0) AS a
          WHERE r.id = ANY (p_reservations)
            AND d.cooldown_factor > 0
     ), waits AS (
@@ -37,6 +38,6 @@ BEGIN
        SET abandoned = a.abandoned + w.holds,
            cools_until = greatest(a.cools_until, w.until)
       FROM waits AS w
-     WHERE a.drop_id = w.drop_id AND a.buyer = w.buyer;
+     WHERE a.ctid = (SELECT k.ctid FROM allowances AS k WHERE k.drop_id = w.drop_id AND k.buyer = w.buyer);
 END
 $$;

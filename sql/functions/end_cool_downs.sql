@@ -12,18 +12,16 @@ BEGIN
         RETURN;
     END IF;
 
-    WITH cooled AS (
-        SELECT a.drop_id, a.buyer
-          FROM allowances AS a
-          JOIN (SELECT DISTINCT r.drop_id, r.buyer FROM reservations AS r WHERE r.id = ANY (p_reservations)) AS b
-            ON a.drop_id = b.drop_id AND a.buyer = b.buyer
-         WHERE a.cools_until IS NOT NULL
-         ORDER BY a.drop_id, a.buyer
-           FOR UPDATE OF a
-    )
+    PERFORM FROM (SELECT DISTINCT r.drop_id, r.buyer FROM reservations AS r
+                   WHERE r.id = ANY (p_reservations)
+                   ORDER BY r.drop_id, r.buyer) AS b
+      CROSS JOIN LATERAL (SELECT FROM allowances AS a
+                           WHERE a.drop_id = b.drop_id AND a.buyer = b.buyer AND a.cools_until IS NOT NULL
+                             FOR UPDATE) AS locked;
     UPDATE allowances AS a
        SET abandoned = 0, cools_until = NULL
-      FROM cooled AS c
-     WHERE a.drop_id = c.drop_id AND a.buyer = c.buyer;
+      FROM (SELECT DISTINCT r.drop_id, r.buyer FROM reservations AS r WHERE r.id = ANY (p_reservations)) AS b
+     WHERE a.ctid = (SELECT k.ctid FROM allowances AS k WHERE k.drop_id = b.drop_id AND k.buyer = b.buyer)
+       AND a.cools_until IS NOT NULL;
 END
 $$;

@@ -21,6 +21,7 @@ BEGIN
             JOIN drops AS d ON d.id = r.drop_id
             JOIN purchases AS b ON b.reservation_id = r.id
            WHERE b.payment_reference IS DISTINCT FROM w.reference
+             AND r.id = ANY (p_reservations) AND b.reservation_id = ANY (p_reservations)
              AND r.amount_cents > 0
              AND (SELECT count(*) FROM (SELECT FROM refunds AS f
                                          WHERE f.reservation_id = r.id AND NOT f.verified LIMIT 10) AS few) < 10

@@ -30,8 +30,9 @@ DECLARE
     v_cools         boolean;
 BEGIN
     -- Locked and changed in one go, in the order of ids: of two wishes for one hold the second finds
-    -- it taken. A stranger's wish must not crowd out the owner's. The state is compared as text, or the
-    -- index of deadlines would do, and all live holds be read for a few.
+    -- it taken. A stranger's wish must not crowd out the owner's. Whatever the statistics say, only these
+    -- holds may be read: hence the ids twice, or all holds ever would be compared with each wish by a plan
+    -- made when there was one; and the state as text, or the index of deadlines would do.
     WITH closed AS (
         UPDATE reservations AS r
            SET state = 'purchased', ended_at = v_now
@@ -40,6 +41,7 @@ BEGIN
                        AS u (request_id, id, reservation_id, buyer, reference)
                  ORDER BY u.reservation_id, u.id) AS w
          WHERE r.id = w.reservation_id
+           AND r.id = ANY (p_reservations)
            AND r.state::text IN ('active', 'paying')
            AND r.expires_at > clock_timestamp()
            AND r.buyer = coalesce(w.buyer, r.buyer)

@@ -22,7 +22,8 @@ BEGIN
       INTO v_live
       FROM unnest(p_reservations, p_buyers) AS w (id, buyer)
       JOIN reservations AS r ON r.id = w.id
-     WHERE r.state IN ('active', 'paying')
+     WHERE r.id = ANY (p_reservations)  -- or a plan made when there was one hold compares all with each
+       AND r.state::text IN ('active', 'paying')  -- as text: else all live ones may be read for a few
        AND r.expires_at > clock_timestamp()
        AND r.buyer = coalesce(w.buyer, r.buyer);
     IF v_live IS NOT NULL THEN

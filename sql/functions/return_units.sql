@@ -16,18 +16,21 @@ BEGIN
     UPDATE reservations SET state = p_state, ended_at = clock_timestamp()
      WHERE reservations.id = ANY (p_reservations);
 
-    PERFORM FROM allowances AS a
-       JOIN (SELECT DISTINCT r.drop_id, r.buyer FROM reservations AS r WHERE r.id = ANY (p_reservations)) AS b
-         ON a.drop_id = b.drop_id AND a.buyer = b.buyer
-      ORDER BY a.drop_id, a.buyer
-        FOR UPDATE OF a;
+    -- Each buyer is looked up by himself, here and below: joined by drop and buyer, all of the drop's are
+    -- read by a plan made while they were few.
+    PERFORM FROM (SELECT DISTINCT r.drop_id, r.buyer FROM reservations AS r
+                   WHERE r.id = ANY (p_reservations)
+                   ORDER BY r.drop_id, r.buyer) AS b
+      CROSS JOIN LATERAL (SELECT FROM allowances AS a
+                           WHERE a.drop_id = b.drop_id AND a.buyer = b.buyer
+                             FOR UPDATE) AS locked;
     UPDATE allowances AS a
        SET used = a.used - b.units
       FROM (SELECT r.drop_id, r.buyer, sum(r.quantity)::integer AS units
               FROM reservations AS r
              WHERE r.id = ANY (p_reservations)
              GROUP BY r.drop_id, r.buyer) AS b
-     WHERE a.drop_id = b.drop_id AND a.buyer = b.buyer;
+     WHERE a.ctid = (SELECT k.ctid FROM allowances AS k WHERE k.drop_id = b.drop_id AND k.buyer = b.buyer);
     PERFORM cool_down(p_reservations);
 
     -- What lies on the shelf already was put there by hand: it stays, and the others still come back.

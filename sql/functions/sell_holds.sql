@@ -28,7 +28,8 @@ BEGIN
                    r.quantity, r.buyer, r.units
               FROM unnest(p_reservations, p_ids, p_requests, p_references)
                    AS w (reservation_id, id, request_id, reference)
-              JOIN reservations AS r ON r.id = w.reservation_id
+                   -- OFFSET: one look-up each, however few holds the planner believes there are.
+             CROSS JOIN LATERAL (SELECT * FROM reservations AS k WHERE k.id = w.reservation_id OFFSET 0) AS r
         ), made AS (
             INSERT INTO purchases (id, request_id, reservation_id, drop_id, amount_cents, purchased_at,
                                    quantity, buyer, units, payment_reference)

@@ -35,6 +35,7 @@ DECLARE
     v_ids      uuid[];
     v_requests uuid[];
     v_refs     text[];
+    v_holds    uuid[];  -- said beside each join: a plan made while holds were few reads all of them
 BEGIN
     INSERT INTO payments AS p (reference, reservation_id, status, amount_cents, currency)
     SELECT w.reference, w.reservation_id, w.status::payment_state, w.amount_cents, w.currency
@@ -60,10 +61,10 @@ BEGIN
                AND p.outcome IS DISTINCT FROM 'refund_due')
        AND f.done_at IS NULL;
 
-    PERFORM FROM reservations AS r
-      WHERE r.id IN (SELECT p.reservation_id FROM payments AS p
-                      WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL)
-      ORDER BY r.id FOR UPDATE;
+    v_holds := ARRAY(SELECT p.reservation_id FROM payments AS p
+                      WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
+                        AND p.reservation_id IS NOT NULL);
+    PERFORM FROM reservations AS r WHERE r.id = ANY (v_holds) ORDER BY r.id FOR UPDATE;
     v_now := clock_timestamp();
 
     -- What needs no unit: money for nothing we know, for another price, for what is bought already.
@@ -83,16 +84,17 @@ BEGIN
                         WHEN r.state = 'purchased' THEN 'already_paid'
                    END AS reason
               FROM payments AS q
-              LEFT JOIN reservations AS r ON r.id = q.reservation_id
+              LEFT JOIN reservations AS r ON r.id = q.reservation_id AND r.id = ANY (v_holds)
               LEFT JOIN drops AS d ON d.id = r.drop_id
-              LEFT JOIN purchases AS b ON b.reservation_id = r.id
+              LEFT JOIN purchases AS b ON b.reservation_id = r.id AND b.reservation_id = ANY (v_holds)
              WHERE q.reference = ANY (p_references) AND q.status = 'succeeded' AND q.outcome IS NULL) AS v
      WHERE p.reference = v.reference AND v.reason IS NOT NULL;
     UPDATE purchases AS b
        SET payment_reference = p.reference, adopted = true
       FROM payments AS p
      WHERE p.reference = ANY (p_references) AND p.outcome = 'purchased'
-       AND b.reservation_id = p.reservation_id AND b.payment_reference IS NULL;
+       AND b.reservation_id = p.reservation_id AND b.reservation_id = ANY (v_holds)
+       AND b.payment_reference IS NULL;
 
     -- Two payments for one hold in one batch: one buys, the other is owed back.
     UPDATE payments AS p
@@ -109,6 +111,7 @@ BEGIN
       FROM payments AS p
       JOIN reservations AS r ON r.id = p.reservation_id
      WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
+       AND r.id = ANY (v_holds)
        AND (r.state IN ('expired', 'released')
             OR EXISTS (SELECT FROM drops WHERE drops.cooldown_factor > 0))
      ORDER BY r.drop_id, r.buyer
@@ -120,7 +123,7 @@ BEGIN
           JOIN reservations AS r ON r.id = p.reservation_id
           JOIN drops AS d ON d.id = r.drop_id
          WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
-           AND r.state IN ('expired', 'released')
+           AND r.id = ANY (v_holds) AND r.state IN ('expired', 'released')
          ORDER BY r.drop_id, r.buyer, p.reference
     LOOP
         UPDATE allowances AS a
@@ -156,23 +159,27 @@ BEGIN
         v_revived := v_revived || v_late.id;
     END LOOP;
     DELETE FROM allowances AS a
-     USING reservations AS r
-     WHERE r.id IN (SELECT p.reservation_id FROM payments AS p WHERE p.reference = ANY (p_references))
-       AND a.drop_id = r.drop_id AND a.buyer = r.buyer AND a.used = 0 AND a.cools_until IS NULL;
+     WHERE a.ctid = ANY (ARRAY(SELECT (SELECT k.ctid FROM allowances AS k
+                                        WHERE k.drop_id = r.drop_id AND k.buyer = r.buyer)
+                                 FROM reservations AS r
+                                WHERE r.id = ANY (ARRAY(SELECT p.reservation_id FROM payments AS p
+                                                         WHERE p.reference = ANY (p_references)))))
+       AND a.used = 0 AND a.cools_until IS NULL;
     -- Who pays need not wait any more; before the stock rows, which claims lock after their buyers.
     PERFORM end_cool_downs(ARRAY(
         SELECT r.id
           FROM payments AS p
           JOIN reservations AS r ON r.id = p.reservation_id
          WHERE p.reference = ANY (p_references) AND p.status = 'succeeded' AND p.outcome IS NULL
-           AND r.state IN ('active', 'paying')));
+           AND r.id = ANY (v_holds) AND r.state IN ('active', 'paying')));
 
     -- All stock rows, in order: from here on the figures are the truth.
     PERFORM FROM stock
       WHERE stock.drop_id IN (SELECT r.drop_id FROM reservations AS r
-                               WHERE r.id IN (SELECT p.reservation_id FROM payments AS p
-                                               WHERE p.reference = ANY (p_references) AND p.status = 'succeeded'
-                                                 AND p.outcome IS NULL))
+                               WHERE r.id = ANY (ARRAY(
+                                         SELECT p.reservation_id FROM payments AS p
+                                          WHERE p.reference = ANY (p_references) AND p.status = 'succeeded'
+                                            AND p.outcome IS NULL AND p.reservation_id IS NOT NULL)))
       ORDER BY stock.drop_id FOR UPDATE;
     UPDATE stock
        SET free = stock.free - sums.units, held = stock.held + sums.units
@@ -186,7 +193,7 @@ BEGIN
        SET outcome = 'refund_due', reason = 'sold_out', changed_at = v_now
       FROM reservations AS r
       JOIN stock AS s ON s.drop_id = r.drop_id
-     WHERE p.reference = ANY (v_short) AND r.id = p.reservation_id AND s.free < r.quantity;
+     WHERE p.reference = ANY (v_short) AND r.id = p.reservation_id AND r.id = ANY (v_holds) AND s.free < r.quantity;
 
     SELECT array_agg(w.reservation_id), array_agg(w.id), array_agg(w.request_id), array_agg(w.reference)
       INTO v_sold, v_ids, v_requests, v_refs
@@ -195,7 +202,7 @@ BEGIN
               JOIN payments AS p ON p.reference = u.reference
               JOIN reservations AS r ON r.id = p.reservation_id
              WHERE p.status = 'succeeded' AND p.outcome IS NULL
-               AND r.state IN ('active', 'paying')) AS w;
+               AND r.id = ANY (v_holds) AND r.state IN ('active', 'paying')) AS w;
     IF v_sold IS NOT NULL THEN
         UPDATE payments AS p SET outcome = 'purchased', changed_at = v_now WHERE p.reference = ANY (v_refs);
         UPDATE reservations AS r SET state = 'purchased', ended_at = v_now WHERE r.id = ANY (v_sold);

@@ -229,13 +229,13 @@ SELECT * FROM expire_holds(@drop_id::bigint, @count::integer);
 
 -- name: count_due :one
 -- Holds of a drop that ran out and were not swept yet, and for how long the oldest of them. Few are
--- due, so they are found first.
+-- due, so they are found first, and by the index: it takes the outcome of a SELECT, not a clock.
 -- Index  reservations_by_deadline
 WITH due AS MATERIALIZED (
     SELECT r.drop_id, r.expires_at
       FROM reservations AS r
      WHERE r.state IN ('active', 'paying')
-       AND r.expires_at <= clock_timestamp()
+       AND r.expires_at <= (SELECT clock_timestamp())
 )
 SELECT count(*) AS due,
        coalesce(extract(epoch FROM clock_timestamp() - min(due.expires_at)), 0)::float8 AS overdue_seconds
@@ -248,7 +248,7 @@ SELECT count(*) AS due,
 SELECT DISTINCT r.drop_id
   FROM reservations AS r
  WHERE r.state IN ('active', 'paying')
-   AND r.expires_at <= clock_timestamp();
+   AND r.expires_at <= (SELECT clock_timestamp());
 
 -- name: next_deadline :one
 -- Milliseconds until the next hold runs out (negative: it has), or null when there is none.

@@ -95,6 +95,7 @@ async def test_the_scan_inside_a_function_walks_its_index_in_order(
     start = text.index(first_words)
     scan = text[start : text.index("FOR UPDATE SKIP LOCKED", start)]
     types = {"p_drop": "bigint", "v_head": "bigint", "v_last": "bigint", "p_limit": "integer"}
+    types |= {"v_now": "timestamptz"}
     types |= {"v_wanted": "integer", "v_quantity": "integer"}
     for i, word in enumerate(sorted(set(re.findall(r"\b[pv]_\w+", scan))), 1):
         scan = re.sub(rf"\b{word}\b", f"${i}::{types[word]}", scan)
