@@ -234,10 +234,10 @@ class Combiner(Generic[W, R]):
         span = None if spans is None else spans.batch(self._name, batch)
         try:
             await self._work(batch)
-        except (Fault, asyncio.CancelledError) as end:  # cancelled: the worker leaves, some hear it yet
+        except (Fault, asyncio.CancelledError) as end:
             for seat in batch:
                 seat.fail(seat.fault())
-            if isinstance(end, asyncio.CancelledError):
+            if isinstance(end, asyncio.CancelledError):  # the worker leaves
                 raise
         except Exception:
             log.exception("batch.failed", combiner=self._name, size=len(batch))

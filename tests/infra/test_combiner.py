@@ -325,7 +325,25 @@ async def test_draining_ends_what_does_not_end(kitchen: Kitchen) -> None:
     await crew.drain(0.02)
 
     assert kitchen.batches == [[0]]
-    assert not seat.told or seat.problem is not None
+    assert isinstance(seat.problem, Retryable)
+
+
+async def test_who_waits_while_the_worker_is_ended_hears_what_is_known_of_him(
+    kitchen: Kitchen,
+) -> None:
+    crew = Crew()
+
+    async def work(seats: list[Chair]) -> None:
+        seats[0].at_risk = True
+        await kitchen(seats)
+
+    combiner = _combiner(crew, work)
+    sent, unsent = combiner.put(0), combiner.put(1)
+    await _turns()
+
+    await crew.drain(0.02)
+
+    await _are_told([(sent, OutcomeUnknown), (unsent, Retryable)])
 
 
 async def test_work_that_must_be_finished_outlives_who_asked_for_it(
