@@ -44,7 +44,7 @@ def _problems(rows: dict[str, Any]) -> list[str]:
         ),
         (
             rows["misfits"] == 0,
-            f"INV-8: {rows['misfits']} buyers are counted as having other units than they own",
+            f"INV-8: {rows['misfits']} buyers or purchases do not agree with the holds",
         ),
         (rows["over_limit"] == 0, f"INV-8: {rows['over_limit']} buyers own more than the limit"),
         (

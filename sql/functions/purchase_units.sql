@@ -21,18 +21,22 @@ CREATE OR REPLACE FUNCTION purchase_units(
     SET plan_cache_mode = force_generic_plan SET random_page_cost = 0.1
 AS $$
 DECLARE
-    v_now           timestamptz := clock_timestamp();
+    v_now           timestamptz;
     v_reservations  uuid[];
     v_ids           uuid[];
     v_requests      uuid[];
     v_references    text[];
-    v_late          boolean;
     v_cools         boolean;
 BEGIN
-    -- Locked and changed in one go, in the order of ids: of two wishes for one hold the second finds
-    -- it taken. A stranger's wish must not crowd out the owner's. Whatever the statistics say, only these
-    -- holds may be read: hence the ids twice, or all holds ever would be compared with each wish by a plan
-    -- made when there was one; and the state as text, or the index of deadlines would do.
+    -- All of them, before any is judged: a deadline may be moved by who has the row. And what an earlier
+    -- run bought may be on this node only: a lock is a write, and to commit it waits for the standby.
+    PERFORM FROM reservations AS r WHERE r.id = ANY (p_reservations) ORDER BY r.id FOR UPDATE;
+    v_now := clock_timestamp();  -- after the locks: a deadline that passed while we waited has passed
+
+    -- Of two wishes for one hold the second finds it taken; a stranger's must not crowd out the owner's.
+    -- Whatever the statistics say, only these holds may be read: hence the ids twice, or all holds ever
+    -- would be compared with each wish by a plan made when there was one; and the state as text, or the
+    -- index of deadlines would do.
     WITH closed AS (
         UPDATE reservations AS r
            SET state = 'purchased', ended_at = v_now
@@ -43,23 +47,16 @@ BEGIN
          WHERE r.id = w.reservation_id
            AND r.id = ANY (p_reservations)
            AND r.state::text IN ('active', 'paying')
-           AND r.expires_at > clock_timestamp()
+           AND r.expires_at > v_now
            AND r.buyer = coalesce(w.buyer, r.buyer)
            AND NOT EXISTS (SELECT FROM purchases WHERE purchases.request_id = w.request_id)
-     RETURNING w.reservation_id, w.id, w.request_id, w.reference, r.expires_at <= clock_timestamp() AS late
+     RETURNING w.reservation_id, w.id, w.request_id, w.reference
     )
     SELECT array_agg(c.reservation_id), array_agg(c.id), array_agg(c.request_id), array_agg(c.reference),
-           bool_or(c.late), EXISTS (SELECT FROM drops WHERE drops.cooldown_factor > 0)
-      INTO v_reservations, v_ids, v_requests, v_references, v_late, v_cools
+           EXISTS (SELECT FROM drops WHERE drops.cooldown_factor > 0)
+      INTO v_reservations, v_ids, v_requests, v_references, v_cools
       FROM closed AS c;
-    IF v_late THEN
-        -- A deadline that passed while we waited for the hold has passed: begin anew without it.
-        RAISE serialization_failure;
-    END IF;
     IF v_ids IS NULL THEN
-        -- What an earlier run bought may be on this node only: a lock is a write, and to commit it waits
-        -- for the standby.
-        PERFORM FROM reservations AS r WHERE r.id = ANY (p_reservations) ORDER BY r.id FOR UPDATE;
         RETURN;
     END IF;
     IF v_cools THEN

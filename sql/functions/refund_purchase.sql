@@ -36,7 +36,7 @@ BEGIN
     INSERT INTO units (drop_id, number, position, state)
     SELECT v_bought.drop_id, u.number, nextval('unit_positions'),
            CASE WHEN p_restock THEN 'free' ELSE 'withdrawn' END::unit_state
-      FROM unnest(v_bought.units) AS u (number)
+      FROM (SELECT DISTINCT unnest(v_bought.units)) AS u (number)
      WHERE (SELECT units.number FROM units
              WHERE units.drop_id = v_bought.drop_id AND units.number = u.number) IS NULL;
 

@@ -36,11 +36,12 @@ BEGIN
     -- What lies on the shelf already was put there by hand: it stays, and the others still come back.
     -- A scalar look-up, for NOT EXISTS becomes a join, planned while a sold-out shelf is empty.
     INSERT INTO units (drop_id, number, position)
-    SELECT r.drop_id, u.number, nextval('unit_positions')
-      FROM reservations AS r
-     CROSS JOIN LATERAL unnest(r.units) AS u (number)
-     WHERE r.id = ANY (p_reservations)
-       AND (SELECT units.number FROM units WHERE units.drop_id = r.drop_id AND units.number = u.number) IS NULL;
+    SELECT u.drop_id, u.number, nextval('unit_positions')
+      FROM (SELECT DISTINCT r.drop_id, n.number  -- one unit in two hands is a damage; it returns once
+              FROM reservations AS r
+             CROSS JOIN LATERAL unnest(r.units) AS n (number)
+             WHERE r.id = ANY (p_reservations)) AS u
+     WHERE (SELECT units.number FROM units WHERE units.drop_id = u.drop_id AND units.number = u.number) IS NULL;
 
     PERFORM FROM stock
       WHERE stock.drop_id IN (SELECT r.drop_id FROM reservations AS r WHERE r.id = ANY (p_reservations))

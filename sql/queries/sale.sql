@@ -498,11 +498,11 @@ SELECT format('unit %s is %s', strays.number,
  ORDER BY strays.number;
 
 -- name: find_misfits :many
--- Buyers of a drop who are counted as having another number of units than they own: none, always. The
--- first few, each with how many there are.
+-- Buyers of a drop who are counted as having another number of units than they own, and purchases that
+-- are not those of their holds: none, always. The first few, each with how many there are.
+SELECT found.words, count(*) OVER () AS total FROM (
 SELECT format('%s owns %s, is counted with %s', coalesce(owned.buyer, counted.buyer), coalesce(owned.units, 0),
-              coalesce(counted.used, 0)) AS words,
-       count(*) OVER () AS total
+              coalesce(counted.used, 0)) AS words
   FROM (SELECT r.buyer, sum(r.quantity) AS units
           FROM reservations AS r
          WHERE r.drop_id = @drop_id
@@ -511,6 +511,15 @@ SELECT format('%s owns %s, is counted with %s', coalesce(owned.buyer, counted.bu
   FULL JOIN (SELECT a.buyer, a.used FROM allowances AS a WHERE a.drop_id = @drop_id) AS counted
     ON counted.buyer = owned.buyer
  WHERE coalesce(owned.units, 0) <> coalesce(counted.used, 0)
+ UNION ALL
+SELECT format('purchase %s of %s is not that of hold %s', b.id, b.buyer, b.reservation_id)
+  FROM purchases AS b
+  LEFT JOIN reservations AS r ON r.id = b.reservation_id
+ WHERE b.drop_id = @drop_id
+   AND b.refunded_at IS NULL
+   AND (r.id IS NULL OR r.state <> 'purchased'
+        OR (r.drop_id, r.buyer, r.quantity, r.units) IS DISTINCT FROM (b.drop_id, b.buyer, b.quantity, b.units))
+) AS found
  ORDER BY 1
  LIMIT @count::bigint;
 

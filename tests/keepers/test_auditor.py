@@ -19,7 +19,7 @@ from engine.runtime import Ground
 from engine.sale import expire
 from engine.sale.models import Proof
 from engine.sale.prove import prove
-from tests.support.damage import DAMAGES, Damage, do, stage
+from tests.support.damage import ANNS, CATS_UNIT, DAMAGES, Damage, do, stage
 from tests.support.keeping import Keeping
 from tests.support.rush import Rush
 from tests.support.service import Service
@@ -283,3 +283,20 @@ async def test_a_unit_that_was_put_on_the_shelf_by_hand_keeps_no_other_from_comi
     assert proof is not None
     assert proof.problems == [], "Cat's unit lies on the shelf once, as it should now"
     assert (await shop.audit(drop_id))["free"] == 9
+
+
+async def test_a_unit_in_two_hands_comes_back_once_and_keeps_no_other_from_coming_back(
+    shop: Shop, ground: Ground, settings: Settings
+) -> None:
+    drop_id, _ = await stage(shop)
+    await shop.reserve(drop_id, "innocent")
+    twice = f"UPDATE reservations SET units = ARRAY[{CATS_UNIT}] WHERE drop_id = $1 AND id = {ANNS}"
+    await do(settings.database_url, twice, drop_id)
+    overdue = "UPDATE reservations SET expires_at = now() WHERE drop_id = $1 AND state = 'active'"
+    await do(settings.database_url, overdue, drop_id)
+
+    assert await expire.expire_due(ground.postgres, ground.bouncer) == 3
+
+    proof = await prove(ground.postgres, drop_id)
+    assert proof is not None
+    assert proof.problems[0] == "INV-2: the stock row says 9 free, 8 units are"

@@ -84,10 +84,7 @@ async def test_a_deadline_that_passes_while_its_hold_is_in_others_hands_has_pass
     drop_id = await shop.open_drop(2, holdSeconds=60)
     late, good = [(await shop.reserve(drop_id, buyer)).json for buyer in ("ann", "ben")]
     there = await asyncpg.connect(settings.database_url)
-    soon = (
-        "UPDATE reservations SET expires_at = clock_timestamp() + interval '400 ms' WHERE id = $1"
-    )
-    await there.execute(soon, late["id"])
+    await there.execute(SOON_OVER, late["id"])
     hands = await asyncpg.connect(settings.database_url)
     taken = hands.transaction()
     await taken.start()
@@ -103,5 +100,30 @@ async def test_a_deadline_that_passes_while_its_hold_is_in_others_hands_has_pass
     assert [reply.status for reply in await confirms] == [410, 201]
     audit = await shop.audit(drop_id)
     assert (audit["clean"], audit["sold"]) == (True, 1)
+    for connection in (there, hands):
+        await connection.close()
+
+
+@pytest.mark.parametrize("mover", ["extend_hold", "pay_hold"])
+async def test_a_deadline_that_is_moved_as_it_passes_was_moved(
+    shop: Shop, settings: Settings, mover: str
+) -> None:
+    """A batch of confirms reads the old deadline while the new one is not committed yet."""
+    drop_id = await shop.open_drop(2, holdSeconds=600)
+    moved, other = [(await shop.reserve(drop_id, buyer)).json for buyer in ("ann", "ben")]
+    there = await asyncpg.connect(settings.database_url)
+    await there.execute(SOON_OVER, moved["id"])
+    hands = await asyncpg.connect(settings.database_url)
+    taken = hands.transaction()
+    await taken.start()
+    assert await hands.fetchrow(f"SELECT * FROM {mover}($1, 'ann')", moved["id"])
+    over = "SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1"
+    await wait_until(lambda: there.fetchval(over, moved["id"]), "the old deadline has passed")
+
+    confirms = asyncio.gather(*(shop.confirm(h["id"], h["userId"]) for h in (moved, other)))
+    await wait_until(lambda: there.fetchval(STANDING), "the batch waits for the hold")
+    await taken.commit()
+
+    assert [reply.status for reply in await confirms] == [201, 201]
     for connection in (there, hands):
         await connection.close()

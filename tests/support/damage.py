@@ -27,7 +27,7 @@ LOST_UNIT = (
     "(SELECT n FROM generate_series(1, 10) AS n EXCEPT SELECT number FROM units WHERE drop_id = $1"
     " EXCEPT SELECT unnest(units) FROM reservations WHERE drop_id = $1 AND buyer <> 'cat')"
 )
-UNITS, BUYERS = "INV-1: {} units are nowhere", "INV-8: {} buyers are counted as having other units"
+UNITS, BUYERS = "INV-1: {} units are nowhere", "INV-8: {} buyers or purchases do not"
 
 DAMAGES = [
     Damage(
@@ -77,14 +77,14 @@ DAMAGES = [
         f"UPDATE purchases SET units = ARRAY[{CATS_UNIT}] WHERE drop_id = $1 AND buyer = 'bob'",
         "UPDATE purchases SET units = r.units FROM reservations AS r"
         " WHERE r.id = reservation_id AND r.drop_id = $1 AND r.buyer = 'bob'",
-        (UNITS.format(2),),
+        (BUYERS.format(1), UNITS.format(2)),
     ),
     Damage(
         "a hold became a purchase of other units",
         "UPDATE reservations SET units = ARRAY[1000] WHERE drop_id = $1 AND buyer = 'bob'",
         "UPDATE reservations SET units = p.units FROM purchases AS p"
         " WHERE p.reservation_id = reservations.id AND p.drop_id = $1 AND p.buyer = 'bob'",
-        (UNITS.format(2),),
+        (BUYERS.format(1), UNITS.format(2)),
     ),
     Damage(
         "the stock row is off by one",
@@ -121,7 +121,21 @@ DAMAGES = [
         "a purchase claims more than it got",
         "UPDATE purchases SET quantity = 2 WHERE drop_id = $1 AND buyer = 'bob'",
         "UPDATE purchases SET quantity = 1 WHERE drop_id = $1 AND buyer = 'bob'",
-        ("INV-1: 1 units are sold, purchases name 2",),
+        ("INV-1: 1 units are sold, purchases name 2", BUYERS.format(1)),
+    ),
+    Damage(
+        "a purchase is under a stranger's name",
+        "UPDATE purchases SET buyer = 'eve' WHERE drop_id = $1 AND buyer = 'bob'",
+        "UPDATE purchases SET buyer = 'bob' WHERE drop_id = $1 AND buyer = 'eve'",
+        (BUYERS.format(1),),
+    ),
+    Damage(
+        "a purchase names a hold that never was",
+        "UPDATE purchases SET reservation_id = gen_random_uuid()"
+        " WHERE drop_id = $1 AND buyer = 'bob'",
+        "UPDATE purchases SET reservation_id = (SELECT id FROM reservations WHERE drop_id = $1"
+        " AND buyer = 'bob') WHERE drop_id = $1 AND buyer = 'bob'",
+        (BUYERS.format(1),),
     ),
     Damage(
         "a payment bought nothing",

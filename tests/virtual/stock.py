@@ -263,30 +263,20 @@ def lock_holds(tx: Transaction, ids: list[UUID]) -> Course:
 
 
 def purchase_units(tx: Transaction, **w: Any) -> Course:
-    holds, now = uids(w["reservations"]), tx.tables.now()
-    wishes: list[tuple[Any, ...]] = []
+    holds = uids(w["reservations"])
+    yield from lock_holds(tx, holds)
+    now = tx.tables.now()
+    wishes: dict[UUID, tuple[Any, ...]] = {}
     columns = (holds, uids(w["ids"]), uids(w["requests"]), w["buyers"], w["references"])
     made = {row["request_id"] for _, row in tx.all("purchases")}
     for hold, id, request, buyer, reference in sorted(zip(*columns, strict=True), key=_first_two):
-        if request in made or not _may_buy(tx, tx.reservation(hold), buyer):
+        row = tx.reservation(hold)
+        live = row is not None and row["state"] in LIVE and row["expires_at"] > now
+        if row is None or not live or row["buyer"] != (buyer or row["buyer"]) or request in made:
             continue
-        yield from lock_holds(tx, [hold])
-        row = tx.reservation(hold)  # as it is now that it is ours
-        if row is None or row["state"] not in LIVE or row["buyer"] != (buyer or row["buyer"]):
-            continue
-        if row["expires_at"] <= tx.tables.now():
-            raise SqlError("40001")  # a deadline that passed while we waited
         tx.change("reservations", row["request_id"], state="purchased", ended_at=now)
-        wishes.append((hold, id, request, reference))
-    if not wishes:
-        yield from lock_holds(tx, holds)
-        return []
-    return (yield from sell_holds(tx, wishes, now))
-
-
-def _may_buy(tx: Transaction, row: Row | None, buyer: str | None) -> bool:
-    live = row is not None and row["state"] in LIVE and row["expires_at"] > tx.tables.now()
-    return live and row is not None and row["buyer"] == (buyer or row["buyer"])
+        wishes[hold] = (hold, id, request, reference)
+    return (yield from sell_holds(tx, list(wishes.values()), now)) if wishes else []
 
 
 def _first_two(wish: tuple[Any, ...]) -> tuple[Any, Any]:
