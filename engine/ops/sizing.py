@@ -37,17 +37,17 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Costs(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What was measured: requests as by `make bench` with 512 connections, and bytes."""
 
-    hold: Cost = Cost(workers=97, postgres=45, valkey=16)
-    purchase: Cost = Cost(workers=123, postgres=79, valkey=2)  # a pair less its hold
-    refusal: Cost = Cost(workers=57, postgres=7, valkey=1)  # from memory
-    keyed: Cost = Cost(workers=95, postgres=25, valkey=4)  # a refusal that is looked up first
+    hold: Cost = Cost(workers=80, postgres=27, valkey=9)
+    purchase: Cost = Cost(workers=106, postgres=95, valkey=5)  # a pair less its hold
+    refusal: Cost = Cost(workers=47, postgres=2, valkey=1)  # from memory
+    keyed: Cost = Cost(workers=75, postgres=8, valkey=3)  # a refusal that is looked up first
     poll: Cost = Cost(workers=46, postgres=3, valkey=0.1)
     token_micros: float = 54  # of a worker, to verify one that it does not know yet
-    holds_per_second: float = 10_354  # of one drop, on two cores, who asks among them
-    wal_bytes: float = 1_083  # a hold; a purchase is taken for one
-    image_bytes: float = 270
-    row_bytes: float = 486
-    redis_bytes: float = 400
+    holds_per_second: float = 12_844  # of one drop, on two cores, who asks among them
+    wal_bytes: float = 890  # a hold; a purchase is taken for one
+    image_bytes: float = 192
+    row_bytes: float = 446
+    redis_bytes: float = 42
     machine: str = f"two cores, {HERE}"
 
 

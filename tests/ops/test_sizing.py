@@ -47,7 +47,7 @@ def test_a_sale_is_counted_as_one_does_by_hand() -> None:
     # 10,000 units have their buyers after a second; so fast they were sold when it was measured,
     # and Postgres would need half of it.
     assert found.sold_out_seconds == pytest.approx((1, 1))
-    assert found.wal_bytes == 2 * 10_000 * (1_083 + 270)
+    assert found.wal_bytes == 2 * 10_000 * (ROUND.wal_bytes + ROUND.image_bytes)
 
 
 def test_who_comes_last_in_the_rush_waits_for_all_that_was_not_done() -> None:
