@@ -49,7 +49,7 @@ def size(
     request costs was measured (docs/PERFORMANCE.md), on one machine: let `make bench` measure
     yours, and give its result. The queue is a fluid: what cannot be served at once waits, and
     who comes last waits for all of it. Cores are told as a range: what is used if nothing else
-    ran, and that with a third kept free. TLS, proxies and the network are not in it. Without
+    ran, and that with 30 % kept free. TLS, proxies and the network are not in it. Without
     buyers and units it shows typical sales, in Markdown.
 
     **Examples**

@@ -111,7 +111,8 @@ def advice(estimate: Estimate, machine_cores: int) -> list[Advice]:
         (
             "net.core.somaxconn",
             f"{2 * BACKLOG} or more",
-            f"a worker may pause for {_span(BACKLOG / max(arrivals, 1))} before newcomers are lost",
+            f"a worker may pause for {_span(min(BACKLOG / max(arrivals, 1), 60))} before newcomers "
+            "are lost",
         ),
         ("memory of a worker", _bytes(_worker_bytes(estimate, seats)), "connections, buyers seen"),
         *_postgres_advice(estimate, postgres),
@@ -204,7 +205,10 @@ def takes(estimate: Estimate) -> list[tuple[str, str]]:
         wait, last = estimate.steps[-1].wait_seconds, estimate.steps[-1].last_answer_seconds
     return [
         ("sold out after", over),
-        ("longest wait", f"{_wait(wait)}, for who comes last in the rush"),
+        (
+            "longest wait",
+            f"{_wait(wait)} at most with the cores above, for who comes last in the rush",
+        ),
         ("last answer after", _span(last)),
     ]
 
