@@ -29,7 +29,7 @@ from engine.infra.meter import meter
 
 log = structlog.get_logger()
 
-AHEAD_MIN = 128  # who wait before a batch begins beside another: it costs as much as eight requests
+AHEAD_MIN = 128  # who wait before a batch begins beside another: each has a price of its own
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -57,7 +57,7 @@ class Seat(Outcome[R], Generic[W, R]):
         keyed: bool = False,
         over: Exception | None = None,
     ) -> None:
-        self.told, self._result, self._problem, self._waiting = False, None, None, []
+        super().__init__()
         self.wish = wish
         self.deadline = deadline
         self.at_risk = False  # sent to Postgres, answer not known
