@@ -57,6 +57,7 @@ async def test_a_standby_that_lagged_begins_one_epoch_and_its_lost_tail_is_count
     two: Pair, there: Settings, tmp_path: Path
 ) -> None:
     async with sale(there, tmp_path) as (service, drop_id):
+        await two.catch_up()  # the standby has the whole drop, which is open
         async with Rush.of(service, drop_id, two.primary.url) as rush:
             await rush.sells(300)
             await two.cut()
@@ -104,6 +105,7 @@ async def test_an_old_primary_that_comes_back_is_left_alone(
     two: Pair, there: Settings, tmp_path: Path
 ) -> None:
     async with sale(there, tmp_path) as (service, drop_id):
+        await two.catch_up()  # the standby has the whole drop, which is open
         async with Rush.of(service, drop_id, two.primary.url, clients=20) as rush:
             await rush.sells(100)
             await two.cut()
@@ -130,6 +132,7 @@ async def test_a_primary_that_only_stands_still_is_left_as_soon_as_another_was_p
 ) -> None:
     """Its connections live on, and no statement on them ever ends."""
     async with sale(there, tmp_path) as (service, drop_id):
+        await two.catch_up()  # the standby has the whole drop, which is open
         async with Rush.of(service, drop_id, two.primary.url, clients=20) as rush:
             await rush.sells(100)
             await two.cut()
@@ -154,6 +157,7 @@ async def test_a_synchronous_standby_loses_no_hold_that_anybody_was_promised(
 ) -> None:
     await two.wait_for_standby()
     async with sale(there, tmp_path) as (service, drop_id):
+        await two.catch_up()  # the standby has the whole drop, which is open
         async with Rush.of(service, drop_id, two.primary.url) as rush:
             await rush.sells(300)
             asking = asyncio.gather(*(_insists(service, drop_id, n) for n in range(30)))

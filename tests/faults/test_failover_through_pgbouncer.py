@@ -46,6 +46,7 @@ async def test_through_pgbouncer_one_epoch_begins_and_the_lost_tail_is_told(
     with PgBouncer.started(mode, two.primary.url) as bouncer:
         through = msgspec.structs.replace(there, database_url=bouncer.url)
         async with sale(through, tmp_path) as (service, drop_id):
+            await two.catch_up()  # the standby has the whole drop, which is open
             async with Rush.of(service, drop_id, two.primary.url) as rush:
                 await rush.sells(300)
                 await two.cut()
@@ -73,6 +74,7 @@ async def test_a_pgbouncer_that_is_led_elsewhere_in_mid_sale_mixes_no_two_histor
     with PgBouncer.started("transaction", two.primary.url) as bouncer:
         through = msgspec.structs.replace(there, database_url=bouncer.url)
         async with sale(through, tmp_path) as (service, drop_id):
+            await two.catch_up()  # the standby has the whole drop, which is open
             async with Rush.of(service, drop_id, two.primary.url) as rush:
                 await rush.sells(200)
                 await two.cut()
