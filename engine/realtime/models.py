@@ -1,0 +1,42 @@
+"""What a feed hears in one look at the facts, and what listeners are told of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from engine.sale.models import Drop, Hold
+
+
+class Bought(msgspec.Struct, frozen=True):
+    """A purchase, for everybody: no id, and a name that tells nothing of who it is."""
+
+    drop_id: int
+    username: str
+    purchased_at: datetime
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A drop of which there is news: how it stands now, and what became of it since the last look."""
+
+    drop: Drop
+    epoch: int  # (epoch, drop.version) orders what is said of one drop
+    is_new: bool  # it was created
+    has_changed: bool  # its terms or its status, beyond the figures
+    has_moved: bool  # its figures
+    bought: list[Bought]  # the newest since the last look, oldest first, at most three
+    recent: list[Bought]  # the three newest of all, newest first
+    expired: int  # holds that ran out since the last look
+    released: int  # holds that were given back
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """All news of one look. What is missing did not change."""
+
+    seq: int  # the position in the outbox, the same in all processes
+    epoch: int
+    oldest: datetime  # when the oldest fact in it was written, by Postgres's clock
+    drops: list[Moved]
+    holds: list[Hold]  # of buyers who listen: as they stand now
+    is_fresh: bool = False  # what went before is not known: everybody gets a snapshot instead
