@@ -18,7 +18,7 @@ class Bought(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """A drop of which there is news: how it stands now, and what became of it since the last look."""
+    """A drop of which there is news: how it stands, and what became of it since the last look."""
 
     drop: Drop
     epoch: int  # (epoch, drop.version) orders what is said of one drop
