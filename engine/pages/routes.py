@@ -22,6 +22,7 @@ ASSETS = {
     "docs.css": b"text/css; charset=utf-8",
     "shop.css": b"text/css; charset=utf-8",
     "shop.js": b"text/javascript; charset=utf-8",
+    "live.js": b"text/javascript; charset=utf-8",
 }
 # Stoplight Elements, which draws the API's page: a package that ships files and nothing else.
 ELEMENTS = {
