@@ -30,7 +30,7 @@ class Door:
     def __init__(self, settings: Settings, postgres: Postgres, crew: Crew) -> None:
         self._open = settings.auth == "open"
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
-        self._tokens = Tokens(settings.jwt_secret)
+        self.tokens = Tokens(settings.jwt_secret)
         self._keys = ApiKeys(postgres, crew)
 
     async def caller(self, call: Call) -> Caller:
@@ -51,7 +51,7 @@ class Door:
         """A token's caller, who pays for the request. Good ones are let in whatever their
         neighbours try: no number of attempts finds a key of 32 bytes, and none costs a query."""
         try:
-            caller = self._tokens.caller(token)
+            caller = self.tokens.caller(token)
         except TokenExpired:  # it was good: nobody guesses
             raise
         except Unauthorized:
@@ -95,6 +95,11 @@ class Door:
         for name, given in call.scope["headers"]:
             if name in {b"host", b"origin"} and _LOOPBACK.fullmatch(given) is None:
                 raise Forbidden(f"AUTH=open answers loopback only: {name.decode()} is not loopback")
+
+
+def is_loopback_name(given: bytes) -> bool:
+    """Whether a Host or an Origin names this machine."""
+    return _LOOPBACK.fullmatch(given) is not None
 
 
 def is_next_door(call: Call) -> bool:
