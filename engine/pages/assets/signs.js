@@ -70,19 +70,19 @@ export const SIGNS = [
     rules: ({ span }) => ({ VelvetropeErrors: span && failures(span), VelvetropeOutcomeUnknown: span && unknown(span) }),
   },
   {
-    id: "batch", label: "Mean batch of holds",
+    id: "batch", label: "Mean batch",
     show: ({ now, span }) => [
       count(span?.means("batch_requests", "combiner").get("reserve")),
       `${count(now.sum("queued_requests"))} requests wait`,
     ],
   },
   {
-    id: "proof", label: "Last proven to add up",
+    id: "proof", label: "Last proven",
     show: ({ now }) => {
       const wrong = now.sum("audit_problem_drops"), paused = now.sum("audit_paused_drops");
       if (wrong || paused) return [`${count(Math.max(wrong, paused))} wrong`, "drops whose rows do not add up: see them below"];
       const age = now.sum("audit_age_seconds");
-      return [age === null ? "–" : `${time(age)} ago`, `every unit of ${count(now.sum("warm_drops"))} warm drops`];
+      return [age === null ? "–" : `${time(age)} ago`, `to add up: every unit of ${count(now.sum("warm_drops"))} warm drops`];
     },
     rules: ({ now }) => ({
       VelvetropeDoesNotAddUp: sum(now.sum("audit_problem_drops"), now.sum("audit_paused_drops")),
