@@ -30,7 +30,7 @@ class Door:
     def __init__(self, settings: Settings, postgres: Postgres, crew: Crew) -> None:
         self._open = settings.auth == "open"
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
-        self.tokens = Tokens(settings.jwt_secret)
+        self._tokens = Tokens(settings.jwt_secret)
         self._keys = ApiKeys(postgres, crew)
 
     async def caller(self, call: Call) -> Caller:
@@ -51,7 +51,7 @@ class Door:
         """A token's caller, who pays for the request. Good ones are let in whatever their
         neighbours try: no number of attempts finds a key of 32 bytes, and none costs a query."""
         try:
-            caller = self.tokens.caller(token)
+            caller = self._tokens.caller(token)
         except TokenExpired:  # it was good: nobody guesses
             raise
         except Unauthorized:

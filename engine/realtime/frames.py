@@ -11,7 +11,7 @@ import msgspec
 
 from engine.infra.errors import Problem
 from engine.infra.http import encode, iso, problem_answer
-from engine.realtime.models import Bought, Moved
+from engine.realtime.models import Moved
 from engine.sale.models import Hold
 from engine.sale.views import DropView, Recent, drop_view
 
@@ -120,7 +120,7 @@ def live_drop(moved: Moved) -> LiveDrop:
 
 
 def of_drop(moved: Moved, position: tuple[int, int]) -> tuple[Wired, Wired]:
-    """What happened to a drop: for whoever looks at all drops, and beyond it for who looks at this."""
+    """What happened to a drop: for who looks at all drops, and beyond it for who looks at this."""
     drop, told = moved.drop, Wired()
     if moved.is_new or moved.has_changed:
         told += wired("new_drop" if moved.is_new else "drop_update", live_drop(moved), position)

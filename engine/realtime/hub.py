@@ -228,9 +228,7 @@ class Hub:
         """Write to the members of these rooms, some at a time. Between two slices the process has
         the rest of its time for others; with too many listeners for a second, less of it."""
         jobs = [
-            (list(members), news)
-            for room, news in told.items()
-            if news.frames and (members := self._rooms.get(room))
+            (list(self._rooms.get(room, ())), news) for room, news in told.items() if news.frames
         ]
         count = sum(len(members) for members, _ in jobs)
         share = max(self._share, min(count * self._cost / ROUND_SECONDS_MAX, 1.0))

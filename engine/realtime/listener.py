@@ -101,7 +101,7 @@ class Listener(asyncio.Protocol):
         """Ask for a sign that it reads."""
 
     def look(self, now: float) -> None:
-        """Ask for a sign of life when it is due; drop it if there was none, or if it reads nothing."""
+        """Ask for a sign of life when it is due; drop it if there was none, or it reads nothing."""
         if not self._transport.get_write_buffer_size():
             self._unread_since = 0.0
         elif not self._unread_since:

@@ -27,7 +27,7 @@ class Fact(msgspec.Struct, frozen=True):
 async def read_facts(
     postgres: Postgres, after: int, gaps: Sequence[int], named: bool, most: int
 ) -> tuple[int, datetime, list[Fact]]:
-    """The epoch, Postgres's time, and what was told after a position and in gaps before it, oldest first."""
+    """The epoch, Postgres's time, and what was told after a position and in gaps before it."""
     query = _queries["read_facts"]
     rows = await postgres.call(query, after=after, gaps=gaps, named=named, most=most)
     facts = [
