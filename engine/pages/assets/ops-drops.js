@@ -76,7 +76,7 @@ export class Drops {
         if (row.past[index].length > POINTS) row.past[index].shift();
       });
       if (row.calm++ <= POINTS && !row.item.hidden) { // what has not moved in all that time looks the same
-        areas(row.canvas, STATES.map((state, index) => [state, row.past[index]]), row.drop.totalStock, POINTS);
+        areas(row.canvas, STATES.map((state, index) => [state, row.past[index]]), row.drop.totalStock);
       }
     }
     if (this.filter.value === "wrong") this.#sift();
@@ -127,7 +127,7 @@ export class Drops {
       parts.push(make("i", "", each));
     }
     const pair = make("div"), total = make("dd");
-    pair.append(make("dt", "of"), total);
+    pair.append(make("dt", "of", "of"), total);
     figures.append(pair);
     bar.append(...parts);
     const stock = make("div", "", "stock"), canvas = make("canvas");

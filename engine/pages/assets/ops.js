@@ -86,7 +86,7 @@ function watch(now) {
 // Lines by name, which may come later than the first moment; null where there was nothing.
 class Lines {
   constructor(id, options, most = COLOURS.length) {
-    this.chart = new Chart(element(id), { title: element(id).querySelector("figcaption").textContent, ...options });
+    this.chart = new Chart(element(id), options);
     Object.assign(this, { at: [], values: new Map(), most });
   }
 

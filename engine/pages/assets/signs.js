@@ -40,15 +40,15 @@ const answers = (up) => ({ 1: "answers", 0: "away" })[up] ?? "unknown";
 // with the bounds. `v` is the present: { now, span, opened, still }; the last three may be null.
 export const SIGNS = [
   {
-    id: "holds", label: "Holds a second",
+    id: "holds", label: "Holds/s",
     show: ({ span }) => [count(span?.rate("holds")), `${many(span?.rate("held_units"), "unit")} a second`],
   },
   {
-    id: "purchases", label: "Purchases a second",
-    show: ({ span }) => [count(span?.rate("purchases")), `came back: ${count(span && span.rate("expiries") + span.rate("releases"))} a second`],
+    id: "purchases", label: "Purchases/s",
+    show: ({ span }) => [count(span?.rate("purchases")), `${count(span && span.rate("expiries") + span.rate("releases"))} holds a second end unbought`],
   },
   {
-    id: "refusals", label: "Refusals a second",
+    id: "refusals", label: "Refusals/s",
     show: ({ span }) => [count(span?.rate("refusals")), `${count(span?.rate("memory_refusals"))} from memory, ${count(span?.rate("limited"))} limited`],
     rules: ({ span }) => ({ VelvetropeLimited: span && share(span.rise("limited"), span.rise("requests")) }),
   },
@@ -116,7 +116,7 @@ export const SIGNS = [
     rules: ({ now }) => ({ VelvetropeOldIntent: now.max("oldest_intent_seconds") }),
   },
   {
-    id: "publish", label: "Bouncer behind by",
+    id: "publish", label: "Bouncer behind",
     show: ({ now }) => [time(now.max("publish_lag_seconds")), `${many(now.max("publish_lag_versions"), "change")} not yet told`],
     rules: ({ now }) => ({ VelvetropePublishLag: now.max("publish_lag_seconds") }),
   },
@@ -155,7 +155,7 @@ export const SIGNS = [
     rules: ({ now }) => ({ VelvetropeRedisAway: sum(away(now.sum("redis_up")), now.sum("redis_away_processes")) }),
   },
   {
-    id: "money", label: "Money owed back",
+    id: "money", label: "Money owed",
     show: ({ now }) => [many(now.sum("refunds_due"), "refund"), `${many(now.sum("payments_undecided"), "payment")} undecided`],
     rules: ({ now, span }) => ({
       VelvetropePaymentUndecided: now.sum("payment_undecided_seconds"),
