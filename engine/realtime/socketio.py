@@ -46,6 +46,7 @@ class SocketIo:
     origins   of pages elsewhere that may connect, besides our own
     enter     who calls, from a request's headers (`Door.caller`)
     name      of this process, in the ids of its sessions; unique on the machine, without a dot
+    begin     makes sure that somebody reads the facts (`Hub.begin`)
     arrive    charges the caller's address, and knows guessers (`Budgets.arrive`)
     """
 
@@ -55,10 +56,12 @@ class SocketIo:
         origins: Collection[bytes],
         enter: Callable[[Call], Awaitable[Caller]],
         name: str,
+        begin: Callable[[], Awaitable[None]] | None = None,
         arrive: Callable[[Call], None] | None = None,
         sessions_max: int = SESSIONS_MAX,
     ) -> None:
         self._salt, self._origins, self._enter, self._arrive = salt, origins, enter, arrive
+        self._begin = begin
         self._sessions_max = sessions_max
         self._server = _Server(serializer=Text, async_handlers=False, logger=False, name=name)
         self._sessions: Sessions = self._server.eio
@@ -124,6 +127,8 @@ class SocketIo:
         given = auth if isinstance(auth, dict) else {}
         try:
             buyer = await self._buyer(environ["asgi.scope"], given)
+            if self._begin is not None:
+                await self._begin()
         except Problem as problem:
             raise Refused(
                 problem.message, {"code": problem.code, "retryable": problem.retryable}
@@ -205,7 +210,7 @@ def _news(moved: Moved, is_fresh: bool) -> Iterator[tuple[About, Frame]]:
     """
     drop = moved.drop
     if moved.is_new:
-        recent = [Recent(one.username, iso(one.purchased_at)) for one in moved.recent]
+        recent = [Recent(one.username, iso(one.purchased_at)) for one in moved.recent or ()]
         yield None, _frame("new_drop", drop_view(drop, recent))
     if moved.has_moved or is_fresh:
         stock = {"dropId": drop.id, "availableStock": drop.free}

@@ -79,7 +79,7 @@ class Live(Shop):
     async def behind(cls, settings: Settings) -> AsyncIterator[Live]:
         """Open it; end it with all its connections."""
         async with runtime.worker(settings) as house:
-            asgi = app.build(house.routes, settings)
+            asgi = app.build(house.routes, settings, house.doorway.facade)
             config = uvicorn.Config(asgi, lifespan="off", proxy_headers=False, log_config=None)
             config.load()
             lobby, state = Lobby(settings, 1_000), ServerState()
