@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from engine.identity.access import as_buyer
 from engine.infra.errors import Fault, Forbidden, Problem, Unauthorized
@@ -28,7 +30,7 @@ from engine.realtime.feed import ROUND_SECONDS, Feed, Scope
 from engine.realtime.frames import Wired
 from engine.realtime.listener import Listener
 from engine.realtime.models import Batch
-from engine.realtime.shows import Shows, key_of
+from engine.realtime.shows import DROPS_MAX, Shows, key_of
 
 ROUND_SECONDS_MAX = 0.9
 SLICE = 40  # listeners told in one go; requests come in between
@@ -53,7 +55,7 @@ class Hub:
         self._shows = Shows(postgres, self._feed)
         self._authenticate, self._share = authenticate, share
         self._rooms: dict[str, dict[Listener, None]] = defaultdict(dict)
-        self._echoes: list[Callable[[Batch], None]] = []
+        self._echoes: list[tuple[Callable[[Batch], None], Callable[[], Collection[str]]]] = []
         self._rounds = 0  # begun; whoever joins must not miss one
         self._cost = 0.0  # seconds to tell one listener, as measured
         self._feeding: asyncio.Task[None] | None = None
@@ -72,9 +74,12 @@ class Hub:
         """There may be news."""
         self._feed.wake()
 
-    def echo(self, callback: Callable[[Batch], None]) -> None:
-        """Also tell somebody who keeps listeners of his own. From now on all drops are heard."""
-        self._echoes.append(callback)
+    def echo(
+        self, callback: Callable[[Batch], None], buyers: Callable[[], Collection[str]] = tuple
+    ) -> None:
+        """Also tell somebody who keeps listeners of his own, some of them `buyers`. From now on all
+        drops are heard."""
+        self._echoes.append((callback, buyers))
 
     # ── coming and going ─────────────────────────────────────────────────────────────────────
 
@@ -191,19 +196,24 @@ class Hub:
                 drops = None
             elif kind == "me":
                 buyers.append(name)
+        for _, others in self._echoes:
+            buyers += others()
         return Scope(None if self._echoes else drops, buyers)
 
     async def _hear(self, batch: Batch) -> float:
         """Tell everybody; seconds that the feed rests afterwards."""
         began = self.now()
         self._rounds += 1
-        for echo in self._echoes:
-            echo(batch)
         position = batch.epoch, batch.seq
         if batch.is_fresh:
             for listener in list(self.listeners):
                 self.catch_up(listener)
-        else:
+            if self._echoes:
+                drops = await self._feed.standing(None, DROPS_MAX)
+                batch = msgspec.structs.replace(batch, drops=drops)
+        for echo, _ in self._echoes:
+            echo(batch)
+        if not batch.is_fresh:
             await self._tell(self._sorted(batch, position))
             meter.lag("told", time.monotonic() - batch.since)
         return max(ROUND_SECONDS - (self.now() - began), 0.0)
