@@ -194,16 +194,21 @@ class Sessions(engineio.AsyncServer):  # type: ignore[misc]  # it has no types
             return
         if session.queue.qsize() < QUEUE_MAX:
             session.queue.put_nowait(frame)
-            return
-        self.dropped += 1
-        session.session["is_slow"] = True
-        _forget(session.queue)
-        self.start_background_task(session.close, wait=False, abort=True)
+        elif not session.session.get("is_slow"):
+            session.session["is_slow"] = True
+            self.dropped += 1
+            self.start_background_task(self.disconnect, sid)
+
+    async def disconnect(self, sid: str | None = None) -> None:
+        """End a session at once. python-engineio would wait until the client has read all."""
+        session = self.sockets.pop(sid, None)
+        if session is not None:
+            _forget(session.queue)
+            await session.close(wait=False, abort=True)
 
     async def close(self) -> None:
         """End all sessions: their clients come back, to whoever is there."""
-        sessions = list(self.sockets.values())
-        for session in sessions:
+        for session in list(self.sockets.values()):
             await session.close(wait=False)
             session.queue.put_nowait(None)
         self.sockets.clear()
@@ -212,11 +217,12 @@ class Sessions(engineio.AsyncServer):  # type: ignore[misc]  # it has no types
 
     async def _trigger_event(self, event: str, *args: Any, **options: Any) -> Any:
         """What happened to a session. Over polling its messages come this way alone."""
-        session = self.sockets.get(args[0]) if event == "message" else None
-        if session is not None and not session.upgraded and not pace_of(session).allows():
-            _forget(session.queue)
-            await session.close(wait=False, abort=True)
-            return None
+        if event == "message":
+            session = self.sockets.get(args[0])
+            if session is None:
+                return None
+            if not session.upgraded and not pace_of(session).allows():
+                return await self.disconnect(args[0])
         return await super()._trigger_event(event, *args, **options)
 
 

@@ -7,26 +7,36 @@ a buyer or a reservation goes to that buyer's sockets alone: their `auth` holds 
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any
 
 import socketio
 import structlog
+import uvicorn
 from engineio import packet
+from msgspec.structs import replace
 from socketio.exceptions import ConnectionRefusedError as Refused
 from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from engine.identity.access import as_buyer
 from engine.identity.models import Caller
 from engine.infra.errors import Forbidden, Problem, Retryable
 from engine.infra.http import Answer, Call, encode, iso, serve
 from engine.realtime.models import Batch, Moved
-from engine.realtime.sessions import Frame, Sessions, Text
+from engine.realtime.sessions import Frame, Sessions, Text, Wire
 from engine.sale.models import Hold
 from engine.sale.views import Recent, drop_view, public_name
 
 log = structlog.get_logger()
 
+# Engine.IO has no frame for several events, and each passes a queue and a task. Over so many a
+# second a client hears less often what came to pass meanwhile, at least once in REST_SECONDS_MAX.
+FRAMES_A_SECOND = 5_000
+REST_SECONDS_MAX = 0.9
+PURCHASES_TOLD = 3  # of a drop, however much was put together
 WELCOME = {"message": "Connected to inventory system"}
 SESSIONS_MAX = 10_000
 _ENDED = ("expired", "released")
@@ -66,6 +76,15 @@ class SocketIo:
         self._server = _Server(serializer=Text, async_handlers=False, logger=False, name=name)
         self._sessions: Sessions = self._server.eio
         self._listeners: dict[str, str | None] = {}  # session → buyer, None: not known
+        self._drops: dict[int, Moved] = {}  # what nobody was told yet
+        self._holds: dict[str, Hold] = {}
+        self._rests_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wires = uvicorn.Config(
+            self, interface="asgi3", lifespan="off", log_config=None, proxy_headers=False
+        )
+        self._wires.load()
+        self._state = ServerState()
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
         self._server.on("join", _join)
@@ -87,6 +106,8 @@ class SocketIo:
 
     async def close(self) -> None:
         """End all sessions; their clients come back to another process."""
+        if self._timer is not None:
+            self._timer.cancel()
         await self._sessions.close()
 
     # ── coming and going ─────────────────────────────────────────────────────────────────────
@@ -108,7 +129,15 @@ class SocketIo:
         async def refuse(_: Call) -> Answer:
             raise problem
 
-        await serve(refuse, "socketio", scope, receive, send)
+        # As a GET: what there was of a body may have been read.
+        await serve(refuse, "socketio", {**scope, "method": "GET"}, receive, send)
+
+    def take(self, transport: asyncio.Transport, head: bytes) -> None:
+        """Serve a WebSocket from its request on, which was read already (see infra/taking.py)."""
+        wire = Wire(self._wires, self._state, {})
+        transport.set_protocol(wire)
+        wire.connection_made(transport)
+        wire.data_received(head)
 
     def _problem(self, scope: Scope) -> Problem | None:
         """Why a request is not served; None: it is."""
@@ -161,31 +190,50 @@ class SocketIo:
     # ── what there is to hear ────────────────────────────────────────────────────────────────
 
     def hear(self, batch: Batch) -> None:
-        """Tell everybody of one look at the facts; each frame is encoded once."""
+        """Tell everybody of one look at the facts: now, or with the next ones if there was more to
+        tell than there is time for."""
+        for moved in batch.drops:
+            now = replace(moved, has_moved=True) if batch.is_fresh else moved
+            before = self._drops.get(now.drop.id)
+            self._drops[now.drop.id] = now if before is None else _both(before, now)
+        self._holds |= {hold.id: hold for hold in batch.holds}
+        if self._timer is None:
+            rest = self._rests_until - time.monotonic()
+            if rest > 0:
+                self._timer = asyncio.get_running_loop().call_later(rest, self._tell)
+            else:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Tell what there is; each frame is encoded once."""
+        self._timer = None
+        drops, holds, self._drops, self._holds = self._drops, self._holds, {}, {}
         if not self._listeners:
             return
-        news = [told for moved in batch.drops for told in _news(moved, batch.is_fresh)]
-        free = {moved.drop.id: moved.drop.free for moved in batch.drops}
+        news = [told for moved in drops.values() for told in _news(moved)]
         owned: dict[str, list[Hold]] = {}
-        for hold in batch.holds:
+        for hold in holds.values():
             owned.setdefault(hold.buyer, []).append(hold)
-        frames = [frame for _, frame in news]
-        for session, buyer in list(self._listeners.items()):
+        frames, told = [frame for _, frame in news], 0
+        for session, buyer in self._listeners.items():
             mine = frames
-            if buyer is not None and (holds := owned.get(buyer)):
-                mine = self._of_owner(holds, news, free)
+            if buyer is not None and buyer in owned:
+                mine = self._of_owner(owned[buyer], news, drops)
             for frame in mine:
                 self._sessions.tell(session, frame)
+            told += len(mine)
+        self._rests_until = time.monotonic() + min(told / FRAMES_A_SECOND, REST_SECONDS_MAX)
 
     def _of_owner(
-        self, holds: list[Hold], news: list[tuple[About, Frame]], free: dict[int, int]
+        self, holds: list[Hold], news: list[tuple[About, Frame]], drops: dict[int, Moved]
     ) -> list[Frame]:
         """The news for a buyer's own sockets: its purchases with ids, instead of without."""
         name = public_name(self._salt, holds[0].buyer)
         bought = {(hold.drop_id, name) for hold in holds if hold.status == "purchased"}
         frames = [frame for about, frame in news if about not in bought]
         for hold in holds:
-            left = free.get(hold.drop_id, hold.available)
+            moved = drops.get(hold.drop_id)
+            left = hold.available if moved is None else moved.drop.free
             if hold.status == "purchased":
                 moment = iso(hold.server_time)
                 frames.append(_purchase(hold.drop_id, hold.buyer, name, moment))
@@ -203,7 +251,21 @@ def _frame(event: str, data: object) -> Frame:
     return Frame(packet.MESSAGE, f"2{encode([event, data]).decode()}")
 
 
-def _news(moved: Moved, is_fresh: bool) -> Iterator[tuple[About, Frame]]:
+def _both(before: Moved, after: Moved) -> Moved:
+    """Two looks at one drop as one."""
+    return replace(
+        after,
+        is_new=before.is_new or after.is_new,
+        has_changed=before.has_changed or after.has_changed,
+        has_moved=before.has_moved or after.has_moved,
+        bought=[*before.bought, *after.bought][-PURCHASES_TOLD:],
+        recent=before.recent if after.recent is None else after.recent,
+        expired=before.expired + after.expired,
+        released=before.released + after.released,
+    )
+
+
+def _news(moved: Moved) -> Iterator[tuple[About, Frame]]:
     """What everybody is told of one drop, in the order the other systems tell it.
 
     The one place for `slot_update` and `ledger_update`: a Batch knows of neither yet.
@@ -212,7 +274,7 @@ def _news(moved: Moved, is_fresh: bool) -> Iterator[tuple[About, Frame]]:
     if moved.is_new:
         recent = [Recent(one.username, iso(one.purchased_at)) for one in moved.recent or ()]
         yield None, _frame("new_drop", drop_view(drop, recent))
-    if moved.has_moved or is_fresh:
+    if moved.has_moved:
         stock = {"dropId": drop.id, "availableStock": drop.free}
         yield None, _frame("stockUpdate", stock)
         yield None, _frame("inventory_update", stock)

@@ -24,8 +24,8 @@ FRIEND = b"https://shop.example"
 class Served:
     """A facade and where it listens."""
 
-    def __init__(self, facade: SocketIo, port: int) -> None:
-        self.facade, self.port = facade, port
+    def __init__(self, facade: SocketIo, server: uvicorn.Server, port: int) -> None:
+        self.facade, self.server, self.port = facade, server, port
         self.url = f"http://127.0.0.1:{port}"
 
     @classmethod
@@ -33,6 +33,8 @@ class Served:
     async def open(cls, auth: Any = "required", **options: Any) -> AsyncIterator[Served]:
         """Serve until the test is over."""
         with socket.socket() as bound:
+            # Small, so that it soon shows who does not read; whoever is accepted inherits it.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
             bound.bind(("127.0.0.1", 0))
             bound.listen(128)
             port = bound.getsockname()[1]
@@ -54,7 +56,7 @@ class Served:
             while not server.started:
                 await asyncio.sleep(0.01)
             try:
-                yield cls(facade, port)
+                yield cls(facade, server, port)
             finally:
                 await facade.close()
                 server.should_exit = True

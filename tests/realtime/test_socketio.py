@@ -49,7 +49,7 @@ def bought_by(buyer: str, seconds: int = 0) -> Bought:
 
 
 def hold_of(buyer: str, status: str) -> Hold:
-    return Hold(f"hold-of-{buyer}", 7, buyer, 1, [1], status, 20_050, "EUR", NOW, NOW)
+    return Hold(f"{status}-{buyer}", 7, buyer, 1, [1], status, 20_050, "EUR", NOW, NOW)
 
 
 def batch(*holds: Hold, is_fresh: bool = False, **moved: Any) -> Batch:
@@ -63,7 +63,7 @@ def batch(*holds: Hold, is_fresh: bool = False, **moved: Any) -> Batch:
         "expired": 0,
         "released": 0,
     }
-    return Batch(9, 1, NOW, [Moved(drop=DROP, epoch=1, **nothing | moved)], [*holds], is_fresh)
+    return Batch(9, 1, 0.0, [Moved(drop=DROP, epoch=1, **nothing | moved)], [*holds], is_fresh)
 
 
 ALL = batch(
@@ -133,18 +133,19 @@ async def test_ids_are_told_to_their_owner_alone(served: Served, way: tuple[str,
         served.facade.hear(batch(hold_of("ann", "active"), has_moved=True))
         for client in everybody:
             await client.hear("stockUpdate")
+        await ann.hear("newPurchase", 2)
         own = {"dropId": 7, "userId": "ann", "availableStock": 6}
-        assert ann.all("reservation_update")[1:] == [[{"reservationId": "hold-of-ann", **own}]]
+        assert ann.all("reservation_update")[1:] == [[{"reservationId": "expired-ann", **own}]]
         assert [one["reservationId"] for (one,) in ann.all("reservation_expired")] == [
             None,
-            "hold-of-ann",
+            "expired-ann",
         ]
         assert [one["userId"] for (one,) in ann.all("newPurchase")] == [None, "ann"]
         for client in (bob, liar):
             assert len(client.all("newPurchase")) == 2
             assert len(client.all("reservation_update")) == 1
             for event in ("newPurchase", "reservation_update", "reservation_expired"):
-                assert "hold-of-ann" not in str(client.all(event))
+                assert "expired-ann" not in str(client.all(event))
                 assert "'ann'" not in str(client.all(event))
 
 
@@ -164,7 +165,7 @@ async def test_with_auth_open_a_client_says_who_it_is() -> None:
         await client.hear("connected")
         served.facade.hear(batch(hold_of("42", "expired"), has_moved=True))
         [[told]] = await client.hear("reservation_update")
-    assert (told["userId"], told["reservationId"]) == ("42", "hold-of-42")
+    assert (told["userId"], told["reservationId"]) == ("42", "expired-42")
 
 
 @pytest.mark.parametrize("way", WAYS[:2], ids="-then-".join)
