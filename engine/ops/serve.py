@@ -93,7 +93,7 @@ async def serve(settings: Settings) -> None:
     files = doorstep.raise_files_max()
     sock = listen(settings)
     settings = counting_with_the_others(settings)
-    async with runtime.worker(settings) as routes:
+    async with runtime.worker(settings) as house:
         lobby = Lobby(settings, doorstep.seats(settings, files))
 
         def say_worker_ready() -> None:
@@ -107,7 +107,8 @@ async def serve(settings: Settings) -> None:
                 files_max=files,
             )
 
-        await answer(app.build(routes, settings), sock, settings, lobby, say_worker_ready)
+        asgi = app.build(house.routes, settings)
+        await answer(asgi, sock, settings, lobby, say_worker_ready, house.doorway)
     log.info("worker.left")
 
 
