@@ -14,6 +14,8 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+import re
+import secrets
 import socket
 import struct
 import sys
@@ -36,10 +38,16 @@ SLOW_SECONDS = 1.0  # who has not taken a connection for so long gets no other
 AT_ONCE = 64  # taken in one go; others wait meanwhile
 BACKLOG = 64
 PATH_BYTES_MAX = 107  # of a socket's address
+NAME = re.compile(r"[a-z0-9-]{1,32}")  # names come from outside too, as parts of sessions' ids
 VERSION = b"1"
 TAKEN, NOT_TAKEN = b"+", b"-"
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _DESCRIPTOR = socket.CMSG_SPACE(struct.calcsize("i")) if POSSIBLE else 0
+
+
+def name_of_ours() -> str:
+    """A name for this process that no other has, on this machine or beside it, or will have."""
+    return f"p-{secrets.token_hex(6)}"
 
 
 def adopt(factory: Factory, sock: socket.socket, head: bytes) -> None:
@@ -189,7 +197,7 @@ class Handover:
     goes on at `home`."""
 
     def __init__(self, folder: Path, home: Factory | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self.home = home
         self._lines: dict[str, _Line] = {}
         self._loop = asyncio.get_running_loop()
@@ -233,11 +241,11 @@ class Handover:
         return None if is_slow or len(line.untaken) >= UNTAKEN_MAX else line
 
     def _connect(self, name: str) -> _Line | None:
-        if not POSSIBLE:
+        if not POSSIBLE or not NAME.fullmatch(name):
             return None
         sock = _socket()
         try:
-            with _Address(_place(self._folder, name)) as address:
+            with _Address(_place(self.folder, name)) as address:
                 sock.connect(address)
         except OSError:  # nobody, or too busy to say hello
             sock.close()
@@ -351,8 +359,8 @@ def _descriptor(extra: list[tuple[int, int, bytes]]) -> socket.socket | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Take away what dead processes left under their numbers; other names have successors."""
-    for path in folder.glob("[0-9]*.sock"):
+    """Take away what dead processes left under names of their own; others have successors."""
+    for path in folder.glob("p-*.sock"):
         sock = _socket()
         with suppress(OSError), _Address(path) as address:
             try:

@@ -368,14 +368,28 @@ def test_the_newest_of_a_name_has_it(run: Any, tmp_path: Path) -> None:
 
 def test_files_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path: Path, run: Any) -> None:
     async def scenario() -> None:
-        with There.open(tmp_path, "1234") as there:
+        with There.open(tmp_path, "p-12") as there:
             there.kill()
-        with There.open(tmp_path, "5678"):
-            assert (tmp_path / "1234.sock").exists() is False
+        with There.open(tmp_path, "p-56"):
+            assert (tmp_path / "p-12.sock").exists() is False
             async with _reception(tmp_path):
-                assert (tmp_path / "5678.sock").exists()
+                assert (tmp_path / "p-56.sock").exists()
                 mode = (tmp_path / "listener.sock").stat().st_mode
                 assert mode & 0o777 == 0o600
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", ["", "../listener", "a/b", "\0", "x" * 200, "Listener", "é"])
+def test_a_name_that_is_none_leads_to_nobody(run: Any, tmp_path: Path, name: str) -> None:
+    async def scenario() -> None:
+        folder = tmp_path / "a"
+        async with (
+            _reception(tmp_path),
+            Here.open(folder, name) as here,
+            Client.of(here, 1) as [client],
+        ):
+            assert await client.ask(b"give") == b"here"
 
     run(scenario())
 
