@@ -33,7 +33,7 @@ class Doorway:
     """Takes connections over from the HTTP protocol of this process (see infra/taking.py)."""
 
     def __init__(self, settings: Settings, hub: Hub) -> None:
-        self._hub = hub
+        self.hub = hub
         self._is_open = settings.auth == "open"
         self._origins = settings.origins
         self._addresses = Addresses(settings.trusted_proxies)
@@ -53,7 +53,7 @@ class Doorway:
             self._check_room(client)
             upgraded = scope["path"].rstrip("/") in SOCKETS
             listener = (
-                Socket(self._hub, client) if upgraded else self._stream(scope, headers, client)
+                Socket(self.hub, client) if upgraded else self._stream(scope, headers, client)
             )
         except Problem as problem:
             transport.write(farewell(problem, []))
@@ -76,10 +76,10 @@ class Doorway:
         buyer = None
         given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if given[2] or "userId" in query:
-            buyer = self._hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
+            buyer = self.hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
         for room in rooms:
             key_of(room, buyer)
-        return Stream(self._hub, client, rooms, buyer, self._cross(headers))
+        return Stream(self.hub, client, rooms, buyer, self._cross(headers))
 
     def _cross(self, headers: dict[bytes, bytes]) -> bytes:
         origin = headers.get(b"origin", b"")
@@ -98,9 +98,9 @@ class Doorway:
             raise Forbidden("This page may not listen here: see CORS_ORIGINS")
 
     def _check_room(self, client: str | None) -> None:
-        if self._most and len(self._hub.listeners) >= self._most:
+        if self._most and len(self.hub.listeners) >= self._most:
             raise Retryable("Too many listeners. Come again in a while, or ask for the stock.")
-        if client is not None and self._most_of_one <= self._hub.clients[client]:
+        if client is not None and self._most_of_one <= self.hub.clients[client]:
             raise RateLimited(
                 f"At most {self._most_of_one} listeners an address", seconds=COME_AGAIN_SECONDS
             )

@@ -68,6 +68,11 @@ class Hub:
         """(epoch, place in the outbox) of what was told last."""
         return self._feed.position
 
+    @property
+    def is_following(self) -> bool:
+        """Whether the outbox is read: only while somebody listens."""
+        return self._feeding is not None
+
     def wake(self) -> None:
         """There may be news."""
         self._feed.wake()
