@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from engine.identity.access import Door
+from engine.identity.tokens import Tokens
 from engine.infra import tracing
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
@@ -26,13 +27,24 @@ from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
 from engine.pages.metrics import MetricsPage
+from engine.realtime.doorway import Doorway
+from engine.realtime.hints import Hints
+from engine.realtime.hub import Hub
 from engine.sale.bouncer import Bouncer
 from engine.sale.operating import OperatorRoutes
 from engine.sale.paying import PaymentRoutes
 from engine.sale.routes import SaleRoutes
 
 DRAIN_SECONDS = 6.0  # with the server's own grace less than a supervisor waits
+LIVE_SHARE = 0.15  # of an API process; the rest is for those who buy
 KEEPER_STATEMENT_MS = 20_000  # a slice of a large drop on a busy machine
+
+
+class House(msgspec.Struct, frozen=True):
+    """One API process: the routes of its API, and where listeners come in."""
+
+    routes: list[Route]
+    doorway: Doorway
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -76,19 +88,41 @@ async def database(settings: Settings) -> AsyncIterator[Postgres]:
 
 
 @asynccontextmanager
-async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
-    """One API process: the routes of its API. On exit every batch is drained."""
+async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
+    """Who listens in this process. `share` of its time may go into telling them."""
+    settings, tokens = base.settings, Tokens(base.settings.jwt_secret)
+    hub = Hub(
+        base.postgres,
+        salt_of(base),
+        None if settings.auth == "open" else lambda token: tokens.caller(token).subject,
+        share,
+    )
+    hints = Hints(settings.redis_url, base.postgres.identity, hub.wake)
+    listening = asyncio.create_task(hints.listen(), name="hints")
+    try:
+        yield hub
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await hub.close()
+
+
+def salt_of(base: Ground) -> bytes:
+    """What keeps public names from telling who it is."""
+    secret = base.settings.hmac_secret.encode()
+    return secret or hashlib.sha256(base.postgres.identity.encode()).digest()
+
+
+@asynccontextmanager
+async def worker(settings: Settings) -> AsyncIterator[House]:
+    """One API process. On exit every batch is drained."""
     require_secrets(settings)
-    async with ground(settings) as base:
+    async with ground(settings) as base, live(base, LIVE_SHARE) as hub:
         crew = Crew()
         watch = crew.start(crew.watch(), "deadlines")
-        salt = (
-            settings.hmac_secret.encode()
-            or hashlib.sha256(base.postgres.identity.encode()).digest()
-        )
         door = Door(settings, base.postgres, crew)
         turns = Turns(settings, crew)
-        sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt)
+        sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt_of(base))
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
         paying = PaymentRoutes(settings, base.postgres, base.bouncer, crew, door, turns)
         health = Health(base.postgres, base.redis)
@@ -107,7 +141,8 @@ async def worker(settings: Settings) -> AsyncIterator[list[Route]]:
             *metrics.routes(),
         ]
         try:
-            yield [limits.guard(route) for route in routes]
+            guarded = [limits.guard(route) for route in routes]
+            yield House(guarded, Doorway(settings, hub))
         finally:
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()

@@ -21,6 +21,7 @@
     cools : packed    buyer, ms that he must wait yet (0: he need not), ...
     ring_ms : int     ring the bell after so long; 0: no bell
     life_s : int      how long an untouched drop is remembered
+    channel : text    where whoever follows the sale live hears that there is news
 
   RETURNS {word, gave_back, available, {before}}
     newer   the figures were taken
@@ -62,12 +63,16 @@ if #now > 0 then
   end
 end
 
-local new_terms = cmsgpack.unpack(terms)
+local new_terms, is_told = cmsgpack.unpack(terms), news == "newer"
 if #new_terms > 0 and epoch >= (their_epoch or 0) and new_terms[1] > (tonumber(known[3]) or 0) then
   redis.call("HSET", drop, "terms_version", new_terms[1], "starts_ms", string.format("%.0f", new_terms[2]),
     "ends_ms", new_terms[3] == 0 and "" or string.format("%.0f", new_terms[3]), "shut", new_terms[4],
     "max_per_buyer", new_terms[5], "max_per_order", new_terms[6], "promised", new_terms[7],
     "cools", new_terms[8])
+  is_told = true
+end
+if is_told then
+  redis.pcall("PUBLISH", channel, "") -- a hint: nothing depends on it, so it may not be allowed
 end
 
 local ends = cmsgpack.unpack(closed)

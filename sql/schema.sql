@@ -328,6 +328,10 @@ CREATE UNIQUE INDEX reservations_one_per_request ON reservations USING btree (re
 
 CREATE INDEX units_free_by_position ON units USING btree (drop_id, "position") WHERE (state = 'free'::unit_state);
 
+CREATE TRIGGER a_new_drop_is_told AFTER INSERT ON drops FOR EACH ROW EXECUTE FUNCTION tell_terms();
+
+CREATE TRIGGER new_terms_are_told AFTER UPDATE OF terms_version ON drops FOR EACH ROW WHEN ((old.terms_version <> new.terms_version)) EXECUTE FUNCTION tell_terms();
+
 -- Functions, in sql/functions:
 --   abort_requests
 --   bump_epoch
@@ -348,4 +352,5 @@ CREATE INDEX units_free_by_position ON units USING btree (drop_id, "position") W
 --   return_units
 --   sell_holds
 --   settle_payments
+--   tell_terms
 --   withdraw_units

@@ -97,6 +97,11 @@ class Door:
                 raise Forbidden(f"AUTH=open answers loopback only: {name.decode()} is not loopback")
 
 
+def is_loopback_name(given: bytes) -> bool:
+    """Whether a Host or an Origin names this machine."""
+    return _LOOPBACK.fullmatch(given) is not None
+
+
 def is_next_door(call: Call) -> bool:
     """Whether a call comes from this machine itself: past no proxy that says so, and not by a web
     page that reaches us through a rebound name."""

@@ -52,6 +52,8 @@ class Meter:
         self.latency: dict[str, Histogram] = {}
         self.batches: dict[str, Histogram] = {}
         self.rounds: dict[str, Round] = {}
+        self.lags: dict[str, Histogram] = {}
+        self.listeners = 0  # connections that hear a sale live, just now
         self.counts: dict[str, dict[Labels, float]] = {}
         self.memory_refusals = 0
         self._until_sample = SAMPLE_ONE_IN
@@ -102,6 +104,15 @@ class Meter:
         bucket = (size - 1).bit_length()
         tally.buckets[bucket if bucket < BATCH_BUCKETS else -1] += 1
         tally.sum += size
+
+    def lag(self, name: str, seconds: float) -> None:
+        """Count how late something was."""
+        tally = self.lags.get(name)
+        if tally is None:
+            tally = self.lags[name] = Histogram([0] * LATENCY_BUCKETS)
+        bucket = int(max(seconds, 0) * 10_000).bit_length()
+        tally.buckets[bucket if bucket < LATENCY_BUCKETS else -1] += 1
+        tally.sum += seconds
 
     def take_refusals(self) -> dict[int | None, dict[str, int]]:
         """The refusals since the last time, by drop and code: the drops most refused come first,

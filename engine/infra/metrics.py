@@ -77,6 +77,15 @@ METRICS = (
     _counter("replays", "Requests answered as the first time they came", "operation"),
     _counter("memory_refusals", "Sold out, said from a worker's memory without a round trip"),
     Named("batch_requests", "histogram", ("combiner",), "Requests that shared one transaction"),
+    _counter("listeners_met", "Connections that came to hear a sale live", "kind"),
+    _counter("listeners_dropped", "Such connections that we ended, by why", "why"),
+    _counter("live_sent", "Pieces of news written to listeners"),
+    Named(
+        "live_lag_seconds",
+        "histogram",
+        ("stage",),
+        "From a change to all who listen: told, when it was written to the last of them",
+    ),
     _counter("direct_batches", "Batches sold without the bouncer, because Redis was away"),
     _counter(
         "claims_resolved",
@@ -109,6 +118,7 @@ METRICS = (
     # What processes have just now.
     _gauge("processes", "Processes of this machine that live", "kind"),
     _gauge("process_silent_seconds", "Since the most silent live process published its counts"),
+    _gauge("listeners", "Connections that hear a sale live"),
     _gauge("queued_requests", "Requests that wait for a batch", "combiner"),
     _gauge("pool_connections", "Postgres connections there may be"),
     _gauge("pool_connections_in_use", "Postgres connections in use"),
@@ -185,6 +195,7 @@ class _Page:
         tallies = {
             "request_seconds": (LATENCY_BOUNDS, self._sum.latency),
             "batch_requests": (BATCH_BOUNDS, self._sum.batches),
+            "live_lag_seconds": (LATENCY_BOUNDS, self._sum.lags),
         }
         for named in METRICS:
             if named.kind == "histogram":
@@ -214,7 +225,7 @@ def _present(live: list[Snapshot]) -> dict[str, dict[Labels, float]]:
     """What live processes have, together; of keepers the round that ended last, of the longest."""
     now = time.monotonic()
     found: dict[str, dict[Labels, float]] = {
-        "processes": {("worker",): 0.0, ("keeper",): 0.0},
+        "processes": {("worker",): 0.0, ("keeper",): 0.0, ("listener",): 0.0},
         "queued_requests": {},
         "keeper_round_seconds": {},
         "keeper_round_age_seconds": {},
@@ -233,6 +244,7 @@ def _present(live: list[Snapshot]) -> dict[str, dict[Labels, float]]:
         "pool_connections": sum(each.gauges.pool_size for each in live),
         "pool_connections_in_use": sum(each.gauges.pool_in_use for each in live),
         "redis_away_processes": sum(each.gauges.redis_away for each in live),
+        "listeners": sum(each.gauges.listeners for each in live),
     }
     return found | {name: {(): max(float(value), 0.0)} for name, value in sums.items()}
 

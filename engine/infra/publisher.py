@@ -31,7 +31,7 @@ class Publisher:
 
     def __init__(
         self,
-        kind: Literal["worker", "keeper"],
+        kind: Literal["worker", "keeper", "listener"],
         meter: Meter,
         folder: str,
         postgres: Postgres,
@@ -97,7 +97,11 @@ class Publisher:
 
     def _snapshot(self) -> Snapshot:
         gauges = Gauges(
-            self._queued(), self._postgres.size, self._postgres.in_use, int(self._redis.away)
+            self._queued(),
+            self._postgres.size,
+            self._postgres.in_use,
+            int(self._redis.away),
+            self._meter.listeners,
         )
         return tally.taken(self._meter, self._kind, gauges)
 

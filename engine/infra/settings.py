@@ -159,6 +159,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: Annotated[
         Length, why("the longest idle gives way to the next; 0: what files allow", "a worker")
     ] = 0
+    max_listeners: Annotated[
+        Length, why("connections that hear a sale live, at /ws and /events", "a process")
+    ] = 20_000
+    max_listeners_per_address: Annotated[
+        Span, why("generous: a university or a phone network shares one", "of those, a process")
+    ] = 1_000
     cors_origins: Annotated[
         str, why("web pages elsewhere that may call: https://a.example,https://b.example")
     ] = ""

@@ -40,12 +40,13 @@ class Gauges(msgspec.Struct):
     pool_size: int = 0
     pool_in_use: int = 0
     redis_away: int = 0  # 1: it does not answer this process
+    listeners: int = 0
 
 
 class Snapshot(msgspec.Struct):
     """The counts of one process, or the sum of several."""
 
-    kind: Literal["worker", "keeper", "departed"]
+    kind: Literal["worker", "keeper", "listener", "departed"]
     at: float  # when it was taken
     answers: dict[tuple[str, int, str], int] = {}
     latency: dict[str, Histogram] = {}
@@ -55,12 +56,18 @@ class Snapshot(msgspec.Struct):
     gauges: Gauges = msgspec.field(default_factory=Gauges)
     folded: list[str] = []  # of `departed`: the processes in it
     format: int = FORMAT
+    lags: dict[str, Histogram] = {}
 
     def add(self, other: Snapshot) -> None:
         """Add another one's counts, not what it has just now."""
         for subject, times in other.answers.items():
             self.answers[subject] = self.answers.get(subject, 0) + times
-        for mine, theirs in ((self.latency, other.latency), (self.batches, other.batches)):
+        pairs = (
+            (self.latency, other.latency),
+            (self.batches, other.batches),
+            (self.lags, other.lags),
+        )
+        for mine, theirs in pairs:
             for name, tally in theirs.items():
                 known = mine.setdefault(name, Histogram([0] * len(tally.buckets)))
                 known.buckets = [a + b for a, b in zip(known.buckets, tally.buckets, strict=True)]
@@ -71,7 +78,7 @@ class Snapshot(msgspec.Struct):
                 sums[labels] = sums.get(labels, 0) + value
 
 
-def taken(meter: Meter, kind: Literal["worker", "keeper"], gauges: Gauges) -> Snapshot:
+def taken(meter: Meter, kind: Literal["worker", "keeper", "listener"], gauges: Gauges) -> Snapshot:
     """A meter as it stands now."""
     counts = meter.counts
     if meter.memory_refusals:
@@ -85,6 +92,7 @@ def taken(meter: Meter, kind: Literal["worker", "keeper"], gauges: Gauges) -> Sn
         counts,
         meter.rounds,
         gauges,
+        lags=meter.lags,
     )
 
 

@@ -18,24 +18,16 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from engine.infra import tracing
+from engine.infra import heads, tracing
 from engine.infra.answering import Cycle, farewell, straight
 from engine.infra.eager import eagerly
-from engine.infra.errors import (
-    HeadersTooLarge,
-    Invalid,
-    Problem,
-    RequestTimeout,
-    Retryable,
-    UriTooLong,
-)
+from engine.infra.errors import Invalid, Problem, RequestTimeout, Retryable
+from engine.infra.heads import HEAD_BYTES_MAX
 from engine.infra.lobby import Lobby, Place
 from engine.infra.meter import meter
 from engine.infra.routing import Route
+from engine.infra.taking import Taker
 
-HEAD_BYTES_MAX = 16_384  # of request line and headers; also how much is parsed in one go
-HEADERS_MAX = 100
-URL_BYTES_MAX = 8_192
 PIPELINED_MAX = 32  # requests sent ahead of the answer
 
 ASGI: Any = {"version": "3.0", "spec_version": "2.3"}
@@ -56,9 +48,11 @@ class Protocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        taker: Taker | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._lobby = lobby
+        self._taker = taker
         self._place: Place | None = None
         self._hot: Callable[[Any], Route | None] | None = getattr(self.app, "hot", None)
         self._begun: Cycle | None = None  # a request of this piece, not worked on yet
@@ -67,6 +61,7 @@ class Protocol(HttpToolsProtocol):
         self._piece = 0  # bytes being parsed
         self._heard = 0  # bytes that came with this head; what came before it in a piece included
         self._is_deaf = False
+        self._goes_on = False  # there is more to parse behind this piece
         self._problem: Problem | None = None  # why a parser's callback gave up
         self._farewell = b""  # a refusal that waits for earlier answers
 
@@ -84,15 +79,10 @@ class Protocol(HttpToolsProtocol):
             self._working.disconnected = True
             self._working.wake()
             self._working = None
-        self.cycle = cast(Cycle, None)  # else they would hold each other
+        self._begun, self.cycle = None, cast(Cycle, None)  # else they would hold each other
         super().connection_lost(exc)
         self._part_company()
         self.pipeline.clear()
-
-    def handle_websocket_upgrade(self) -> None:
-        """From here on another protocol keeps its own time."""
-        self._part_company()
-        super().handle_websocket_upgrade()
 
     def _part_company(self) -> None:
         self._stand(None)
@@ -170,10 +160,17 @@ class Protocol(HttpToolsProtocol):
         if len(data) <= HEAD_BYTES_MAX:
             goes_on = self._feed(data)
         else:
-            pieces = range(0, len(data), HEAD_BYTES_MAX)
-            goes_on = all(self._feed(data[at : at + HEAD_BYTES_MAX]) for at in pieces)
+            goes_on = self._feed_by_pieces(data)
         if goes_on and (place := self._where()) is not self._lobby.idle:
             self._stand(place)  # stray line breaks make nobody less idle
+
+    def _feed_by_pieces(self, data: bytes) -> bool:
+        last = (len(data) - 1) // HEAD_BYTES_MAX * HEAD_BYTES_MAX
+        for at in range(0, last + 1, HEAD_BYTES_MAX):
+            self._goes_on = at < last
+            if not self._feed(data[at : at + HEAD_BYTES_MAX]):
+                return False
+        return True
 
     def _feed(self, data: bytes) -> bool:
         """Parse; whether there may be more."""
@@ -189,25 +186,19 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             if self._is_deaf:  # the answer before it was the last one here
                 return False
-            if not self._should_upgrade():
-                return self._read_without_upgrade(data[upgrade.args[0] :])
-            self._is_deaf = True
-            self.handle_websocket_upgrade()
+            rest = data[upgrade.args[0] :]
+            if rest or not self._is_for_taker():
+                return self._read_without_upgrade(rest)
+            self._give_away(b"")
         except httptools.HttpParserError:
-            self.refuse(self._problem or Invalid("This is not HTTP as we understand it"))
+            if not self._is_deaf:  # else the answer before it was the last one, or is another's
+                self.refuse(self._problem or Invalid("This is not HTTP as we understand it"))
         else:
             if self._part == HEAD and self._heard > HEAD_BYTES_MAX:
-                self._check_unfinished_head()
+                problem = heads.objection_unfinished(self.url, self.headers, self._heard)
+                if problem is not None:
+                    self.refuse(problem)
         return not self._is_deaf
-
-    def _check_unfinished_head(self) -> None:
-        # Of an unfinished line the parser tells nothing: but twice the limit is too much for sure.
-        if self._head_bytes() > HEAD_BYTES_MAX or self._heard > 2 * HEAD_BYTES_MAX:
-            is_url = len(self.url) > URL_BYTES_MAX or not (self.url and self.headers)
-            self.refuse(UriTooLong() if is_url else HeadersTooLarge())
-
-    def _head_bytes(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _read_without_upgrade(self, rest: bytes) -> bool:
         """Read a request again without its Upgrade, as RFC 9110 7.8 allows.
@@ -215,13 +206,10 @@ class Protocol(HttpToolsProtocol):
         The parser takes all that follows an Upgrade for the other protocol: a body would be lost,
         or taken for the next request. Java's client offers h2c with every body.
         """
-        lines = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
-        for name, value in self.headers:
-            if name != b"upgrade":
-                lines += [name, b": ", value, b"\r\n"]
+        head = heads.without_upgrade(self.scope["method"], self.url, self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return self._feed(b"".join([*lines, b"\r\n", rest]))
+        return self._feed(head + rest)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -255,22 +243,20 @@ class Protocol(HttpToolsProtocol):
         """Start the app, or queue the request behind the one that is being answered."""
         parser, scope = self.parser, self.scope
         version = parser.get_http_version()
-        self._check_head(version)
-        scope["method"] = parser.get_method().decode("ascii")
-        if parser.should_upgrade():
-            if scope["method"] == "CONNECT":
-                self._give_up(Invalid("This is no proxy"))
-            return  # the parser raises HttpParserUpgrade next
+        method = scope["method"] = parser.get_method().decode("ascii")
+        if problem := heads.objection(method, self.url, version, self.headers, self._heard):
+            self._give_up(problem)
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self._give_up(Retryable(f"{PIPELINED_MAX} requests wait already. Nothing was taken."))
         if version != "1.1":
             scope["http_version"] = version
-        raw, query = self.url, b""
-        if raw[:1] != b"/" or raw[:2] == b"//" or b"?" in raw or b"#" in raw:
-            url = httptools.parse_url(raw)
-            raw, query = url.path, url.query or b""
+        raw, query = heads.path_and_query(self.url)
         path = raw.decode("ascii")
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
         scope["raw_path"] = raw
         scope["query_string"] = query
+        if parser.should_upgrade():
+            return  # the parser raises HttpParserUpgrade next
         before = self.cycle
         self.cycle = Cycle(
             scope,
@@ -292,17 +278,46 @@ class Protocol(HttpToolsProtocol):
     def _work_on(self, cycle: Cycle) -> None:
         """Start on the request that this piece began: most are whole by now. One of the hot lane
         needs no task then, unless it waits; a span belongs to a task, though."""
+        if cycle.more_body and self._is_for_taker():
+            return  # until it is whole: each piece leads here again
         self._begun, self._working = None, cycle
         self._stand(None)  # else who is answered at once would stay idle since his first request
         route = None
         if self._hot is not None and not cycle.more_body and tracing.on() is None:
             route = self._hot(cycle.scope)
         if route is None:
-            self._start_asgi_task(cycle, self.app)
+            if not cycle.more_body and self._is_for_taker():
+                self._give_away(cycle.body)
+            else:
+                self._start_asgi_task(cycle, self.app)
         elif (rest := eagerly(straight(route.handler, route.operation, cycle))) is not None:
             task = self.loop.create_task(rest, name=route.operation)
             task.add_done_callback(self.tasks.discard)
             self.tasks.add(task)
+
+    def _is_for_taker(self) -> bool:
+        """Whether somebody takes the connection for what was read: alone, and short."""
+        taker, cycle = self._taker, self.cycle
+        if taker is None or self.pipeline or self.flow.write_paused:
+            return False
+        if self._part == HEAD:  # an Upgrade, or the head of what comes behind
+            is_alone = (cycle is None or cycle.response_complete) and not self._goes_on
+            is_upgrade = self.parser.should_upgrade() and self._get_upgrade() == b"websocket"
+            return is_alone and is_upgrade and taker.takes(cast(Any, self.scope), True)
+        is_alone = self._part == BODY or not self._goes_on
+        is_short = len(cycle.body) <= HIGH_WATER_LIMIT and not cycle.waiting_for_100_continue
+        return is_alone and is_short and taker.takes(cast(Any, self.scope), False)
+
+    def _give_away(self, body: bytes | bytearray) -> None:
+        """From here on somebody else keeps its time and answers."""
+        taker, scope = self._taker, cast(Any, self.scope)
+        assert taker is not None
+        head = heads.whole(scope["method"], self.url, scope["http_version"], self.headers, body)
+        self._is_deaf = True
+        self._part_company()
+        self.connections.discard(self)
+        self._working, self.cycle, self.parser = None, cast(Cycle, None), cast(Any, None)
+        taker.take(self.transport, scope, head)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -312,20 +327,6 @@ class Protocol(HttpToolsProtocol):
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
             cycle.wake()
-
-    def _check_head(self, version: str) -> None:
-        if len(self.url) > URL_BYTES_MAX:
-            self._give_up(UriTooLong())
-        if len(self.headers) > HEADERS_MAX or (
-            self._heard > HEAD_BYTES_MAX and self._head_bytes() > HEAD_BYTES_MAX
-        ):
-            self._give_up(HeadersTooLarge())
-        if version != "1.1" and (
-            version != "1.0" or any(name == b"transfer-encoding" for name, _ in self.headers)
-        ):
-            self._give_up(Invalid(f"HTTP/1.1 is spoken here, not HTTP/{version} like this"))
-        if len(self.pipeline) >= PIPELINED_MAX:
-            self._give_up(Retryable(f"{PIPELINED_MAX} requests wait already. Nothing was taken."))
 
     def _give_up(self, problem: Problem) -> None:
         """Out of a callback only an exception stops the parser."""

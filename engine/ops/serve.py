@@ -22,6 +22,7 @@ from engine.infra import points
 from engine.infra.errors import Misconfigured
 from engine.infra.lobby import Lobby
 from engine.infra.settings import Settings, require_secrets, too_short
+from engine.infra.taking import Taker
 from engine.infra.wire import Protocol
 from engine.ops import doorstep, preflight
 from engine.ops.checkout import Checkout
@@ -92,7 +93,7 @@ async def serve(settings: Settings) -> None:
     files = doorstep.raise_files_max()
     sock = listen(settings)
     settings = counting_with_the_others(settings)
-    async with runtime.worker(settings) as routes:
+    async with runtime.worker(settings) as house:
         lobby = Lobby(settings, doorstep.seats(settings, files))
 
         def say_worker_ready() -> None:
@@ -106,18 +107,26 @@ async def serve(settings: Settings) -> None:
                 files_max=files,
             )
 
-        await answer(app.build(routes, settings), sock, settings, lobby, say_worker_ready)
+        asgi = app.build(house.routes, settings)
+        await answer(asgi, sock, settings, lobby, say_worker_ready, house.doorway)
     log.info("worker.left")
 
 
 async def answer(
-    asgi: ASGIApp, sock: socket.socket, settings: Settings, lobby: Lobby, ready: Callable[[], None]
+    asgi: ASGIApp,
+    sock: socket.socket,
+    settings: Settings,
+    lobby: Lobby,
+    ready: Callable[[], None],
+    taker: Taker | None = None,
 ) -> None:
-    """Answer what comes to the socket until SIGTERM or SIGINT, then drain."""
+    """Answer what comes to the socket until SIGTERM or SIGINT, then drain. A taker may have the
+    connections that he knows by their first words.
+    """
     config = uvicorn.Config(
         asgi,
         loop="none",
-        http=partial(Protocol, lobby),  # type: ignore[arg-type]  # it is called like a class
+        http=partial(Protocol, lobby, taker=taker),  # type: ignore[arg-type]  # it is called like a class
         headers=constant_headers(settings),
         ws="none",
         lifespan="off",

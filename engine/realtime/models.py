@@ -26,7 +26,7 @@ class Moved(msgspec.Struct, frozen=True):
     has_changed: bool  # its terms or its status, beyond the figures
     has_moved: bool  # its figures
     bought: list[Bought]  # the newest since the last look, oldest first, at most three
-    recent: list[Bought]  # the three newest of all, newest first
+    recent: list[Bought] | None  # the three newest of all, newest first; None: as before
     expired: int  # holds that ran out since the last look
     released: int  # holds that were given back
 
@@ -36,7 +36,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     seq: int  # the position in the outbox, the same in all processes
     epoch: int
-    oldest: datetime  # when the oldest fact in it was written, by Postgres's clock
+    since: float  # when the oldest fact in it was written, by this process's monotonic clock
     drops: list[Moved]
     holds: list[Hold]  # of buyers who listen: as they stand now
     is_fresh: bool = False  # what went before is not known: everybody gets a snapshot instead

@@ -163,6 +163,7 @@ class Bouncer:
                 cools=[part for each in cools for part in each],
                 ring_ms=ring_ms,
                 life_s=LIFE_SECONDS,
+                channel=f"{ABI}:{{{self._postgres.identity}}}:news",
             )
         except Away:
             return False

@@ -148,6 +148,12 @@ async def find_reservations(caller: Caller, ids: Sequence[str]) -> dict[str, Hol
     return {str(row["id"]): _hold(row) for row in rows}
 
 
+async def find_holds_of(caller: Caller, ids: Sequence[str], buyers: Sequence[str]) -> list[Hold]:
+    """Those of these holds, of any status, that are these buyers'."""
+    rows = await caller.call(_queries["find_holds_of"], ids=ids, buyers=buyers)
+    return [_hold(row) for row in rows]
+
+
 async def list_reservations(
     caller: Caller, buyer: str, before: str | None, count: int, skip: int
 ) -> list[Hold]:

@@ -77,6 +77,18 @@ SELECT r.*, d.currency, clock_timestamp() AS server_time,
  WHERE r.id = ANY (@ids::uuid[])
    AND r.state <> 'aborted';
 
+-- name: find_holds_of :many
+-- Those of several holds that are of certain buyers, as they stand now.
+-- Index  reservations_pkey
+SELECT r.*, d.currency, clock_timestamp() AS server_time,
+       hold_status(r.state, r.expires_at) AS status
+  FROM unnest(@ids::uuid[]) AS n (id)
+       -- OFFSET: one look-up each, however few holds the planner believes there are.
+ CROSS JOIN LATERAL (SELECT * FROM reservations AS k WHERE k.id = n.id OFFSET 0) AS r
+  JOIN drops AS d ON d.id = r.drop_id
+ WHERE r.buyer = ANY (@buyers::text[])
+   AND r.state <> 'aborted';
+
 -- name: list_reservations :many
 -- A buyer's live holds, newest first, before a cursor.
 -- Index  reservations_by_hashed_buyer

@@ -28,8 +28,8 @@ async def _shop(settings: Settings, origins: str) -> AsyncIterator[Shop]:
         jwt_secret=SECRET,
         hmac_secret=SECRET[::-1],
     )
-    async with runtime.worker(given) as routes:
-        yield Shop(app.build(routes, given))
+    async with runtime.worker(given) as house:
+        yield Shop(app.build(house.routes, given))
 
 
 async def test_a_page_that_was_named_may_call(settings: Settings) -> None:

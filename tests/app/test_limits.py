@@ -325,10 +325,10 @@ async def test_guesses_at_credentials_are_bounded_and_good_ones_are_let_in(
 
 
 async def test_every_operation_says_as_what_it_is_limited(settings: Settings) -> None:
-    async with runtime.worker(settings) as routes:
+    async with runtime.worker(settings) as house:
         found = {
             route.operation: (route.method, route.about and route.about.counted, route.budget)
-            for route in routes
+            for route in house.routes
         }
 
     unsaid = [name for name, (method, said, _) in found.items() if method != "GET" and said is None]

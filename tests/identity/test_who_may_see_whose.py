@@ -134,8 +134,8 @@ async def test_without_a_credential_one_may_look_at_what_is_public_and_at_nothin
     settings: Settings, nobody: Caller, drop: int, anns: dict[str, str]
 ) -> None:
     """Walks the table of routes, so that a route added later must be public on purpose."""
-    async with runtime.worker(settings) as routes:
-        table = [r for r in routes if r.operation not in PAGES and not r.root]
+    async with runtime.worker(settings) as house:
+        table = [r for r in house.routes if r.operation not in PAGES and not r.root]
 
     for route in table:
         id = str(drop) if "drops" in route.path or route.operation == "reserve" else anns["$hold"]
@@ -163,8 +163,8 @@ async def test_what_operators_do_nobody_else_may(
     who: str,
 ) -> None:
     """Not even Ann sees her own timeline: it is written for operators."""
-    async with runtime.worker(settings) as routes:
-        table = [route for route in routes if route.operation in ADMINS]
+    async with runtime.worker(settings) as house:
+        table = [route for route in house.routes if route.operation in ADMINS]
     assert {route.operation for route in table} == ADMINS
     scopes = "sale:read", "sale:write", "identity", "membership", "metrics"
     caller = await server(*scopes) if who == "a shop" else buyer(who)

@@ -17,8 +17,8 @@ from tests.support.shop import Shop
 @pytest.fixture
 async def table(settings: Settings) -> AsyncIterator[list[Route]]:
     """The one table of routes."""
-    async with runtime.worker(settings) as routes:
-        yield routes
+    async with runtime.worker(settings) as house:
+        yield house.routes
 
 
 @pytest.fixture

@@ -178,8 +178,8 @@ async def test_an_export_ends_with_the_client_who_wanted_it(
         "root_path": "",
         "headers": [(b"host", b"127.0.0.1")],
     }
-    async with runtime.worker(settings) as routes:
-        await app.build(routes, settings)(scope, receive, send)
+    async with runtime.worker(settings) as house:
+        await app.build(house.routes, settings)(scope, receive, send)
 
     assert pages <= 4, "it was read on for nobody"
     assert len(pieces) <= 5

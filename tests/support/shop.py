@@ -29,8 +29,8 @@ class Shop:
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Shop]:
         """Start a worker; drain it at the end."""
-        async with runtime.worker(settings) as routes:
-            yield cls(app.build(routes, settings))
+        async with runtime.worker(settings) as house:
+            yield cls(app.build(house.routes, settings))
 
     async def send(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None

@@ -168,6 +168,7 @@ _COMMANDS: dict[bytes, Callable[..., Any]] = {
     b"ZRANGEBYSCORE": _zrangebyscore,
     b"ZREM": _hdel,
     b"TIME": _time,
+    b"PUBLISH": lambda ks, channel, message: 0,  # nobody listens here
 }
 
 # ── Lua ──────────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +182,7 @@ class Scripts:
         self._keyspace: Keyspace | None = None
         self._compiled: dict[str, Any] = {}
         names = self._lua.globals()
-        names[b"redis"] = self._lua.table_from({b"call": self._call})
+        names[b"redis"] = self._lua.table_from({b"call": self._call, b"pcall": self._call})
         names[b"cmsgpack"] = self._lua.table_from({b"unpack": self._unpack})
 
     def run(self, keyspace: Keyspace, source: str, keys: list[bytes], argv: list[bytes]) -> Any:

@@ -118,6 +118,7 @@ class SameBouncer(RuleBasedStateMachine):
             cools=[part for cool in cools for part in cool],
             ring_ms=ring_ms,
             life_s=1_000,
+            channel="news",
         )
 
     @rule()

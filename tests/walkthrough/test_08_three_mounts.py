@@ -54,8 +54,8 @@ async def test_compat_mounts_can_be_turned_off(
 ) -> None:
     drop = await operator.opens(units=5)
 
-    async with runtime.worker(settings) as routes:
-        strict = app.build(routes, msgspec.structs.replace(settings, compat_mounts=False))
+    async with runtime.worker(settings) as house:
+        strict = app.build(house.routes, msgspec.structs.replace(settings, compat_mounts=False))
         replies = {
             mount: await Shop(_under(strict, mount, "")).send("GET", f"/drops/{drop}/stock")
             for mount in ("/api/v1", "/api", "")

@@ -1,0 +1,106 @@
+"""The doorway: a connection that wants to listen leaves HTTP here, and becomes a listener.
+
+    /ws       with an upgrade            a WebSocket
+    /events   ?room=drops,drop:1         a stream of events
+
+Both also under /api/v1. What may not come in is answered in the one error shape, and hung up on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.types import Scope
+
+from engine.identity.access import is_loopback_name
+from engine.infra.addresses import Addresses
+from engine.infra.answering import farewell
+from engine.infra.errors import Forbidden, Problem, RateLimited, Retryable
+from engine.infra.http import invalid
+from engine.infra.settings import Settings
+from engine.realtime.hub import Hub
+from engine.realtime.listener import Listener
+from engine.realtime.shows import key_of
+from engine.realtime.socket import Socket
+from engine.realtime.stream import Stream
+
+SOCKETS, STREAMS = {"/ws", "/api/v1/ws"}, {"/events", "/api/v1/events"}
+COME_AGAIN_SECONDS = 10
+
+
+class Doorway:
+    """Takes connections over from the HTTP protocol of this process (see infra/taking.py)."""
+
+    def __init__(self, settings: Settings, hub: Hub) -> None:
+        self._hub = hub
+        self._is_open = settings.auth == "open"
+        self._origins = settings.origins
+        self._addresses = Addresses(settings.trusted_proxies)
+        self._most, self._most_of_one = settings.max_listeners, settings.max_listeners_per_address
+
+    def takes(self, scope: Scope, upgrade: bool) -> bool:
+        """Whether this request's connection is to become a listener."""
+        path = scope["path"].rstrip("/")
+        return path in SOCKETS if upgrade else path in STREAMS and scope["method"] == "GET"
+
+    def take(self, transport: asyncio.Transport, scope: Scope, head: bytes) -> None:
+        """From here on it is ours. `head` is the request as it came."""
+        headers = dict(scope["headers"])
+        try:
+            self._check_origin(headers)
+            client = self._addresses.subject(scope, headers)
+            self._check_room(client)
+            upgraded = scope["path"].rstrip("/") in SOCKETS
+            listener = (
+                Socket(self._hub, client) if upgraded else self._stream(scope, headers, client)
+            )
+        except Problem as problem:
+            transport.write(farewell(problem, []))
+            transport.close()
+            return
+        transport.set_protocol(listener)
+        listener.connection_made(transport)
+        if isinstance(listener, Stream):
+            listener.begin()
+        else:
+            listener.data_received(head)
+        transport.resume_reading()
+
+    def _stream(self, scope: Scope, headers: dict[bytes, bytes], client: str | None) -> Listener:
+        """Raises `Problem` for rooms that are none, or private ones of somebody else."""
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        rooms = [room for given in query.get("room", []) for room in given.split(",") if room]
+        if not rooms:
+            raise invalid("room", "want ?room=drops, or drop:1,drop:2")
+        buyer = None
+        given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if given[2] or "userId" in query:
+            buyer = self._hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
+        for room in rooms:
+            key_of(room, buyer)
+        return Stream(self._hub, client, rooms, buyer, self._cross(headers))
+
+    def _cross(self, headers: dict[bytes, bytes]) -> bytes:
+        origin = headers.get(b"origin", b"")
+        if origin not in self._origins:
+            return b"vary: Origin\r\n" if self._origins else b""
+        return b"access-control-allow-origin: %b\r\nvary: Origin\r\n" % origin
+
+    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
+        """No page elsewhere listens in a visitor's name: browsers send no preflight for this."""
+        origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+        if self._is_open and not all(map(is_loopback_name, filter(None, (host, origin)))):
+            raise Forbidden("AUTH=open answers loopback only")
+        if origin is None or origin in self._origins:
+            return
+        if urlsplit(origin).netloc != host.lower() and not self._is_open:
+            raise Forbidden("This page may not listen here: see CORS_ORIGINS")
+
+    def _check_room(self, client: str | None) -> None:
+        if self._most and len(self._hub.listeners) >= self._most:
+            raise Retryable("Too many listeners. Come again in a while, or ask for the stock.")
+        if client is not None and self._most_of_one <= self._hub.clients[client]:
+            raise RateLimited(
+                f"At most {self._most_of_one} listeners an address", seconds=COME_AGAIN_SECONDS
+            )

@@ -1,0 +1,206 @@
+"""The feed: what happened since the last look, read off the outbox. One a process, while heard.
+
+    outbox ─▶ facts after a position ─▶ the drops they name, as they stand ─▶ Batch
+       ▲ every 250 ms, or at a hint from Redis, never more often than `gap`
+
+Postgres is asked, not the worker that did it: so what one worker does the listeners of all hear, in
+the same order, also while Redis is away, and nothing is told that was not committed.
+
+Numbers of an outbox are given before the commit: a larger one may be seen first. A number that was
+passed over is therefore asked for again for a while; what is never there was rolled back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from engine.infra.errors import Fault
+from engine.infra.log import Seldom
+from engine.infra.postgres import Postgres
+from engine.realtime import store
+from engine.realtime.models import Batch, Bought, Moved
+from engine.realtime.store import Fact
+from engine.sale import shelf
+from engine.sale.models import Drop, Hold
+from engine.sale.store import find_holds_of
+from engine.sale.views import public_name
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.25
+ROUND_SECONDS = 0.1  # at least, between two looks
+GAP_SECONDS = 10.0  # a transaction that has a number by then ended, one way or the other
+GAPS_MAX = 1_000
+FACTS_MAX = 500  # in one look
+PURCHASES_TOLD = 3  # of a drop, in one look
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What somebody listens to: all drops (None) or some, and the holds of these buyers."""
+
+    drops: Collection[int] | None
+    buyers: Collection[str]
+
+
+class Feed:
+    """The one reader of a process. `scope` says what is listened to, `hear` takes what is new."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        salt: bytes,
+        scope: Callable[[], Scope],
+        hear: Callable[[Batch], Awaitable[float]],
+    ) -> None:
+        self._postgres, self._salt, self._scope, self._hear = postgres, salt, scope, hear
+        self._news = asyncio.Event()
+        self._epoch = 0
+        self._seen = 0
+        self._gaps: dict[int, float] = {}  # numbers passed over, and when
+        self._known: dict[int, tuple[tuple[int, int], Drop]] = {}
+        self._told: dict[int, datetime] = {}  # the newest purchase that was told of a drop
+        self._complaints = Seldom()
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, number of the newest fact seen)."""
+        return self._epoch, self._seen
+
+    def wake(self) -> None:
+        """There may be news."""
+        self._news.set()
+
+    async def begin(self) -> None:
+        """Start from the present. Raises `Fault`."""
+        self._epoch, self._seen = await store.newest_fact(self._postgres)
+        self._gaps.clear()
+        self._known.clear()
+        self._told.clear()
+
+    async def run(self) -> None:
+        """Look until cancelled, and rest as long as `hear` says it needs."""
+        while True:
+            rest = ROUND_SECONDS
+            try:
+                batch = await self.look()
+                rest = await self._hear(batch) if batch is not None else rest
+            except Fault as fault:
+                if self._complaints.due():
+                    log.warning("feed.blind", why=type(fault).__name__)
+            await asyncio.sleep(rest)
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+
+    async def look(self) -> Batch | None:
+        """What is new; None if nothing is that anybody listens to. Raises `Fault`."""
+        scope = self._scope()
+        asked = time.monotonic()
+        epoch, now, facts = await store.read_facts(
+            self._postgres, self._seen, list(self._gaps), bool(scope.buyers), FACTS_MAX
+        )
+        if epoch != self._epoch:
+            # Another history: what was seen may never have been, and its numbers come again.
+            began = self._epoch
+            await self.begin()
+            return Batch(self._seen, epoch, time.monotonic(), [], [], True) if began else None
+        self._pass_over([fact.id for fact in facts])
+        if len(facts) >= FACTS_MAX:
+            self._news.set()  # there is more
+        wanted = [f for f in facts if scope.drops is None or f.drop_id in scope.drops]
+        drops = await self._moved(wanted)
+        holds = await self._holds(facts, scope.buyers)
+        if not drops and not holds:
+            return None
+        age = now - min(fact.told_at for fact in facts)
+        return Batch(self._seen, epoch, asked - max(age.total_seconds(), 0.0), drops, holds)
+
+    def _pass_over(self, ids: Iterable[int]) -> None:
+        """Note which numbers were seen, and which were passed over."""
+        now = time.monotonic()
+        for id in ids:
+            self._gaps.pop(id, None)
+            if id > self._seen:
+                room = GAPS_MAX - len(self._gaps)
+                first = max(self._seen + 1, id - max(room, 0))
+                self._gaps.update((missing, now) for missing in range(first, id))
+                self._seen = id
+        if self._gaps:
+            over = now - GAP_SECONDS
+            self._gaps = {id: since for id, since in self._gaps.items() if since > over}
+
+    async def _moved(self, facts: list[Fact]) -> list[Moved]:
+        if not facts:
+            return []
+        told: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for fact in facts:
+            told[fact.drop_id][fact.kind] += max(fact.count, 1)
+        found = await shelf.list_drops(self._postgres, ids=sorted(told), count=len(told))
+        sold = [drop.id for drop in found if told[drop.id].keys() & {"purchased", "refunded"}]
+        shown = [drop.id for drop in found if told[drop.id].keys() & {"created", "changed"}]
+        recent = await self.recent({*sold, *shown})
+        return [self._news_of(drop, told[drop.id], recent.get(drop.id)) for drop in found]
+
+    def _news_of(self, drop: Drop, told: dict[str, int], recent: list[Bought] | None) -> Moved:
+        before = self._known.get(drop.id)
+        version = self._epoch, drop.version
+        self._known[drop.id] = version, drop
+        bought: list[Bought] = []
+        if "purchased" in told and recent:
+            since = self._told.get(drop.id)
+            bought = [each for each in reversed(recent) if not since or each.purchased_at > since]
+            self._told[drop.id] = recent[0].purchased_at
+            if since is None:
+                bought = bought[-told["purchased"] :]
+        status = before and before[1].status
+        return Moved(
+            drop,
+            self._epoch,
+            is_new="created" in told,
+            has_changed="changed" in told or (status is not None and status != drop.status),
+            has_moved=before is None or version > before[0],
+            bought=bought,
+            recent=recent,
+            expired=told.get("expired", 0),
+            released=told.get("released", 0),
+        )
+
+    async def standing(self, ids: list[int] | None, count: int) -> list[Moved]:
+        """Some drops, or the newest, as they stand. From now on it is seen when they become others.
+        Raises `Fault`."""
+        drops = await shelf.list_drops(self._postgres, ids=ids, count=count)
+        recent = await self.recent([drop.id for drop in drops])
+        for drop in drops:
+            self._known.setdefault(drop.id, ((self._epoch, drop.version), drop))
+            if recent[drop.id]:
+                self._told.setdefault(drop.id, recent[drop.id][0].purchased_at)
+        return [
+            Moved(drop, self._epoch, False, False, False, [], recent[drop.id], 0, 0)
+            for drop in drops
+        ]
+
+    async def recent(self, drop_ids: Collection[int]) -> dict[int, list[Bought]]:
+        """The newest purchases of drops, newest first, three each."""
+        if not drop_ids:
+            return {}
+        found = await shelf.recent_purchases(self._postgres, sorted(drop_ids))
+        return {
+            id: [Bought(id, public_name(self._salt, buyer), at) for buyer, at in found.get(id, [])]
+            for id in drop_ids
+        }
+
+    async def _holds(self, facts: list[Fact], buyers: Collection[str]) -> list[Hold]:
+        subjects = [id for fact in facts for id in fact.subjects]
+        if not subjects or not buyers:
+            return []
+        return await find_holds_of(self._postgres, subjects, sorted(buyers))

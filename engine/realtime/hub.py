@@ -1,0 +1,276 @@
+"""The hub: who listens to what in this process, and the one feed that they hear.
+
+    join ─▶ a snapshot, then every batch of the feed, in the room's order, until leave
+    feed ─▶ Batch ─▶ one encoding a room ─▶ the same bytes to every member, some at a time
+
+Changes are told as often as there is budget for: telling takes at most a share of the process's
+time, so the more listeners there are, the longer a round of telling lasts, and what happens
+meanwhile is one change in the next round. Never more than ten rounds a second, never less than one,
+and the last state is always told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from engine.identity.access import as_buyer
+from engine.infra.errors import Fault, Forbidden, Problem, Unauthorized
+from engine.infra.http import iso
+from engine.infra.meter import meter
+from engine.infra.postgres import Postgres
+from engine.realtime import frames
+from engine.realtime.feed import ROUND_SECONDS, Feed, Scope
+from engine.realtime.frames import Wired
+from engine.realtime.listener import Listener
+from engine.realtime.models import Batch
+from engine.realtime.shows import Shows, key_of
+
+ROUND_SECONDS_MAX = 0.9
+SLICE = 40  # listeners told in one go; requests come in between
+SWEEP_SECONDS = 0.5
+ROOMS_MAX = 32  # of a listener
+GREETING = "Connected to inventory system"
+
+
+class Hub:
+    """The listeners of one process."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        salt: bytes,
+        authenticate: Callable[[str], str] | None,
+        share: float,
+    ) -> None:
+        """`authenticate` makes a buyer of a token (None: whoever is named is believed); `share` of
+        the process's time may go into telling."""
+        self._feed = Feed(postgres, salt, self._scope, self._hear)
+        self._shows = Shows(postgres, self._feed)
+        self._authenticate, self._share = authenticate, share
+        self._rooms: dict[str, dict[Listener, None]] = defaultdict(dict)
+        self._echoes: list[Callable[[Batch], None]] = []
+        self._rounds = 0  # begun; whoever joins must not miss one
+        self._cost = 0.0  # seconds to tell one listener, as measured
+        self._feeding: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._joining: set[asyncio.Task[None]] = set()
+        self.listeners: dict[Listener, None] = {}
+        self.clients: Counter[str] = Counter()
+        self.now = asyncio.get_running_loop().time
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, place in the outbox) of what was told last."""
+        return self._feed.position
+
+    def wake(self) -> None:
+        """There may be news."""
+        self._feed.wake()
+
+    def echo(self, callback: Callable[[Batch], None]) -> None:
+        """Also tell somebody who keeps listeners of his own. From now on all drops are heard."""
+        self._echoes.append(callback)
+
+    # ── coming and going ─────────────────────────────────────────────────────────────────────
+
+    def enter(self, listener: Listener) -> None:
+        """One more: it hears who it talks to."""
+        self.listeners[listener] = None
+        meter.listeners += 1
+        if listener.client is not None:
+            self.clients[listener.client] += 1
+        meter.count("listeners_met", listener.kind)
+        listener.tell(self.stamped("connected", message=GREETING))
+        if self._sweeping is None:
+            self._sweeping = asyncio.create_task(self._sweep(), name="hub-sweep")
+
+    def leave(self, listener: Listener) -> None:
+        """One less."""
+        if self.listeners.pop(listener, 0) == 0:
+            return
+        meter.listeners -= 1
+        if listener.client is not None:
+            self.clients[listener.client] -= 1
+            if not self.clients[listener.client]:
+                del self.clients[listener.client]
+        for room in list(listener.rooms):
+            self._part(listener, room)
+
+    def join(self, listener: Listener, room: str) -> None:
+        """Let it hear a room, from a snapshot on. Raises `Problem`."""
+        key = key_of(room, listener.buyer)
+        if key not in listener.rooms and len(listener.rooms) >= ROOMS_MAX:
+            raise Forbidden(f"At most {ROOMS_MAX} rooms")
+        self._start(self._bring_in(listener, key))
+
+    def part(self, listener: Listener, room: str) -> None:
+        """Let it hear a room no more. Raises `Problem`."""
+        self._part(listener, key_of(room, listener.buyer))
+        listener.tell(self.stamped("left", room=room))
+
+    def _part(self, listener: Listener, key: str) -> None:
+        listener.rooms.pop(key, None)
+        members = self._rooms.get(key)
+        if members is not None:
+            members.pop(listener, None)
+            if not members:
+                del self._rooms[key]
+
+    def authenticate(self, listener: Listener, token: str | None, named: Any) -> None:
+        """Let it hear its own holds. Raises `Unauthorized`, `Invalid`."""
+        buyer = self.buyer_of(token, named)
+        if listener.buyer is not None and listener.buyer != buyer:
+            self._part(listener, key_of("me", listener.buyer))
+        listener.buyer = buyer
+        listener.tell(self.stamped("authenticated", userId=buyer))
+
+    def buyer_of(self, token: str | None, named: Any) -> str:
+        """Whose holds a credential may hear. Raises `Unauthorized`, `Invalid`."""
+        if token is not None and self._authenticate is not None:
+            return self._authenticate(token)
+        buyer = as_buyer(named) if self._authenticate is None else None
+        if token is not None or buyer is None:
+            raise Unauthorized("auth: want a token" if self._authenticate else "auth: want userId")
+        return buyer
+
+    def catch_up(self, listener: Listener) -> None:
+        """It fell behind and reads again: how things stand, instead of all that it missed."""
+        for key in listener.rooms:
+            self._start(self._bring_in(listener, key))
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work, name="hub-join")
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
+
+    async def _bring_in(self, listener: Listener, key: str) -> None:
+        """Tell it how a room stands, and let it hear what comes after that: a round that began in
+        between would be missed, so then it looks again."""
+        try:
+            await self._begin()
+            while True:
+                rounds = self._rounds
+                shown = await self._shows.of(key, rounds)
+                if rounds == self._rounds:
+                    break
+        except Problem as problem:
+            listener.tell(frames.problem(problem, listener.id, self.position))
+            return
+        if listener.is_open:
+            listener.rooms[key] = None
+            self._rooms[key][listener] = None
+            listener.tell(shown)
+
+    def stamped(self, event: str, **data: Any) -> Wired:
+        """A word to one listener, with the time it is here."""
+        told = {**data, "serverTime": iso(datetime.now(UTC))} if "room" not in data else data
+        return frames.wired(event, told, self.position)
+
+    # ── the feed ─────────────────────────────────────────────────────────────────────────────
+
+    async def _begin(self) -> None:
+        """Follow the outbox from now on, as long as somebody listens. Raises `Fault`."""
+        if self._feeding is None:
+            await self._feed.begin()
+            if self._feeding is None:  # two may have come at once
+                self._feeding = asyncio.create_task(self._feed.run(), name="feed")
+
+    def _scope(self) -> Scope:
+        drops: set[int] | None = set()
+        buyers = []
+        for key in self._rooms:
+            kind, _, name = key.partition(":")
+            if kind == "drop" and drops is not None:
+                drops.add(int(name))
+            elif kind == "drops":
+                drops = None
+            elif kind == "me":
+                buyers.append(name)
+        return Scope(None if self._echoes else drops, buyers)
+
+    async def _hear(self, batch: Batch) -> float:
+        """Tell everybody; seconds that the feed rests afterwards."""
+        began = self.now()
+        self._rounds += 1
+        for echo in self._echoes:
+            echo(batch)
+        position = batch.epoch, batch.seq
+        if batch.is_fresh:
+            for listener in list(self.listeners):
+                self.catch_up(listener)
+        else:
+            await self._tell(self._sorted(batch, position))
+            meter.lag("told", time.monotonic() - batch.since)
+        return max(ROUND_SECONDS - (self.now() - began), 0.0)
+
+    def _sorted(self, batch: Batch, position: tuple[int, int]) -> dict[str, Wired]:
+        """What each room is told."""
+        told: dict[str, Wired] = {}
+        for moved in batch.drops:
+            news, ended = frames.of_drop(moved, position)
+            room = f"drop:{moved.drop.id}"
+            if room in self._rooms:
+                told[room] = news + ended
+            if "drops" in self._rooms:
+                told["drops"] = told.get("drops", Wired()) + news
+        for hold in batch.holds:
+            room = key_of("me", hold.buyer)
+            if room in self._rooms:
+                told[room] = told.get(room, Wired()) + frames.of_hold(hold, position)
+        return told
+
+    async def _tell(self, told: dict[str, Wired]) -> None:
+        """Write to the members of these rooms, some at a time. Between two slices the process has
+        the rest of its time for others; with too many listeners for a second, less of it."""
+        jobs = [
+            (list(self._rooms.get(room, ())), news) for room, news in told.items() if news.frames
+        ]
+        count = sum(len(members) for members, _ in jobs)
+        share = max(self._share, min(count * self._cost / ROUND_SECONDS_MAX, 1.0))
+        for members, news in jobs:
+            for first in range(0, len(members), SLICE):
+                part = members[first : first + SLICE]
+                began = time.perf_counter()
+                for listener in part:
+                    listener.tell(news)
+                spent = time.perf_counter() - began
+                self._cost += (spent / len(part) - self._cost) / 16
+                await asyncio.sleep(min(spent, 0.01) * (1 / share - 1))
+            meter.count("live_sent", by=len(members))
+
+    # ── looking after ────────────────────────────────────────────────────────────────────────
+
+    async def _sweep(self) -> None:
+        """Ping, drop who is silent or reads nothing, and end the feed when nobody is left."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = self.now()
+            for n, listener in enumerate(list(self.listeners)):
+                listener.look(now)
+                if n % 500 == 499:
+                    await asyncio.sleep(0)
+            if not self.listeners and not self._echoes and self._feeding is not None:
+                self._feeding.cancel()
+                self._feeding = None
+
+    async def listen(self) -> None:
+        """Follow the feed for the echoes, also while there is no listener of our own."""
+        while True:
+            try:
+                return await self._begin()
+            except Fault:
+                await asyncio.sleep(ROUND_SECONDS)
+
+    async def close(self) -> None:
+        """Everybody goes, told to come back."""
+        for listener in list(self.listeners):
+            listener.drop(1012, "restart")
+        tasks = [task for task in (self._feeding, self._sweeping, *self._joining) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,91 @@
+"""Shows: how a room stands, for whoever joins it. Made once for all who come at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from engine.infra.errors import Invalid, NotFound, Unauthorized
+from engine.infra.http import iso
+from engine.infra.postgres import Postgres
+from engine.realtime import frames
+from engine.realtime.feed import Feed
+from engine.realtime.frames import LiveDrop, Wired, live_drop
+from engine.sale.bodies import DROP_ID_MAX
+from engine.sale.store import list_reservations
+from engine.sale.views import HoldView, hold_view
+
+DROPS_MAX = 100  # the newest; the others are heard of when they change
+HOLDS_MAX = 100
+FRESH_SECONDS = 0.5  # a snapshot may be so old when nothing changed since
+_DROP = re.compile(r"drop:([1-9][0-9]{0,12})")
+
+
+class Snapshot(msgspec.Struct, rename="camel", omit_defaults=True):
+    """How a room stands: it replaces all that was known of it."""
+
+    room: str
+    server_time: str
+    drops: list[LiveDrop] | msgspec.UnsetType = msgspec.UNSET
+    reservations: list[HoldView] | msgspec.UnsetType = msgspec.UNSET
+
+
+def key_of(room: str, buyer: str | None) -> str:
+    """A room as the hub keeps it: `me` is another one for each buyer. Raises `Invalid` for what is
+    no room, `Unauthorized` for the private one of nobody."""
+    if room == "me":
+        if buyer is None:
+            raise Unauthorized("The room me needs an auth frame before it")
+        return f"me:{buyer}"
+    named = _DROP.fullmatch(room)
+    if room != "drops" and (named is None or int(named[1]) > DROP_ID_MAX):
+        raise Invalid(f"There is no room {room!r}: want drops, drop:1 or me")
+    return room
+
+
+def room_of(key: str) -> str:
+    """A room as clients call it."""
+    return "me" if key.startswith("me:") else key
+
+
+class Shows:
+    """The snapshots of one process."""
+
+    def __init__(self, postgres: Postgres, feed: Feed) -> None:
+        self._postgres, self._feed = postgres, feed
+        self._made: dict[str, tuple[int, float, asyncio.Task[Wired]]] = {}
+
+    async def of(self, key: str, rounds: int) -> Wired:
+        """The snapshot of a room, not older than the round of telling with this number.
+        Raises `NotFound`, `Fault`."""
+        known = self._made.get(key)
+        if known is None or known[0] != rounds or time.monotonic() > known[1] + FRESH_SECONDS:
+            if len(self._made) > DROPS_MAX:
+                self._made = {each: made for each, made in self._made.items() if made[0] == rounds}
+            making = asyncio.create_task(self._make(key), name="snapshot")
+            known = self._made[key] = rounds, time.monotonic(), making
+        try:
+            # One who leaves must not take it from the others.
+            return await asyncio.shield(known[2])
+        except BaseException:
+            if self._made.get(key) is known:
+                del self._made[key]
+            raise
+
+    async def _make(self, key: str) -> Wired:
+        kind, _, name = key.partition(":")
+        position = self._feed.position
+        shown = Snapshot(room_of(key), iso(datetime.now(UTC)))
+        if kind == "me":
+            holds = await list_reservations(self._postgres, name, None, HOLDS_MAX, 0)
+            shown.reservations = [hold_view(hold) for hold in holds]
+        else:
+            ids = [int(name)] if kind == "drop" else None
+            shown.drops = [live_drop(each) for each in await self._feed.standing(ids, DROPS_MAX)]
+            if ids and not shown.drops:
+                raise NotFound(f"There is no drop {name}")
+        return frames.wired("snapshot", shown, position)
