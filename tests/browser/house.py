@@ -21,6 +21,8 @@ OFTEN = "100000/s"  # all the buyers of a test come from one address
 class House(Service):
     """A service that people look at."""
 
+    database_url = ""
+
     @classmethod
     @asynccontextmanager
     async def of(
@@ -35,10 +37,12 @@ class House(Service):
             "PAYMENT_URL": f"http://127.0.0.1:{provider}/checkout",
             "RATE_READS_PER_ADDRESS": OFTEN,
             "RATE_WRITES_PER_ADDRESS": OFTEN,
+            "RATE_ADMIN_PER_ADDRESS": OFTEN,
         } | environment
         # They start beside one another: three programs are three seconds otherwise.
         async with cls.open(settings, folder, 0, 0, **environment) as house:
             assert isinstance(house, House)
+            house.database_url = settings.database_url
             async with asyncio.TaskGroup() as starting:
                 starting.create_task(house.start_worker())
                 starting.create_task(house.start_keeper())

@@ -32,6 +32,10 @@ class Storefront:
         """One of a drop's buttons."""
         return self.card(drop).get_by_role("button", name=label, exact=True)
 
+    async def is_live(self, seconds: float = 10.0) -> None:
+        """Wait until the line to the engine stands."""
+        await expect(self.page.locator("#state")).to_have_text("Live", timeout=seconds * 1000)
+
     async def reserves(self, drop: str) -> None:
         """Press Reserve, and see that the pair is held."""
         await self.button(drop, "Reserve").click()
@@ -52,6 +56,21 @@ class Storefront:
         """From the provider's to the shop."""
         await self.page.get_by_role("link", name="Back to the shop").click()
         await self.page.wait_for_url(f"{self.url}/**")
+
+    async def buys(self, drop: str) -> None:
+        """All of it: reserve, pay at the provider's, come back, and have it."""
+        await self.reserves(drop)
+        await self.goes_to_pay(drop)
+        await self.presses_there("Pay", "Payment accepted")
+        await self.comes_back()
+        await self.has(drop)
+
+    async def has(self, drop: str) -> None:
+        """The pair is bought: its card and the list of purchases say so."""
+        await expect(self.button(drop, "Bought")).to_be_disabled(timeout=8_000)
+        await self.sees(drop, r"pair \d+ is yours\.")
+        await self.page.get_by_text("My purchases").click()
+        await expect(self.page.locator("#purchases")).to_contain_text(drop)
 
     async def sees(self, drop: str, words: str, seconds: float = 8.0) -> None:
         """Wait until a card says so. `words` is a pattern."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from playwright.async_api import expect
 
 from tests.browser.accessible import is_too_wide, violations
 from tests.browser.conftest import Opener
 from tests.browser.house import House
 from tests.browser.storefront import Storefront
 
+pytestmark = pytest.mark.at_length
 LOOKS = list(itertools.product((360, 1280), ("light", "dark")))
 
 
@@ -47,3 +49,20 @@ async def test_the_providers_page_is_accessible(
     assert not await is_too_wide(shop.page)
     await shop.presses_there("Card declined", "Payment declined")
     assert await violations(shop.page) == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+async def test_the_dashboard_is_accessible(
+    house: House, windows: Opener, width: int, scheme: str
+) -> None:
+    name = f"Ops {width} {scheme}"
+    drop = await house.put_on_show(name, 1)
+    page = (await windows(width, color_scheme=scheme)).page
+    await page.goto(f"{house.page}/ops")
+    await expect(page.locator("#heard")).to_contain_text("up to date")
+
+    assert await violations(page) == []
+    assert not await is_too_wide(page)
+    await page.get_by_role("button", name=f"Pause {name}, drop {drop}").click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    assert await violations(page) == []

@@ -1,4 +1,4 @@
-"""A buyer's way through the pages, from the shop to the provider and back."""
+"""Buying when it goes less smoothly: a declined card, no mouse, no sign-in."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ from tests.browser.conftest import Opener
 from tests.browser.house import House
 from tests.browser.storefront import Storefront
 
-
-async def test_a_pair_is_reserved_paid_for_and_then_mine(house: House, windows: Opener) -> None:
-    drop = await house.put_on_show("Daybreak", 2)
-    shop = await Storefront.enter(await windows(), house)
-
-    await shop.reserves("Daybreak")
-    await shop.sees("Daybreak", "yours")
-    assert (await house.stock(drop))["heldStock"] == 1
-    await shop.goes_to_pay("Daybreak")
-    await shop.presses_there("Pay", "Payment accepted")
-    await shop.comes_back()
-
-    await shop.sees("Daybreak", r"pair \d is yours")
-    assert (await house.stock(drop))["soldStock"] == 1
+pytestmark = pytest.mark.at_length
 
 
 async def test_a_declined_card_may_be_tried_again(house: House, windows: Opener) -> None:
@@ -41,21 +28,8 @@ async def test_a_declined_card_may_be_tried_again(house: House, windows: Opener)
     await shop.presses_there("Pay", "Payment accepted")
     await shop.comes_back()
 
-    await shop.sees("Second Try", r"pair 1 is yours")
+    await shop.has("Second Try")
     assert (await house.stock(drop))["soldStock"] == 1
-
-
-async def test_a_hold_runs_out_before_the_buyers_eyes(house: House, windows: Opener) -> None:
-    drop = await house.put_on_show("Brief", 1, holdSeconds=3)
-    shop = await Storefront.enter(await windows(), house)
-
-    await shop.reserves("Brief")
-    await shop.sees("Brief", r"0:0[123]")
-
-    await shop.sees("Brief", "your time ran out")
-    await expect(shop.button("Brief", "Reserve")).to_be_enabled()
-    assert (await house.stock(drop))["availableStock"] == 1
-    await shop.reserves("Brief")  # and nothing stands in the way of another
 
 
 async def test_a_pair_is_bought_with_the_keyboard_alone(house: House, windows: Opener) -> None:
@@ -74,14 +48,14 @@ async def test_a_pair_is_bought_with_the_keyboard_alone(house: House, windows: O
     await tab_to(shop, "Back to the shop")
     await shop.page.keyboard.press("Enter")
 
-    await shop.sees("By Hand", r"pair 1 is yours")
+    await shop.has("By Hand")
     assert (await house.stock(drop))["soldStock"] == 1
 
 
 async def tab_to(shop: Storefront, label: str, drop: str = "") -> None:
     """Press Tab until that has the focus, in that drop's card, and can be seen to have it."""
     seen = []
-    for _ in range(60):
+    for _ in range(150):
         await shop.page.keyboard.press("Tab")
         text, card, outline = await shop.page.evaluate(FOCUS)
         seen.append(text)

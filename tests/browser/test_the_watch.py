@@ -1,19 +1,15 @@
-"""The guard of the other tests notices what it is there for; and the browser itself is silent."""
+"""The watch over the windows of the other tests notices what it is there for."""
 
 from __future__ import annotations
 
-import os
-
-import psutil
 import pytest
 from playwright.async_api import Browser, Error
 
-from tests.browser.conftest import Opener
 from tests.browser.house import House
-from tests.browser.storefront import Storefront
-from tests.browser.window import LOOPBACK, Window
+from tests.browser.window import Window
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.at_length
 SENDS_ELSEWHERE = """() => Promise.allSettled([
     fetch("http://shop.example/collect"),
     new Promise((over) => { new WebSocket("ws://192.0.2.1/live").onclose = over; }),
@@ -42,32 +38,3 @@ async def test_what_a_page_complains_of_is_heard(house: House, browser: Browser)
                 return any(words in complaint for complaint in window.complaints)
 
             await wait_until(is_told, f"the watch tells of {words}", seconds=5)
-
-
-async def test_nothing_leaves_loopback(house: House, windows: Opener) -> None:
-    await house.put_on_show("Homebody", 1)
-    shop = await Storefront.enter(await windows(), house)
-    shop.window.forgive("React Router")  # in the document's page: what its library will change
-    await shop.reserves("Homebody")
-    await shop.goes_to_pay("Homebody")
-    await shop.presses_there("Pay", "Payment accepted")
-    await shop.comes_back()
-    for path in ("/docs", "/ops"):
-        await shop.page.goto(house.page + path)
-        await shop.page.wait_for_load_state("networkidle")
-
-    assert len(shop.window.asked) > 10
-    assert shop.window.strangers() == []
-    assert strangers_of_the_browser() == set()
-
-
-def strangers_of_the_browser() -> set[str]:
-    """Whom the processes of the browser are connected to on other machines."""
-    children = psutil.Process(os.getpid()).children(recursive=True)
-    browsers = [child for child in children if "chrom" in child.name()]
-    assert browsers, "no browser was looked at"
-    ends = {
-        end.raddr.ip for child in browsers for end in child.net_connections("inet") if end.raddr
-    }
-    assert ends & {*LOOPBACK, "::1"}, "a browser without one connection shows no page"
-    return ends - {*LOOPBACK, "::1"}
