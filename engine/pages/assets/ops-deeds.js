@@ -1,6 +1,6 @@
 // What an operator does to a drop: named, explained and confirmed in a dialog; what came of it is said.
 import { wish } from "./ops-access.js";
-import { count } from "./vitals.js";
+import { count, many } from "./vitals.js";
 
 const element = (id) => document.getElementById(id);
 const MENDED = {
@@ -12,19 +12,19 @@ const MENDED = {
 const DEEDS = {
   pause: {
     title: (name) => `Pause ${name}?`,
-    text: ({ heldStock }) => `Within a second nobody can reserve any more. The ${count(heldStock)} units that are held stay their holders', who can still buy them. Resume lets it go on.`,
+    text: ({ heldStock }) => `Within a second nobody can reserve any more. Who holds a unit keeps it and can still buy it: ${many(heldStock, "unit")} just now. Resume lets it go on.`,
     yes: "Pause", done: "is paused",
   },
   resume: {
     title: (name) => `Let ${name} go on?`,
     text: ({ pausedReason, availableStock }) => pausedReason === "audit"
       ? "The auditor paused it, because its rows do not add up. This overrules the auditor, who pauses it again in the next round if nothing was mended. Reconcile counts first, and lets it go on by itself if it adds up."
-      : `Within a second everybody can reserve again: ${count(availableStock)} units are free.`,
+      : `Within a second everybody can reserve again. Free just now: ${many(availableStock, "unit")}.`,
     yes: "Resume", done: "goes on",
   },
   close: {
     title: (name) => `Close ${name}?`,
-    text: ({ heldStock, availableStock }) => `The sale ends now, for everybody. ${count(availableStock)} free units stay unsold; the ${count(heldStock)} that are held can still be bought until they run out. Only a new end lets it go on.`,
+    text: ({ heldStock, availableStock }) => `The sale ends now, for everybody. What is free stays unsold: ${many(availableStock, "unit")}. What is held can still be bought until it runs out: ${many(heldStock, "unit")}. Only a later end opens it again (velvetrope drop change).`,
     yes: "Close the sale", done: "is closed", isGrave: true,
   },
 };

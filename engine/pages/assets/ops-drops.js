@@ -1,6 +1,6 @@
 // The drops: a row each, with its units as a bar, their last five minutes, and what can be done.
 import { areas, forget } from "./chart.js";
-import { count, time } from "./vitals.js";
+import { count, many, time } from "./vitals.js";
 
 const STATES = ["sold", "held", "free", "withdrawn"]; // as they lie in the bar, and from the bottom up
 const FIGURES = { sold: "soldStock", held: "heldStock", free: "availableStock", withdrawn: "withdrawnStock" };
@@ -175,7 +175,7 @@ function label(button, word, drop) {
 function ills({ drift, undersell, since, intents, oldest, paused }) {
   const found = [];
   if (paused === "audit") found.push("its rows do not add up");
-  if (undersell) found.push(`${count(undersell)} free units out of reach for ${time(since)}`);
+  if (undersell) found.push(`${many(undersell, "free unit")} out of reach for ${time(since)}`);
   if (drift) found.push(`drift ${drift > 0 ? "+" : "−"}${count(Math.abs(drift))}`);
   if (oldest) found.push(`oldest intent ${time(oldest)}`);
   if (intents) found.push(`${count(intents)} on their way`);

@@ -9,7 +9,8 @@ import { Judge, SIGNS } from "./signs.js";
 import { Reading, Span, count, time } from "./vitals.js";
 
 const EVERY_MS = 1_000;
-const SPAN_MS = 5_000; // rates and quantiles are those of so long: /metrics is a second old at most
+const SPAN_MS = 5_000; // rates and quantiles are those of so long: /metrics is a second old at most,
+const SPAN_LEAST_MS = 2_000; // so of less they would be guesses
 const POINTS = 300;
 const REFRESH_MS = 15_000; // drops that open or end by the clock are told by nobody
 const SHAPES = { healthy: "●", warning: "▲", critical: "■", unknown: "?" };
@@ -54,6 +55,7 @@ function showSigns(present) {
     levels.set(sign, level);
     showSign(sign, level, ...sign.show(present), alerts);
   }
+  if (!present.span) return overall("unknown", "Looking …");
   for (const level of ["critical", "warning", "unknown"]) {
     const bad = SIGNS.filter((sign) => levels.get(sign) === level);
     if (bad.length) return overall(level, `${level[0].toUpperCase()}${level.slice(1)}: ${bad.map((sign) => sign.label).join(", ")}`);
@@ -158,7 +160,7 @@ async function look() {
   first ??= now;
   readings.push(now);
   while (readings[1] && at - readings[1].at >= SPAN_MS) readings.shift();
-  const span = readings.length > 1 ? new Span(readings[0], now) : null;
+  const span = at - readings[0].at >= SPAN_LEAST_MS ? new Span(readings[0], now) : null;
   showSigns({ now, span, opened: first === now ? null : new Span(first, now), still: watch(now) });
   showCharts(at, span);
   drops.tick(now, line === "live");

@@ -1,5 +1,5 @@
 // The dashboard's vital signs: what each shows, and from where on it is bad.
-import { count, time } from "./vitals.js";
+import { count, many, time } from "./vitals.js";
 
 // As in docs/monitoring/alerts.yml (a test compares): whom it calls, for how many seconds it must
 // last, and the bound. Here a bound that is passed is a warning at once; a `page` turns critical when
@@ -41,7 +41,7 @@ const answers = (up) => ({ 1: "answers", 0: "away" })[up] ?? "unknown";
 export const SIGNS = [
   {
     id: "holds", label: "Holds a second",
-    show: ({ span }) => [count(span?.rate("holds")), `${count(span?.rate("held_units"))} units a second`],
+    show: ({ span }) => [count(span?.rate("holds")), `${many(span?.rate("held_units"), "unit")} a second`],
   },
   {
     id: "purchases", label: "Purchases a second",
@@ -65,7 +65,7 @@ export const SIGNS = [
     show: (v) => {
       const { span } = v;
       if (!span) return ["–", "answers from 500 up"];
-      return [`${count(100 * failures(span))} %`, `${count(unknown(span))} outcomes unknown a second`];
+      return [`${count(100 * failures(span))} %`, `${many(unknown(span), "unknown outcome")} a second`];
     },
     rules: ({ span }) => ({ VelvetropeErrors: span && failures(span), VelvetropeOutcomeUnknown: span && unknown(span) }),
   },
@@ -73,7 +73,7 @@ export const SIGNS = [
     id: "batch", label: "Mean batch",
     show: ({ now, span }) => [
       count(span?.means("batch_requests", "combiner").get("reserve")),
-      `${count(now.sum("queued_requests"))} requests wait`,
+      `waiting for the next: ${count(now.sum("queued_requests"))}`,
     ],
   },
   {
@@ -82,7 +82,7 @@ export const SIGNS = [
       const wrong = now.sum("audit_problem_drops"), paused = now.sum("audit_paused_drops");
       if (wrong || paused) return [`${count(Math.max(wrong, paused))} wrong`, "drops whose rows do not add up: see them below"];
       const age = now.sum("audit_age_seconds");
-      return [age === null ? "–" : `${time(age)} ago`, `to add up: every unit of ${count(now.sum("warm_drops"))} warm drops`];
+      return [age === null ? "–" : `${time(age)} ago`, `to add up: every unit of ${many(now.sum("warm_drops"), "warm drop")}`];
     },
     rules: ({ now }) => ({
       VelvetropeDoesNotAddUp: sum(now.sum("audit_problem_drops"), now.sum("audit_paused_drops")),
@@ -94,7 +94,7 @@ export const SIGNS = [
     show: ({ now }) => {
       const drops = now.samples("drift_units");
       const off = drops.reduce((all, [, value]) => all + Math.abs(value), 0);
-      return [drops.length ? `${count(off)} units` : "–", off ? "the bouncer differs; harmless while stock moves" : "the bouncer and Postgres agree"];
+      return [drops.length ? many(off, "unit") : "–", off ? "the bouncer differs; harmless while stock moves" : "the bouncer and Postgres agree"];
     },
     rules: ({ now, still }) => ({
       VelvetropeDrift: now.metrics.has("drift_units")
@@ -106,18 +106,18 @@ export const SIGNS = [
     id: "undersell", label: "Undersell",
     show: ({ now }) => {
       const units = now.sum("undersell_units");
-      return [units === null ? "–" : `${count(units)} units`, units ? `free and out of reach, ${time(now.max("undersell_seconds"))} at most` : "every free unit can be had"];
+      return [units === null ? "–" : many(units, "unit"), units ? `free and out of reach, ${time(now.max("undersell_seconds"))} at most` : "every free unit can be had"];
     },
     rules: ({ now }) => ({ VelvetropeUndersell: now.max("undersell_seconds") }),
   },
   {
     id: "intent", label: "Oldest intent",
-    show: ({ now }) => [time(now.max("oldest_intent_seconds")), `${count(now.sum("open_intents"))} requests on their way`],
+    show: ({ now }) => [time(now.max("oldest_intent_seconds")), `${many(now.sum("open_intents"), "request")} under way to Postgres`],
     rules: ({ now }) => ({ VelvetropeOldIntent: now.max("oldest_intent_seconds") }),
   },
   {
     id: "publish", label: "Bouncer behind by",
-    show: ({ now }) => [time(now.max("publish_lag_seconds")), `${count(now.max("publish_lag_versions"))} changes it does not know`],
+    show: ({ now }) => [time(now.max("publish_lag_seconds")), `${many(now.max("publish_lag_versions"), "change")} not yet told`],
     rules: ({ now }) => ({ VelvetropePublishLag: now.max("publish_lag_seconds") }),
   },
   {
@@ -150,13 +150,13 @@ export const SIGNS = [
     id: "redis", label: "Redis",
     show: ({ now }) => {
       const without = now.sum("redis_away_processes");
-      return [answers(now.sum("redis_up")), without ? `${count(without)} processes without it: Postgres sells alone` : "every process has it"];
+      return [answers(now.sum("redis_up")), without ? `without it: ${count(without)} of our processes; Postgres sells alone` : "every process has it"];
     },
     rules: ({ now }) => ({ VelvetropeRedisAway: sum(away(now.sum("redis_up")), now.sum("redis_away_processes")) }),
   },
   {
     id: "money", label: "Money owed back",
-    show: ({ now }) => [`${count(now.sum("refunds_due"))} refunds`, `${count(now.sum("payments_undecided"))} payments undecided`],
+    show: ({ now }) => [many(now.sum("refunds_due"), "refund"), `${many(now.sum("payments_undecided"), "payment")} undecided`],
     rules: ({ now, span }) => ({
       VelvetropePaymentUndecided: now.sum("payment_undecided_seconds"),
       VelvetropeRefundsDue: now.sum("refund_oldest_seconds"),
@@ -165,7 +165,7 @@ export const SIGNS = [
   },
   {
     id: "history", label: "History lost",
-    show: ({ opened }) => [`${count(opened?.rise("lost_versions") ?? 0)} changes`, "by Postgres, since this page was opened"],
+    show: ({ opened }) => [many(opened?.rise("lost_versions") ?? 0, "change"), "by Postgres, since this page was opened"],
     rules: ({ opened }) => ({
       VelvetropeHistoryLost: opened ? opened.rise("lost_versions") : 0,
       VelvetropeUnreplicated: opened ? opened.rise("unreplicated_commits") : 0,
