@@ -68,6 +68,7 @@ async def test_the_worker_that_holds_the_line_may_be_killed(house: House, window
     await house.start_worker()
     for worker in old:  # one of them had it
         await house.kill(worker)
+    await house.crowd.close()  # its connections to them are dead too
     assert (await house.reserve(drop, "bob")).status == 201
     await shop.sees("Bereft", "1 held", seconds=20)
     await shop.is_live()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,8 +18,7 @@ from tests.browser.storefront import Storefront
 from tests.support.clones import cloned
 
 pytestmark = pytest.mark.at_length
-JWT_SECRET = "a secret of tests, to sign tokens with"
-HMAC_SECRET = "another of tests, to salt names with"
+JWT_SECRET, HMAC_SECRET = secrets.token_hex(32), secrets.token_hex(32)
 ADMIN = tokens.create(JWT_SECRET, "operator", 3_600, "admin")
 HEADERS = {"authorization": f"Bearer {ADMIN}"}
 
@@ -33,8 +33,8 @@ async def guarded(
     try:
         async with cloned(template) as database:
             settings = Settings(database_url=database, redis_url=valkey.url, auth="required")
-            secrets = {"JWT_SECRET": JWT_SECRET, "HMAC_SECRET": HMAC_SECRET, "PAYMENT_URL": ""}
-            async with House.of(settings, folder, 1, **secrets) as house:
+            given = {"JWT_SECRET": JWT_SECRET, "HMAC_SECRET": HMAC_SECRET, "PAYMENT_URL": ""}
+            async with House.of(settings, folder, 1, **given) as house:
                 yield house
     finally:
         valkey.stop()
