@@ -1,7 +1,8 @@
 // Small charts on a canvas: lines over the last minutes with axes and a value under the pointer, and
-// the areas of one drop. What a chart shows now also stands in its table, for whoever cannot see it.
+// the areas of one drop. What a chart shows now also stands below it as text, for whoever cannot see it.
 
 const GRID = [0.5, 1, 2, 5]; // steps of the axis, times a power of ten
+const SPAN_LEAST_MS = 60_000; // until more is known
 const INSET = { left: 46, right: 10, top: 10, bottom: 20 };
 
 // A canvas made as sharp as its screen: its pen and its size in CSS pixels; null while it is hidden.
@@ -31,13 +32,14 @@ const drawn = new Map();
 const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => drawn.get(target)?.()));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((draw) => draw()));
 
-// `figure` holds a canvas and an empty table. `format` makes a value text; `floor`: the axis reaches
-// at least so far. `show({ at: [ms], series: [{ name, colour, values }] })`; a value that is null is a gap.
+// `figure` holds a caption with a <small>, a canvas and an empty <dl>. `format` makes a value text;
+// `floor`: the axis reaches at least so far. `show({ at: [ms], series: [{ name, colour, values }] })`;
+// a value that is null is a gap.
 export class Chart {
-  constructor(figure, { title, format, floor, minutes = 5 }) {
-    Object.assign(this, { title, format, floor, span: minutes * 60_000 });
-    this.canvas = figure.querySelector("canvas");
-    this.table = figure.querySelector("table");
+  constructor(figure, { format, floor }) {
+    Object.assign(this, { format, floor, span: SPAN_LEAST_MS });
+    [this.canvas, this.legend, this.when] = ["canvas", "dl", "small"].map((each) => figure.querySelector(each));
+    this.title = figure.querySelector("figcaption").textContent.trim();
     this.told = { at: [], series: [] };
     this.pointed = null; // index of the moment under the pointer
     this.canvas.addEventListener("pointermove", (event) => this.point(event.offsetX));
@@ -66,6 +68,7 @@ export class Chart {
     const { context, width, height } = ready, { at, series } = this.told, end = at.at(-1) ?? 0;
     const values = series.flatMap((each) => each.values).filter((value) => value !== null);
     const marks = steps(Math.max(this.floor, ...values));
+    this.span = Math.max(SPAN_LEAST_MS, end - (at[0] ?? end));
     const [right, bottom] = [width - INSET.right, height - INSET.bottom];
     this.x = (moment) => right - ((end - moment) / this.span) * (right - INSET.left);
     const y = (value) => bottom - (value / marks.at(-1)) * (bottom - INSET.top);
@@ -80,7 +83,6 @@ export class Chart {
   }
 
   axes(context, marks, y, right, bottom) {
-    const minutes = this.span / 60_000;
     context.font = "11px system-ui, sans-serif";
     context.fillStyle = colour(this.canvas, "quiet");
     context.strokeStyle = colour(this.canvas, "rule");
@@ -96,10 +98,11 @@ export class Chart {
       context.fillText(this.format(mark), INSET.left - 6, level);
     }
     context.textBaseline = "alphabetic";
-    for (let ago = 0; ago <= minutes; ago++) {
+    const step = this.span < 150_000 ? 30_000 : 60_000;
+    for (let ago = 0; ago <= this.span; ago += step) {
       context.textAlign = ago ? "center" : "right";
-      const place = right - (ago / minutes) * (right - INSET.left);
-      context.fillText(ago ? `−${ago} min` : "now", place, bottom + 15);
+      const place = right - (ago / this.span) * (right - INSET.left);
+      context.fillText(ago ? `−${step < 60_000 ? `${ago / 1000} s` : `${ago / 60_000} min`}` : "now", place, bottom + 15);
     }
   }
 
@@ -135,20 +138,18 @@ export class Chart {
     }
   }
 
-  // The legend is the table: present values, or those under the pointer.
+  // The legend: present values, or those under the pointer.
   write() {
     const { at, series } = this.told, moment = this.pointed ?? at.length - 1;
-    const when = this.pointed === null ? "now" : `${Math.round((at.at(-1) - at[moment]) / 1000)} s ago`;
-    const said = series.map(({ name, values }) => `${name} ${this.text(values[moment])}`);
-    this.table.tHead.rows[0].cells[1].textContent = when;
-    this.canvas.setAttribute("aria-label", `${this.title}, ${when}: ${said.join(", ") || "nothing yet"}`);
-    const body = this.table.tBodies[0];
-    while (body.rows.length > series.length) body.deleteRow(-1);
+    this.when.textContent = this.pointed === null ? "" : `${Math.round((at.at(-1) - at[moment]) / 1000)} s ago`;
+    const said = series.map(({ name, values }) => `${name} ${this.text(values.at(-1))}`);
+    this.canvas.setAttribute("aria-label", `${this.title}, now: ${said.join(", ") || "nothing"}`);
+    while (this.legend.children.length > series.length) this.legend.lastChild.remove();
     series.forEach((each, index) => {
-      const row = body.rows[index] ?? legend(body);
-      row.cells[0].className = each.colour;
-      if (row.cells[0].textContent !== each.name) row.cells[0].textContent = each.name;
-      row.cells[1].textContent = this.text(each.values[moment]);
+      const [name, value] = (this.legend.children[index] ?? pair(this.legend)).children;
+      name.className = each.colour;
+      if (name.textContent !== each.name) name.textContent = each.name;
+      value.textContent = this.text(each.values[moment]);
     });
   }
 
@@ -157,22 +158,21 @@ export class Chart {
   }
 }
 
-function legend(body) {
-  const row = body.insertRow(), head = document.createElement("th");
-  head.scope = "row";
-  row.append(head);
-  row.insertCell();
-  return row;
+function pair(list) {
+  const made = list.appendChild(document.createElement("div"));
+  made.append(document.createElement("dt"), document.createElement("dd"));
+  return made;
 }
 
 // Areas upon one another that fill the canvas: a drop's units by state over time. `layers`, from the
-// bottom: [[colour, values]]; `total`: what the height stands for.
-export function areas(canvas, layers, total, points) {
+// bottom: [[colour, values]]; `total`: what the height stands for; a point a second.
+export function areas(canvas, layers, total) {
   const draw = () => {
     const ready = pen(canvas);
     if (!ready || !total) return;
     const { context, width, height } = ready, length = layers[0][1].length;
-    const x = (index) => width - ((length - 1 - index) / (points - 1)) * width;
+    const most = Math.max(SPAN_LEAST_MS / 1000, length) - 1;
+    const x = (index) => width - ((length - 1 - index) / most) * width;
     let below = new Array(length).fill(0);
     for (const [name, values] of layers) {
       const above = values.map((value, index) => below[index] + value);
