@@ -35,7 +35,8 @@ class Listener(asyncio.Protocol):
         self.id = trace_id()
         self.rooms: dict[str, None] = {}
         self.buyer: str | None = None  # whose private room it may hear
-        self.is_open = False
+        self.seen: tuple[int, int] | None = None  # the (epoch, place) it had come to before
+        self.is_open = self.is_greeted = False
         self._transport: Any = None
         self._file = -1
         self._behind_since = 0.0  # 0: it keeps up
