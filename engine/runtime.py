@@ -44,10 +44,13 @@ KEEPER_STATEMENT_MS = 20_000  # a slice of a large drop on a busy machine
 
 
 class House(msgspec.Struct, frozen=True):
-    """One process that answers: the routes of its API, and where listeners come in."""
+    """One process that answers: the routes of its API, where listeners come in, and who sends them
+    there or to another process.
+    """
 
     routes: list[Route]
-    doorway: Elsewhere
+    doorway: Doorway
+    taker: Elsewhere
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -110,10 +113,12 @@ async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
         await hub.close()
 
 
-def doorway_of(base: Ground, hub: Hub, name: str) -> Elsewhere:
-    """Where listeners come in, or are handed on; the name is this process's, among the others."""
-    handover = Handover(base.settings.data_dir / "hand")
-    return Elsewhere(handover, name, Doorway(base.settings, hub))
+def house_of(base: Ground, hub: Hub, name: str, routes: list[Route]) -> House:
+    """A process of this name among the others of its database."""
+    doorway = Doorway(base.settings, hub)
+    mark = hashlib.sha256(base.postgres.identity.encode()).hexdigest()[:8]
+    handover = Handover(base.settings.data_dir / "hand" / mark)
+    return House(routes, doorway, Elsewhere(handover, name, doorway))
 
 
 @asynccontextmanager
@@ -125,7 +130,7 @@ async def listener(settings: Settings) -> AsyncIterator[House]:
         publisher.start()
         try:
             health = Health(base.postgres, base.redis)
-            yield House(health.routes(), doorway_of(base, hub, LISTENER))
+            yield house_of(base, hub, LISTENER, health.routes())
         finally:
             await publisher.stop()
 
@@ -165,7 +170,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         ]
         try:
             guarded = [limits.guard(route) for route in routes]
-            yield House(guarded, doorway_of(base, hub, name_of_ours()))
+            yield house_of(base, hub, name_of_ours(), guarded)
         finally:
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()

@@ -109,7 +109,7 @@ async def serve(settings: Settings) -> None:
             )
 
         asgi = app.build(house.routes, settings)
-        await answer(asgi, [sock], settings, lobby, say_worker_ready, house.doorway)
+        await answer(asgi, [sock], settings, lobby, say_worker_ready, house.taker)
     log.info("worker.left")
 
 
@@ -130,7 +130,7 @@ async def listen(settings: Settings) -> None:
             log.info("listener.ready", port=settings.listener_port, files_max=files)
 
         asgi = app.build(house.routes, settings)
-        await answer(asgi, socks, settings, lobby, say_listener_ready, house.doorway)
+        await answer(asgi, socks, settings, lobby, say_listener_ready, house.taker)
     log.info("listener.left")
 
 
@@ -140,15 +140,15 @@ async def answer(
     settings: Settings,
     lobby: Lobby,
     ready: Callable[[], None],
-    doorway: Elsewhere | None = None,
+    taker: Elsewhere | None = None,
 ) -> None:
-    """Answer what comes to the sockets until SIGTERM or SIGINT, then drain. Through the doorway
-    listeners leave, and those come in that other processes hand over.
+    """Answer what comes to the sockets until SIGTERM or SIGINT, then drain. The taker has those who
+    listen, and hands over; then others may hand over to us.
     """
     config = uvicorn.Config(
         asgi,
         loop="none",
-        http=partial(Protocol, lobby, taker=doorway),  # type: ignore[arg-type]  # it is called like a class
+        http=partial(Protocol, lobby, taker=taker),  # type: ignore[arg-type]  # it is called like a class
         headers=constant_headers(settings),
         ws="none",
         lifespan="off",
@@ -161,10 +161,10 @@ async def answer(
     )
     server = uvicorn.Server(config)
     reception = None
-    if doorway is not None:
-        home = partial(Protocol, lobby, config, server.server_state, {}, taker=doorway)
-        reception = Reception(doorway.handover.folder, doorway.name, home)
-        doorway.handover.home = home
+    if taker is not None:
+        home = partial(Protocol, lobby, config, server.server_state, {}, taker=taker)
+        reception = Reception(taker.handover.folder, taker.name, home)
+        taker.handover.home = home
     # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
     loop = asyncio.get_running_loop()
     serving = asyncio.create_task(server._serve(socks), name="uvicorn")
@@ -178,9 +178,9 @@ async def answer(
     ready()
     await serving
     sweeping.cancel()
-    if doorway is not None and reception is not None:
+    if taker is not None and reception is not None:
         reception.close()
-        doorway.handover.close()
+        taker.handover.close()
 
 
 def _open(reception: Reception) -> None:

@@ -44,7 +44,7 @@ class Doorway:
         path = scope["path"].rstrip("/")
         return path in SOCKETS if upgrade else path in STREAMS and scope["method"] == "GET"
 
-    def take(self, transport: asyncio.Transport, scope: Scope, head: bytes) -> None:
+    def take(self, transport: asyncio.Transport, scope: Scope, head: bytes) -> bool:
         """From here on it is ours. `head` is the request as it came."""
         headers = dict(scope["headers"])
         try:
@@ -58,7 +58,7 @@ class Doorway:
         except Problem as problem:
             transport.write(farewell(problem, []))
             transport.close()
-            return
+            return True
         transport.set_protocol(listener)
         listener.connection_made(transport)
         if isinstance(listener, Stream):
@@ -66,6 +66,7 @@ class Doorway:
         else:
             listener.data_received(head)
         transport.resume_reading()
+        return True
 
     def _stream(self, scope: Scope, headers: dict[bytes, bytes], client: str | None) -> Listener:
         """Raises `Problem` for rooms that are none, or private ones of somebody else."""

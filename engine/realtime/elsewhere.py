@@ -43,8 +43,7 @@ class Elsewhere:
             return True
         if not self._doorway.takes(scope, any(name == b"upgrade" for name, _ in scope["headers"])):
             return False
-        self._doorway.take(transport, scope, head)
-        return True
+        return self._doorway.take(transport, scope, head)
 
     def _place(self, scope: Scope) -> str | None:
         """The name of the process that should have it; None: this one."""

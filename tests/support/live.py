@@ -85,7 +85,7 @@ class Live(Shop):
             lobby, state = Lobby(settings, 1_000), ServerState()
 
             def protocol() -> Any:
-                return Protocol(lobby, config, state, {}, taker=house.doorway)
+                return Protocol(lobby, config, state, {}, taker=house.taker)
 
             server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
             try:
