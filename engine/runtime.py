@@ -32,6 +32,7 @@ from engine.realtime.doorway import Doorway
 from engine.realtime.elsewhere import LISTENER, Elsewhere
 from engine.realtime.hints import Hints
 from engine.realtime.hub import Hub
+from engine.realtime.socketio import SocketIo
 from engine.sale.bouncer import Bouncer
 from engine.sale.operating import OperatorRoutes
 from engine.sale.paying import PaymentRoutes
@@ -44,13 +45,11 @@ KEEPER_STATEMENT_MS = 20_000  # a slice of a large drop on a busy machine
 
 
 class House(msgspec.Struct, frozen=True):
-    """One process that answers: the routes of its API, where listeners come in, and who sends them
-    there or to another process.
-    """
+    """One process that answers: the routes of its API, and where listeners come in."""
 
     routes: list[Route]
-    doorway: Doorway
-    taker: Elsewhere
+    doorway: Elsewhere
+    facade: SocketIo
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -113,12 +112,18 @@ async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
         await hub.close()
 
 
-def house_of(base: Ground, hub: Hub, name: str, routes: list[Route]) -> House:
-    """A process of this name among the others of its database."""
-    doorway = Doorway(base.settings, hub)
+def facade_of(base: Ground, hub: Hub, door: Door, name: str) -> SocketIo:
+    """Where Socket.IO's clients listen. The name is this process's, among the others."""
+    facade = SocketIo(salt_of(base), base.settings.origins, door.caller, name, hub.begin)
+    hub.echo(facade)
+    return facade
+
+
+def doorway_of(base: Ground, hub: Hub, facade: SocketIo) -> Elsewhere:
+    """Where listeners come in, or are handed on: only among processes of the same database."""
     mark = hashlib.sha256(base.postgres.identity.encode()).hexdigest()[:8]
     handover = Handover(base.settings.data_dir / "hand" / mark)
-    return House(routes, doorway, Elsewhere(handover, name, doorway))
+    return Elsewhere(handover, facade.name, Doorway(base.settings, hub, facade))
 
 
 @asynccontextmanager
@@ -128,10 +133,14 @@ async def listener(settings: Settings) -> AsyncIterator[House]:
     async with ground(settings) as base, live(base, LISTENER_SHARE) as hub:
         publisher = Publisher("listener", meter, settings.metrics_dir, base.postgres, base.redis)
         publisher.start()
+        crew = Crew()
+        facade = facade_of(base, hub, Door(settings, base.postgres, crew), LISTENER)
         try:
             health = Health(base.postgres, base.redis)
-            yield house_of(base, hub, LISTENER, health.routes())
+            yield House(health.routes(), doorway_of(base, hub, facade), facade)
         finally:
+            await facade.close()
+            await crew.drain(DRAIN_SECONDS)
             await publisher.stop()
 
 
@@ -159,6 +168,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         )
         metrics = MetricsPage(settings, publisher, base.postgres, base.redis, base.bouncer, door)
         limits = Limits(settings, base.postgres, base.redis, crew)
+        facade = facade_of(base, hub, door, name_of_ours())
         tracing.start(settings, "worker")
         publisher.start()
         routes = [
@@ -170,8 +180,9 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         ]
         try:
             guarded = [limits.guard(route) for route in routes]
-            yield house_of(base, hub, name_of_ours(), guarded)
+            yield House(guarded, doorway_of(base, hub, facade), facade)
         finally:
+            await facade.close()
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()
             await metrics.stop()

@@ -27,7 +27,7 @@ from engine.infra.wire import Protocol
 from engine.ops import doorstep, preflight
 from engine.ops.checkout import Checkout
 from engine.ops.provider import MockProvider
-from engine.realtime.elsewhere import Elsewhere
+from engine.realtime.elsewhere import Elsewhere, once
 
 log = structlog.get_logger()
 
@@ -108,8 +108,8 @@ async def serve(settings: Settings) -> None:
                 files_max=files,
             )
 
-        asgi = app.build(house.routes, settings)
-        await answer(asgi, [sock], settings, lobby, say_worker_ready, house.taker)
+        asgi = app.build(house.routes, settings, house.facade)
+        await answer(asgi, [sock], settings, lobby, say_worker_ready, house.doorway)
     log.info("worker.left")
 
 
@@ -129,8 +129,8 @@ async def listen(settings: Settings) -> None:
             say_ready()
             log.info("listener.ready", port=settings.listener_port, files_max=files)
 
-        asgi = app.build(house.routes, settings)
-        await answer(asgi, socks, settings, lobby, say_listener_ready, house.taker)
+        asgi = app.build(house.routes, settings, once(house.facade))
+        await answer(asgi, socks, settings, lobby, say_listener_ready, house.doorway)
     log.info("listener.left")
 
 
@@ -140,15 +140,15 @@ async def answer(
     settings: Settings,
     lobby: Lobby,
     ready: Callable[[], None],
-    taker: Elsewhere | None = None,
+    doorway: Elsewhere | None = None,
 ) -> None:
-    """Answer what comes to the sockets until SIGTERM or SIGINT, then drain. The taker has those who
-    listen, and hands over; then others may hand over to us.
+    """Answer what comes to the sockets until SIGTERM or SIGINT, then drain. Through the doorway
+    listeners leave, and those come in that other processes hand over.
     """
     config = uvicorn.Config(
         asgi,
         loop="none",
-        http=partial(Protocol, lobby, taker=taker),  # type: ignore[arg-type]  # it is called like a class
+        http=partial(Protocol, lobby, taker=doorway),  # type: ignore[arg-type]  # it is called like a class
         headers=constant_headers(settings),
         ws="none",
         lifespan="off",
@@ -161,10 +161,10 @@ async def answer(
     )
     server = uvicorn.Server(config)
     reception = None
-    if taker is not None:
-        home = partial(Protocol, lobby, config, server.server_state, {}, taker=taker)
-        reception = Reception(taker.handover.folder, taker.name, home)
-        taker.handover.home = home
+    if doorway is not None:
+        home = partial(Protocol, lobby, config, server.server_state, {}, taker=doorway)
+        reception = Reception(doorway.handover.folder, doorway.name, home)
+        doorway.handover.home = home
     # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
     loop = asyncio.get_running_loop()
     serving = asyncio.create_task(server._serve(socks), name="uvicorn")
@@ -178,9 +178,9 @@ async def answer(
     ready()
     await serving
     sweeping.cancel()
-    if taker is not None and reception is not None:
+    if doorway is not None and reception is not None:
         reception.close()
-        taker.handover.close()
+        doorway.handover.close()
 
 
 def _open(reception: Reception) -> None:

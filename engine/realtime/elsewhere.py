@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import parse_qs
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.infra.handover import Handover
 from engine.realtime.doorway import Doorway
@@ -28,11 +28,11 @@ class Elsewhere:
     """
 
     def __init__(self, handover: Handover, name: str, doorway: Doorway) -> None:
-        self.handover, self.name, self._doorway = handover, name, doorway
+        self.handover, self.name, self.doorway = handover, name, doorway
 
     def takes(self, scope: Scope, upgrade: bool) -> bool:
         """Whether the connection is a listener's, or of a session that another process has."""
-        if self._doorway.takes(scope, upgrade):
+        if self.doorway.takes(scope, upgrade):
             return True
         return scope["path"].startswith(SESSIONS) and self._place(scope) is not None
 
@@ -41,9 +41,10 @@ class Elsewhere:
         place = self._place(scope)
         if place is not None and self.handover.give(transport, head, place):
             return True
-        if not self._doorway.takes(scope, any(name == b"upgrade" for name, _ in scope["headers"])):
+        if not self.doorway.takes(scope, any(name == b"upgrade" for name, _ in scope["headers"])):
             return False
-        return self._doorway.take(transport, scope, head)
+        self.doorway.take(transport, scope, head)
+        return True
 
     def _place(self, scope: Scope) -> str | None:
         """The name of the process that should have it; None: this one."""
@@ -52,3 +53,19 @@ class Elsewhere:
             [session] = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[:1]
             name = session.partition(".")[0]
         return None if name == self.name else name
+
+
+def once(app: ASGIApp) -> ASGIApp:
+    """The app, with a connection for each answer: whoever was handed here to poll may ask for
+    something else next, and that is a worker's.
+    """
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        async def last(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await app(scope, receive, last if scope["type"] == "http" else send)
+
+    return answered
