@@ -35,6 +35,7 @@ ASSETS = {
     "live.js": b"text/javascript; charset=utf-8",
     "api.js": b"text/javascript; charset=utf-8",
     "card.js": b"text/javascript; charset=utf-8",
+    "dock.js": b"text/javascript; charset=utf-8",
     "drops.js": b"text/javascript; charset=utf-8",
     "holds.js": b"text/javascript; charset=utf-8",
     "ring.js": b"text/javascript; charset=utf-8",

@@ -3,6 +3,8 @@ import { alive, left } from "./holds.js";
 import { ring } from "./ring.js";
 import { ago, badge, closed, hint, numbers, stateOf, story } from "./words.js";
 
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+const FLASH_MS = 700, CALM_MS = 400; // a rush must not flicker
 const FIGURES = [["availableStock", "free"], ["heldStock", "held"], ["soldStock", "sold"]];
 
 export function make(tag, className = "", text = "") {
@@ -36,6 +38,7 @@ function gauge() {
   const element = make("div", "stock"), bar = make("div", "bar"), legend = make("p", "figures");
   bar.setAttribute("aria-hidden", "true");
   const shown = new Map();
+  let flashed = 0;
   for (const [figure, word] of FIGURES) {
     const part = bar.appendChild(make("span", word)), entry = legend.appendChild(make("span", word));
     const number = entry.appendChild(make("b"));
@@ -46,10 +49,14 @@ function gauge() {
   element.append(bar, legend);
 
   function paint(drop) {
+    const mayFlash = Date.now() > flashed + CALM_MS;
     for (const [figure, { part, number }] of shown) {
       const text = drop[figure].toLocaleString("en");
       if (number.textContent === text) continue;
-      if (number.textContent) flash(number, drop[figure] > Number(number.textContent.replaceAll(",", "")));
+      if (number.textContent && mayFlash) {
+        flash(number, drop[figure] > Number(number.textContent.replaceAll(",", "")));
+        flashed = Date.now();
+      }
       number.textContent = text;
       part.style.flexGrow = drop[figure];
     }
@@ -59,10 +66,9 @@ function gauge() {
 }
 
 function flash(number, hasRisen) {
-  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-  number.classList.remove("rose", "fell");
-  void number.offsetWidth; // so that it starts again
-  number.classList.add(hasRisen ? "rose" : "fell");
+  if (STILL.matches) return;
+  const from = getComputedStyle(number).getPropertyValue(hasRisen ? "--rose" : "--fell");
+  number.animate([{ backgroundColor: from }, { backgroundColor: "transparent" }], FLASH_MS);
 }
 
 /** The hold: its ring, which pair it is, and until when. */
@@ -166,15 +172,6 @@ export function card(drop, acts) {
   }
 
   return { article, paint, again: () => { shown = ""; } };
-}
-
-/** A hold in the dock, from where its card is found: `{element, paint(hold)}`. */
-export function chip(name, show) {
-  const element = make("button", "chip"), countdown = ring();
-  element.type = "button";
-  element.append(countdown.element, make("span", "", name));
-  element.onclick = show;
-  return { element, paint: (hold) => countdown.paint(left(hold), hold.total) };
 }
 
 /** A purchase in the list of mine. */

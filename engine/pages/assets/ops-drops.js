@@ -57,8 +57,8 @@ export class Drops {
     if (this.#rows.has(dropId)) this.change({ ...figures, id: dropId });
   }
 
-  // A second went by: what /metrics says of each drop, null if it says nothing. `isLive`: stock comes
-  // from elsewhere, and is newer.
+  // A second went by: what /metrics says of each drop; null: nobody knows, and the curves have a gap.
+  // `isLive`: stock comes from elsewhere, and is newer.
   tick(reading, isLive) {
     const of = (name) => reading?.by(name, "drop") ?? new Map();
     const [drift, undersell, since, intents, oldest] = ["drift_units", "undersell_units", "undersell_seconds", "open_intents", "oldest_intent_seconds"].map(of);
@@ -72,9 +72,10 @@ export class Drops {
       row.state.textContent = row.ills.text;
       row.state.classList.toggle("warning", row.ills.isWrong);
       STATES.forEach((state, index) => {
-        row.past[index].push(row.drop[FIGURES[state]]);
+        row.past[index].push(reading ? row.drop[FIGURES[state]] : 0);
         if (row.past[index].length > POINTS) row.past[index].shift();
       });
+      if (!reading) row.calm = 0;
       if (row.calm++ <= POINTS && !row.item.hidden) { // what has not moved in all that time looks the same
         areas(row.canvas, STATES.map((state, index) => [state, row.past[index]]), row.drop.totalStock);
       }

@@ -12,6 +12,7 @@ const EVERY_MS = 1_000;
 const SPAN_MS = 5_000; // rates and quantiles are those of so long: /metrics is a second old at most,
 const SPAN_LEAST_MS = 2_000; // so of less they would be guesses
 const POINTS = 300;
+const SAID_MS = 15_000; // what was done stays to be read, and not for ever
 const REFRESH_MS = 15_000; // drops that open or end by the clock are told by nobody
 const SHAPES = { healthy: "●", warning: "▲", critical: "■", unknown: "?" };
 const COLOURS = ["c1", "c2", "c3", "c4", "c5", "c6"];
@@ -21,7 +22,7 @@ const judge = new Judge();
 const readings = []; // the last SPAN_MS of them
 const stillSince = new Map(); // drop → [free units, since when]
 let first = null; // the reading when this page was opened
-let heardAt = 0, line = "retrying";
+let heardAt = 0, line = "retrying", isSeen = false; // whether what is shown of the drops is so
 
 // ── vital signs ───────────────────────────────────────────────────────────────────────────────
 
@@ -125,7 +126,12 @@ function showCharts(at, span) {
 // ── drops and deeds ───────────────────────────────────────────────────────────────────────────
 
 const access = new Access();
-const say = (text) => { element("said").textContent = text; };
+let saying = 0;
+function say(text) {
+  clearTimeout(saying);
+  element("said").textContent = text;
+  saying = setTimeout(() => { element("said").textContent = ""; }, SAID_MS);
+}
 const drops = new Drops(element("drops"), (deed, drop) => deeds.ask(deed, drop));
 const deeds = new Deeds(access, say, (drop) => drops.change(drop));
 
@@ -163,12 +169,14 @@ async function look() {
   const span = at - readings[0].at >= SPAN_LEAST_MS ? new Span(readings[0], now) : null;
   showSigns({ now, span, opened: first === now ? null : new Span(first, now), still: watch(now) });
   showCharts(at, span);
-  drops.tick(now, line === "live");
+  isSeen = now.sum("postgres_up") === 1;
+  drops.tick(isSeen ? now : null, line === "live");
 }
 
 function blind(status, message, at) {
   readings.length = 0; // rates over the gap would be wrong
   showCharts(at, null);
+  isSeen = status === 401 || status === 403;
   drops.tick(null, true);
   if (status === 401 || status === 403) {
     showNothing("unknown", "Sign in to see how it is");
@@ -180,9 +188,9 @@ function blind(status, message, at) {
 
 function clock() {
   const ago = Math.round((Date.now() - heardAt) / 1000);
-  const stock = { live: "stock live", polling: "stock polled", retrying: "stock: connecting" }[line];
+  const stock = isSeen || !heardAt ? { live: "stock live", polling: "stock polled", retrying: "stock: connecting" }[line] : "stock as last known";
   write(element("heard"), `${heardAt ? (ago < 3 ? "figures up to date" : `figures of ${time(ago)} ago`) : "nothing heard yet"} · ${stock}`);
-  element("heard").classList.toggle("late", ago >= 3);
+  element("heard").classList.toggle("late", ago >= 3 || (heardAt > 0 && !isSeen));
 }
 
 async function run() {

@@ -2,7 +2,7 @@
 import { clock } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const URGENT_MS = 15_000;
+export const URGENT_MS = 15_000;
 
 /** `{element, paint(leftMs, totalMs)}`: `paint` as often as you like. A timer to screen readers,
  * which read it when asked and not every second. */

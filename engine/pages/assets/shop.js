@@ -1,32 +1,30 @@
 // The demo shop: stock as it moves; a pair is held, paid for at the provider's page, or given back.
 // Every tab is a buyer of its own. What became of a payment is asked of the shop, never guessed.
 import * as api from "./api.js";
-import { card, chip, purchase } from "./card.js";
+import { card, purchase } from "./card.js";
+import * as dock from "./dock.js";
 import * as drops from "./drops.js";
 import * as holds from "./holds.js";
 import { live } from "./live.js";
-import { clock, numbers, stateOf, story } from "./words.js";
+import { URGENT_MS } from "./ring.js";
+import { clock, numbers, stateOf, story, taken } from "./words.js";
 
 const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
-const SAID_MS = 12_000;
 const CONNECTION = {
   live: "Live",
   retrying: "Reconnecting …",
   polling: "Every few seconds",
 };
 const SHOWN = { live: ["live"], upcoming: ["upcoming", "preparing"], over: ["sold_out", "ended", "paused"] };
-const cards = new Map(), chips = new Map();
+const cards = new Map();
 const $ = (id) => document.getElementById(id);
 let me = (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
-let line = null, state = "retrying", silence = 0, isPainting = false;
+let arrive;
+const arrived = new Promise((done) => { arrive = done; }); // there are drops to show, or none
+let line = null, state = "retrying", isPainting = false;
 
+const { say } = dock;
 const nameOf = (hold) => drops.get(hold.dropId)?.name ?? "Your pair";
-
-function say(text) {
-  $("said").textContent = text;
-  clearTimeout(silence);
-  silence = setTimeout(() => { $("said").textContent = ""; }, SAID_MS);
-}
 
 // ── what the buyer does ─────────────────────────────────────────────────────────────────────────
 
@@ -36,7 +34,8 @@ const acts = {
     const known = answer.details?.reservationId; // held before: by this name, in another window
     if (ok) holds.remember(answer);
     else if (known) await look({ id: known, userId: me });
-    say(ok ? `Pair ${numbers(answer)} of ${drop.name} is yours until the clock runs out.` : message);
+    const refusal = answer.error === "SOLD_OUT" ? taken(drop, answer.details) : message;
+    say(ok ? `Pair ${numbers(answer)} of ${drop.name} is yours until the clock runs out.` : refusal);
     await settle(drop.id);
   },
 
@@ -131,6 +130,7 @@ function showAll(list) {
   $("empty").hidden = list.length > 0;
   $("empty").textContent = "There are no drops yet: velvetrope seed puts twenty on show.";
   sort();
+  arrive();
 }
 
 /** All that live of mine. What was thought alive and is not among them has ended meanwhile. */
@@ -223,25 +223,21 @@ function paint() {
       hold = holds.remember(hold, { status: "expired" });
       say(`${drop.name}: ${story(hold)}`);
     }
-    cardOf(drop).paint(drop, hold);
+    const { article, paint: show } = cardOf(drop), before = article.dataset.state;
+    show(drop, hold);
+    if (before === "upcoming" && article.dataset.state === "live") say(`${drop.name} is on sale now.`);
+    warn(drop, hold);
   }
   if (isMore) sort();
-  dock();
+  const held = holds.all(me).filter((hold) => holds.alive(hold) && drops.has(hold.dropId));
+  dock.paint(held.map((hold) => ({ hold, name: nameOf(hold) })), ({ dropId }) => go(dropId));
 }
 
-/** What is held, at hand wherever one has scrolled. */
-function dock() {
-  const held = holds.all(me).filter((hold) => holds.alive(hold) && drops.has(hold.dropId));
-  const ids = new Set(held.map((hold) => hold.id));
-  for (const [id, { element }] of chips) if (!ids.has(id)) { element.remove(); chips.delete(id); }
-  for (const hold of held) {
-    if (!chips.has(hold.id)) {
-      chips.set(hold.id, chip(nameOf(hold), () => go(hold.dropId)));
-      $("holds").append(chips.get(hold.id).element);
-    }
-    chips.get(hold.id).paint(hold);
-  }
-  $("holds").hidden = !held.length;
+/** Once, to whom the ring says nothing. */
+function warn(drop, hold) {
+  if (!holds.alive(hold) || hold.warned === hold.expiresAt || hold.total < 2 * URGENT_MS || holds.left(hold) > URGENT_MS) return;
+  holds.remember(hold, { warned: hold.expiresAt });
+  say(`${drop.name}: ${clock(holds.left(hold))} left.`);
 }
 
 function go(dropId) {
@@ -290,7 +286,7 @@ addEventListener("pageshow", (shown) => { if (shown.persisted) location.reload()
 const returned = await comeBack();
 become(me);
 if (returned) {
-  if (!cards.size) await refresh();
+  await arrived;
   paint();
   say(`${nameOf(returned)}: ${story(returned) || returned.status}`);
   go(returned.dropId);

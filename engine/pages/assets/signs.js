@@ -34,6 +34,7 @@ const STILL_SECONDS = 60; // a drift counts once nothing has moved for so long
 
 const away = (up) => (up === null ? null : up === 0 ? 1 : 0);
 const share = (part, whole) => (whole ? part / whole : 0);
+const UNASKED = "the bouncer cannot be asked";
 const answers = (up) => ({ 1: "answers", 0: "away" })[up] ?? "unknown";
 
 // Each: `show(v)` gives its value and a note, null for what nobody knows; `rules(v)` what is compared
@@ -82,7 +83,8 @@ export const SIGNS = [
       const wrong = now.sum("audit_problem_drops"), paused = now.sum("audit_paused_drops");
       if (wrong || paused) return [`${count(Math.max(wrong, paused))} wrong`, "drops whose rows do not add up: see them below"];
       const age = now.sum("audit_age_seconds");
-      return [age === null ? "–" : `${time(age)} ago`, `to add up: every unit of ${many(now.sum("warm_drops"), "warm drop")}`];
+      if (age === null) return ["–", "nobody can tell"];
+      return [`${time(age)} ago`, `to add up: every unit of ${many(now.sum("warm_drops"), "warm drop")}`];
     },
     rules: ({ now }) => ({
       VelvetropeDoesNotAddUp: sum(now.sum("audit_problem_drops"), now.sum("audit_paused_drops")),
@@ -94,7 +96,8 @@ export const SIGNS = [
     show: ({ now }) => {
       const drops = now.samples("drift_units");
       const off = drops.reduce((all, [, value]) => all + Math.abs(value), 0);
-      return [drops.length ? many(off, "unit") : "–", off ? "the bouncer differs; harmless while stock moves" : "the bouncer and Postgres agree"];
+      if (!drops.length) return ["–", UNASKED];
+      return [many(off, "unit"), off ? "the bouncer differs; harmless while stock moves" : "the bouncer and Postgres agree"];
     },
     rules: ({ now, still }) => ({
       VelvetropeDrift: now.metrics.has("drift_units")
@@ -106,7 +109,8 @@ export const SIGNS = [
     id: "undersell", label: "Undersell",
     show: ({ now }) => {
       const units = now.sum("undersell_units");
-      return [units === null ? "–" : many(units, "unit"), units ? `free and out of reach, ${time(now.max("undersell_seconds"))} at most` : "every free unit can be had"];
+      if (units === null) return ["–", UNASKED];
+      return [many(units, "unit"), units ? `free and out of reach, ${time(now.max("undersell_seconds"))} at most` : "every free unit can be had"];
     },
     rules: ({ now }) => ({ VelvetropeUndersell: now.max("undersell_seconds") }),
   },
@@ -130,7 +134,10 @@ export const SIGNS = [
   },
   {
     id: "keepers", label: "Keepers",
-    show: ({ now }) => [count(now.sum("keepers")), `last sign of life ${time(now.sum("keeper_beat_age_seconds"))} ago`],
+    show: ({ now }) => {
+      const beat = now.sum("keeper_beat_age_seconds");
+      return [count(now.sum("keepers")), beat === null ? "no sign of life is known" : `last sign of life ${time(beat)} ago`];
+    },
     rules: ({ now }) => ({ VelvetropeKeeperGone: away(now.sum("keepers")) }),
   },
   {
@@ -150,7 +157,7 @@ export const SIGNS = [
     id: "redis", label: "Redis",
     show: ({ now }) => {
       const without = now.sum("redis_away_processes");
-      return [answers(now.sum("redis_up")), without ? `without it: ${count(without)} of our processes; Postgres sells alone` : "every process has it"];
+      return [answers(now.sum("redis_up")), without === null ? "" : without ? `without it: ${count(without)} of our processes; Postgres sells alone` : "every process has it"];
     },
     rules: ({ now }) => ({ VelvetropeRedisAway: sum(away(now.sum("redis_up")), now.sum("redis_away_processes")) }),
   },

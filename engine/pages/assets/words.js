@@ -62,6 +62,12 @@ export function hint(drop) {
   return returning && state === "live" ? `${many(drop.heldStock, "hold", "holds")} may return` : "";
 }
 
+/** To who was too late, or asked for what others hold. */
+export function taken(drop, { heldStock }) {
+  const hope = heldStock > 0 ? ` ${many(heldStock, "hold", "holds")} may return: try again soon.` : "";
+  return `Somebody was faster: ${drop.name} is ${hope ? "all taken" : "sold out"}.${hope}`;
+}
+
 /** What a button says that cannot be pressed. */
 export const closed = (drop) => (stateOf(drop) === "upcoming" ? "Not yet" : STATES[stateOf(drop)]);
 
