@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.infra.handover import Handover
 from engine.realtime.doorway import Doorway
+from engine.realtime.sessions import owner_of
 
 LISTENER = "listener"
 SESSIONS = "/socket.io"
@@ -51,7 +52,7 @@ class Elsewhere:
         name = LISTENER
         if scope["path"].startswith(SESSIONS) and b"sid=" in scope["query_string"]:
             [session] = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[:1]
-            name = session.partition(".")[0]
+            name = owner_of(session) or self.name
         return None if name == self.name else name
 
 
