@@ -56,17 +56,20 @@ class Elsewhere:
         return None if name == self.name else name
 
 
-def once(app: ASGIApp) -> ASGIApp:
-    """The app, with a connection for each answer: whoever was handed here to poll may ask for
+class Once:
+    """An app with a connection for each answer: whoever was handed here to poll may ask for
     something else next, and that is a worker's.
     """
 
-    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and hang up."""
+
         async def last(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
-        await app(scope, receive, last if scope["type"] == "http" else send)
-
-    return answered
+        await self._app(scope, receive, last if scope["type"] == "http" else send)

@@ -16,6 +16,7 @@ from engine.infra.handover import POSSIBLE
 from engine.infra.settings import Settings
 from tests.support.live import Ear, lines
 from tests.support.service import Service
+from tests.support.socketio import Client
 from tests.support.wait import wait_until
 
 pytestmark = [
@@ -157,3 +158,25 @@ async def test_a_request_of_a_session_goes_to_the_worker_that_has_it(
         await ask("/socket.io/?EIO=4&transport=polling&sid=p-gone.abc")
         assert await owner() == seen[-1]
         writer.close()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("listeners", [0, 1])
+async def test_socket_io_needs_no_sticky_sessions_here(
+    settings: Settings, tmp_path: Path, listeners: int
+) -> None:
+    """Each poll is a connection of its own, which the kernel leads to either worker."""
+    ways = [["polling"], ["polling", "websocket"], ["websocket"]]
+    async with Service.open(settings, tmp_path, 2, 0) as service:
+        for _ in range(listeners):
+            await service.start_listener()
+        drop = await service.open_drop(5)
+        url = f"http://127.0.0.1:{service.port}"
+        async with AsyncExitStack() as entered:
+            clients = [await entered.enter_async_context(Client.open(url, *way)) for way in ways]
+            for client in clients:
+                await client.hear("connected")
+            assert (await service.reserve(drop, "ann")).status == 201
+            for client in clients:
+                await client.hear("stockUpdate")
+                assert client.all("on.connect_error") == client.all("on.disconnect") == []
