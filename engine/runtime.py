@@ -121,8 +121,9 @@ def facade_of(base: Ground, hub: Hub, door: Door, name: str) -> SocketIo:
 
 
 def doorway_of(base: Ground, hub: Hub, facade: SocketIo) -> Elsewhere:
-    """Where listeners come in, or are handed on."""
-    handover = Handover(base.settings.data_dir / "hand")
+    """Where listeners come in, or are handed on: only among processes of the same database."""
+    mark = hashlib.sha256(base.postgres.identity.encode()).hexdigest()[:8]
+    handover = Handover(base.settings.data_dir / "hand" / mark)
     return Elsewhere(handover, facade.name, Doorway(base.settings, hub, facade))
 
 
