@@ -19,6 +19,15 @@ NAMED = re.compile(r"(\d{1,2})-([a-z0-9-]{1,60})\.svg")
 ASSETS = {
     "index.html": b"text/html; charset=utf-8",
     "docs.html": b"text/html; charset=utf-8",
+    "ops.html": b"text/html; charset=utf-8",
+    "ops.css": b"text/css; charset=utf-8",
+    "ops.js": b"text/javascript; charset=utf-8",
+    "ops-access.js": b"text/javascript; charset=utf-8",
+    "ops-deeds.js": b"text/javascript; charset=utf-8",
+    "ops-drops.js": b"text/javascript; charset=utf-8",
+    "chart.js": b"text/javascript; charset=utf-8",
+    "signs.js": b"text/javascript; charset=utf-8",
+    "vitals.js": b"text/javascript; charset=utf-8",
     "docs.css": b"text/css; charset=utf-8",
     "shop.css": b"text/css; charset=utf-8",
     "rope.svg": b"image/svg+xml",
@@ -70,9 +79,10 @@ class Pages:
         self._write = write
 
     def routes(self) -> list[Route]:
-        """/, /docs, /openapi.json, /assets/{id} and /pictures/{id}."""
+        """/, /ops, /docs, /openapi.json, /assets/{id} and /pictures/{id}."""
         return [
             Route("page", "GET", "/", self.index),
+            Route("ops", "GET", "/ops", self.ops),
             Route("docs", "GET", "/docs", self.docs),
             Route("openapi", "GET", "/openapi.json", self.openapi),
             Route("asset", "GET", "/assets/{id}", self.asset),
@@ -82,6 +92,10 @@ class Pages:
     async def index(self, call: Call) -> Answer:
         """The shop."""
         return _asset("index.html")
+
+    async def ops(self, call: Call) -> Answer:
+        """The dashboard: a page for everybody, whose figures and deeds ask who it is."""
+        return _asset("ops.html")
 
     async def docs(self, call: Call) -> Answer:
         """The document as a page."""
