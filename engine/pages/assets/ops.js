@@ -170,14 +170,14 @@ async function look() {
   showSigns({ now, span, opened: first === now ? null : new Span(first, now), still: watch(now) });
   showCharts(at, span);
   isSeen = now.sum("postgres_up") === 1;
-  drops.tick(isSeen ? now : null, line === "live");
+  drops.tick(now, isSeen, line === "live");
 }
 
 function blind(status, message, at) {
   readings.length = 0; // rates over the gap would be wrong
   showCharts(at, null);
   isSeen = status === 401 || status === 403;
-  drops.tick(null, true);
+  drops.tick(null, isSeen, true);
   if (status === 401 || status === 403) {
     showNothing("unknown", "Sign in to see how it is");
     access.offer(`The figures are not for everybody. ${access.why(status)}`);
