@@ -73,6 +73,21 @@ settings: .venv/.ok ## every setting: value, default, unit and reason
 test: .venv/.ok ## run the tests, with servers of their own
 	@$(PY) -m pytest
 
+.PHONY: browser
+browser: .venv/.ok ## a Chromium for tests/browser, where there is none; CHROMIUM=/path/to/it names one
+	@$(PY) -m tests.browser.chromium || { test -z "$$CHROMIUM" && test "$$(id -u)" = 0 \
+		&& command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-upgrade chromium >/dev/null \
+		&& $(PY) -m tests.browser.chromium; }
+
+.PHONY: test-browser
+test-browser: .venv/.ok ## the pages in headless Chromium, at length; `make test` runs one file of it
+	@$(PY) -m pytest tests/browser -m ""
+
+.PHONY: screenshots
+screenshots: .venv/.ok ## take the pictures of the pages in docs/img anew
+	@$(PY) -m tests.browser.screenshots
+
 .PHONY: check
 check: .venv/.ok ## format, lint, types and imports, changing nothing
 	$(PY) -m ruff format --check .

@@ -30,8 +30,16 @@ ASSETS = {
     "vitals.js": b"text/javascript; charset=utf-8",
     "docs.css": b"text/css; charset=utf-8",
     "shop.css": b"text/css; charset=utf-8",
+    "rope.svg": b"image/svg+xml",
     "shop.js": b"text/javascript; charset=utf-8",
     "live.js": b"text/javascript; charset=utf-8",
+    "api.js": b"text/javascript; charset=utf-8",
+    "card.js": b"text/javascript; charset=utf-8",
+    "dock.js": b"text/javascript; charset=utf-8",
+    "drops.js": b"text/javascript; charset=utf-8",
+    "holds.js": b"text/javascript; charset=utf-8",
+    "ring.js": b"text/javascript; charset=utf-8",
+    "words.js": b"text/javascript; charset=utf-8",
 }
 # Stoplight Elements, which draws the API's page: a package that ships files and nothing else.
 ELEMENTS = {

@@ -5,7 +5,8 @@
 //     rooms: ["drops", "me"],            // joined, and joined again after every break
 //     auth: { userId: "guest-1" },       // or { token: "<jwt>" }, or null: then "me" is not joined
 //     onEvent(event, data, seq) {},      // all of docs/LIVE.md, "snapshot" first; seq: null if polled
-//     onState(state) {},                 // "live" | "retrying" | "polling", when it changes
+//     onState(state) {},                 // "live" (the first room's snapshot is there) | "retrying" |
+//                                        // "polling", when it changes
 //     poll: async () => data | null,     // optional: what a snapshot would hold, by plain HTTP
 //   });
 //   line.close();
@@ -19,9 +20,9 @@ const EVENTS = [
   "reservation_update", "reservation_expired", "slot_update", "ledger_update", "error",
 ];
 const PATIENCE_MS = 6_000; // from a connection's first byte to its first snapshot
-const QUIET_MS = 12_000; // nobody spoke for so long: is anybody there?
+const QUIET_MS = 12_000, ANSWER_MS = 6_000; // nobody spoke for so long: is anybody there?
 const WAIT_MS = [500, 3_000], WAIT_MAX_MS = 15_000; // before the next try; spread, lest all come at once
-const POLL_MS = [4_000, 6_000];
+const POLL_MS = [4_000, 6_000], FIRST_MS = 1_500;
 
 const between = ([least, most]) => least + Math.random() * (most - least);
 
@@ -39,7 +40,7 @@ export function live({ rooms, auth = null, onEvent, onState, poll = null }) {
 
   function hear(event, data, seq) {
     if (isClosed) return;
-    if (event === "snapshot") {
+    if (event === "snapshot" && data.room === rooms[0]) {
       failures = 0;
       clearTimeout(patience);
       clearTimeout(nextPoll);
@@ -102,7 +103,7 @@ export function live({ rooms, auth = null, onEvent, onState, poll = null }) {
   document.addEventListener("visibilitychange", shown);
 
   become("retrying");
-  if (poll) nextPoll = setTimeout(ask, WAIT_MS[1]); // a first try that hangs shows no empty page
+  if (poll) nextPoll = setTimeout(ask, FIRST_MS); // a first try that hangs shows no empty page
   connect();
   return {
     close() {
@@ -119,13 +120,13 @@ export function live({ rooms, auth = null, onEvent, onState, poll = null }) {
 function socket({ rooms, auth, hear, lost }) {
   const line = new WebSocket(location.origin.replace(/^http/, "ws") + SOCKET);
   const send = (frame) => line.readyState === WebSocket.OPEN && line.send(JSON.stringify(frame));
-  let heardAt = Date.now();
+  let heardAt = Date.now(), askedAt = 0;
   // The server's pings are answered below us, unseen: so we ask, when it has long been quiet.
-  const watch = setInterval(() => {
-    const quiet = Date.now() - heardAt;
-    if (quiet > 2 * QUIET_MS) lost();
-    else if (quiet > QUIET_MS) send({ action: "ping" });
-  }, QUIET_MS / 3);
+  const watch = setInterval(() => { // in a hidden tab, once a minute: late is not lost
+    const now = Date.now();
+    if (askedAt > heardAt) return now > askedAt + ANSWER_MS && lost();
+    if (now > heardAt + QUIET_MS) { send({ action: "ping" }); askedAt = now; }
+  }, QUIET_MS / 4);
   line.onopen = () => {
     if (auth) send({ action: "auth", ...auth });
     for (const room of rooms) if (room !== "me") send({ action: "join", room });

@@ -1,0 +1,48 @@
+// Asks of the shop: with a key for every wish, again when an answer is lost, by the server's clock.
+const API = "/api/v1";
+const TRIES = { GET: 2, else: 5 }; // a wish is definite within 8 s, if it is asked for again
+let skew = null; // the server's clock less ours, in ms
+
+/** The server's time now, in ms. Deadlines are its own. */
+export const now = () => Date.now() + (skew ?? 0);
+export const until = (moment) => Date.parse(moment) - now();
+
+/** Learns the time from an answer. It was told on the way here, so the latest clock is the truest;
+ * `afresh`: after a break, when ours may have been set. */
+export function heardTime(serverTime, afresh = false) {
+  if (!serverTime) return;
+  const told = Date.parse(serverTime) - Date.now();
+  skew = afresh || skew === null ? told : Math.max(skew, told);
+}
+
+/** The answer with `ok` in it, or `{ok: false, error, message}`; throws nothing. */
+export async function send(method, path, body) {
+  // One key for one wish: if the answer gets lost, the same wish is sent again, not a second one.
+  const headers = method === "GET" ? {} : { "Idempotency-Key": crypto.randomUUID() };
+  const tries = TRIES[method] ?? TRIES.else;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const reply = await fetch(API + path, { method, headers, body: body && JSON.stringify(body) });
+      const answer = reply.status === 204 ? {} : await reply.json();
+      if (reply.status !== 503 || attempt === tries) {
+        heardTime(answer.serverTime);
+        return { ...answer, ok: reply.ok };
+      }
+    } catch {
+      if (attempt === tries) return { ok: false, error: "LOST", message: "The shop cannot be reached. Try again in a moment." };
+    }
+    await new Promise((done) => setTimeout(done, 250 * 2 ** attempt + Math.random() * 250));
+  }
+}
+
+export const drops = () => send("GET", "/drops?limit=100");
+export const holdsOf = (user) => send("GET", `/reservations?limit=100&userId=${encodeURIComponent(user)}`);
+export const purchasesOf = (user) => send("GET", `/purchases/mine?limit=100&userId=${encodeURIComponent(user)}`);
+export const hold = (id, user) =>
+  send("GET", `/reservations/${encodeURIComponent(id)}${user ? `?userId=${encodeURIComponent(user)}` : ""}`);
+export const reserve = (dropId, userId) => send("POST", "/reservations", { dropId, userId });
+export const pay = (held) => send("POST", `/reservations/${held.id}/pay`, { userId: held.userId });
+export const extend = (held) => send("POST", `/reservations/${held.id}/extend`, { userId: held.userId });
+export const buy = (held) => send("POST", "/purchases", { reservationId: held.id, userId: held.userId });
+export const giveBack = (held) =>
+  send("DELETE", `/reservations/${held.id}?userId=${encodeURIComponent(held.userId)}`);

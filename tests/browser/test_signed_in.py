@@ -1,0 +1,86 @@
+"""With AUTH=required: the public page stands and says what it cannot do; operators sign in."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from engine.identity import tokens
+from engine.infra.settings import Settings
+from engine.ops import devstack
+from tests.browser.conftest import Opener
+from tests.browser.house import House
+from tests.browser.storefront import Storefront
+from tests.support.clones import cloned
+
+pytestmark = pytest.mark.at_length
+JWT_SECRET, HMAC_SECRET = secrets.token_hex(32), secrets.token_hex(32)
+ADMIN = tokens.create(JWT_SECRET, "operator", 3_600, "admin")
+HEADERS = {"authorization": f"Bearer {ADMIN}"}
+
+
+@pytest.fixture(scope="module")
+async def guarded(
+    browser: Browser, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    """A house with a lock, on a Valkey of its own: the other's drops have the same numbers."""
+    folder: Path = tmp_path_factory.mktemp("guarded")
+    valkey = devstack.start_valkey(folder / "valkey", durable=False)
+    try:
+        async with cloned(template) as database:
+            settings = Settings(database_url=database, redis_url=valkey.url, auth="required")
+            given = {"JWT_SECRET": JWT_SECRET, "HMAC_SECRET": HMAC_SECRET, "PAYMENT_URL": ""}
+            async with House.of(settings, folder, 1, **given) as house:
+                yield house
+    finally:
+        valkey.stop()
+
+
+async def opens(guarded: House, name: str) -> int:
+    body = {"name": name, "price": "120.00", "totalStock": 3}
+    reply = await guarded.send("POST", "/drops", body, HEADERS)
+    assert reply.status == 201, reply.body
+    return int(reply.json["id"])
+
+
+async def test_a_stranger_sees_the_stock_and_is_told_why_no_more(
+    guarded: House, windows: Opener
+) -> None:
+    drop = await opens(guarded, "Behind Glass")
+    shop = await Storefront.enter(await windows(), guarded)
+    await shop.is_live()
+
+    await shop.button("Behind Glass", "Reserve").click()
+    await expect(shop.page.locator("#said")).not_to_be_empty()
+    await expect(shop.button("Behind Glass", "Reserve")).to_be_enabled()
+    token = tokens.create(JWT_SECRET, "ann", 3_600)
+    body = {"dropId": drop}
+    reply = await guarded.send("POST", "/reservations", body, {"authorization": f"Bearer {token}"})
+
+    assert reply.status == 201, reply.body
+    await shop.sees("Behind Glass", "1 held")
+
+
+async def test_an_operator_signs_in_and_may_pause(guarded: House, windows: Opener) -> None:
+    drop = await opens(guarded, "Operated")
+    page = (await windows()).page
+    await page.goto(f"{guarded.page}/ops")
+    row = page.locator(f'#drops > li[data-drop="{drop}"]')
+    await row.get_by_role("button", name="Pause Operated").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="Pause", exact=True).click()
+    await page.get_by_label("Token or API key").fill(ADMIN)
+    await page.locator("#door").get_by_role("button", name="Sign in", exact=True).click()
+    await expect(page.locator("#door")).to_be_hidden()
+
+    await row.get_by_role("button", name="Pause Operated").click()
+    await dialog.get_by_role("button", name="Pause", exact=True).click()
+
+    await expect(row).to_contain_text("paused")
+    assert (await guarded.show(drop))["status"] == "paused"
+    asked = await page.evaluate("() => performance.getEntries().map((each) => each.name).join()")
+    assert ADMIN not in asked  # no token in an address
