@@ -190,7 +190,7 @@ function clock() {
   const ago = Math.round((Date.now() - heardAt) / 1000);
   const stock = isSeen || !heardAt ? { live: "stock live", polling: "stock polled", retrying: "stock: connecting" }[line] : "stock as last known";
   write(element("heard"), `${heardAt ? (ago < 3 ? "figures up to date" : `figures of ${time(ago)} ago`) : "nothing heard yet"} · ${stock}`);
-  element("heard").classList.toggle("late", ago >= 3 || (heardAt > 0 && !isSeen));
+  element("heard").classList.toggle("late", heardAt > 0 && (ago >= 3 || !isSeen));
 }
 
 async function run() {
