@@ -17,6 +17,7 @@ function make(tag, text = "", className = "") {
 
 export class Drops {
   #rows = new Map(); // by the drop's id
+  #at = []; // the moments of the curves
 
   // `act(deed, drop)`: an operator wants something of a drop.
   constructor(list, act) {
@@ -63,6 +64,8 @@ export class Drops {
     const of = (name) => reading?.by(name, "drop") ?? new Map();
     const [drift, undersell, since, intents, oldest] = ["drift_units", "undersell_units", "undersell_seconds", "open_intents", "oldest_intent_seconds"].map(of);
     if (reading && !isLive) this.#stock(reading);
+    this.#at.push(Date.now());
+    if (this.#at.length > POINTS) this.#at.shift();
     for (const [id, row] of this.#rows) {
       const drop = String(id);
       row.ills = ills({
@@ -77,7 +80,7 @@ export class Drops {
       });
       if (!isKnown) row.calm = 0;
       if (row.calm++ <= POINTS && !row.item.hidden) { // what has not moved in all that time looks the same
-        areas(row.canvas, STATES.map((state, index) => [state, row.past[index]]), row.drop.totalStock);
+        areas(row.canvas, this.#at, STATES.map((state, index) => [state, row.past[index]]), row.drop.totalStock);
       }
     }
     if (this.filter.value === "wrong") this.#sift();
