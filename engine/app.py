@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.infra.cors import Cors
@@ -24,14 +25,15 @@ class _NotFound:
         await serve(not_found, "not_found", scope, receive, send)
 
 
-def build(routes: Sequence[Route], settings: Settings) -> ASGIApp:
-    """The ASGI app of one worker."""
+def build(routes: Sequence[Route], settings: Settings, facade: ASGIApp | None = None) -> ASGIApp:
+    """The ASGI app of one worker; `facade` answers the polling of Socket.IO's clients."""
     mounts = (CANONICAL, *COMPATIBLE) if settings.compat_mounts else (CANONICAL,)
     api = [route for route in routes if not route.root]
     write = partial(document, api, CANONICAL, is_open=settings.auth == "open")
     at_root = [*Pages(write).routes(), *(route for route in routes if route.root)]
     pages = starlette_routes(at_root, [""])
-    app = Starlette(routes=[*pages, *starlette_routes(api, mounts)])
+    polling = [Mount("/socket.io", facade)] if facade is not None else []
+    app = Starlette(routes=[*pages, *polling, *starlette_routes(api, mounts)])
     app.router.redirect_slashes = False
     app.router.default = _NotFound()
     lanes = Lanes(app, api, mounts)

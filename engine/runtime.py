@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,6 +31,7 @@ from engine.pages.metrics import MetricsPage
 from engine.realtime.doorway import Doorway
 from engine.realtime.hints import Hints
 from engine.realtime.hub import Hub
+from engine.realtime.socketio import SocketIo
 from engine.sale.bouncer import Bouncer
 from engine.sale.operating import OperatorRoutes
 from engine.sale.paying import PaymentRoutes
@@ -131,6 +133,8 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         )
         metrics = MetricsPage(settings, publisher, base.postgres, base.redis, base.bouncer, door)
         limits = Limits(settings, base.postgres, base.redis, crew)
+        facade = SocketIo(salt_of(base), settings.origins, door.caller, str(os.getpid()), hub.begin)
+        hub.echo(facade)
         tracing.start(settings, "worker")
         publisher.start()
         routes = [
@@ -142,8 +146,9 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         ]
         try:
             guarded = [limits.guard(route) for route in routes]
-            yield House(guarded, Doorway(settings, hub))
+            yield House(guarded, Doorway(settings, hub, facade))
         finally:
+            await facade.close()
             await crew.drain(DRAIN_SECONDS)
             watch.cancel()
             await metrics.stop()

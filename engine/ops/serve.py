@@ -107,7 +107,7 @@ async def serve(settings: Settings) -> None:
                 files_max=files,
             )
 
-        asgi = app.build(house.routes, settings)
+        asgi = app.build(house.routes, settings, house.doorway.facade)
         await answer(asgi, sock, settings, lobby, say_worker_ready, house.doorway)
     log.info("worker.left")
 

@@ -1,9 +1,11 @@
 """The doorway: a connection that wants to listen leaves HTTP here, and becomes a listener.
 
-    /ws       with an upgrade            a WebSocket
-    /events   ?room=drops,drop:1         a stream of events
+    /ws          with an upgrade         a WebSocket
+    /events      ?room=drops,drop:1      a stream of events
+    /socket.io   with an upgrade         a session of socketio.py; its polling stays HTTP
 
-Both also under /api/v1. What may not come in is answered in the one error shape, and hung up on.
+The first two also under /api/v1. Who may not come in is told so in the one error shape, and hung
+up on.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import parse_qs, urlsplit
 
+import uvicorn
 from starlette.types import Scope
+from uvicorn.server import ServerState
 
 from engine.identity.access import is_loopback_name
 from engine.infra.addresses import Addresses
@@ -21,19 +25,24 @@ from engine.infra.http import invalid
 from engine.infra.settings import Settings
 from engine.realtime.hub import Hub
 from engine.realtime.listener import Listener
+from engine.realtime.sessions import Wire
 from engine.realtime.shows import key_of
 from engine.realtime.socket import Socket
+from engine.realtime.socketio import SocketIo
 from engine.realtime.stream import Stream
 
 SOCKETS, STREAMS = {"/ws", "/api/v1/ws"}, {"/events", "/api/v1/events"}
+FACADE = "/socket.io"
 COME_AGAIN_SECONDS = 10
 
 
 class Doorway:
     """Takes connections over from the HTTP protocol of this process (see infra/taking.py)."""
 
-    def __init__(self, settings: Settings, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, settings: Settings, hub: Hub, facade: SocketIo) -> None:
+        self.hub, self.facade = hub, facade
+        self._config = uvicorn.Config(facade, lifespan="off", proxy_headers=False, log_config=None)
+        self._config.load()
         self._is_open = settings.auth == "open"
         self._origins = settings.origins
         self._addresses = Addresses(settings.trusted_proxies)
@@ -42,18 +51,28 @@ class Doorway:
     def takes(self, scope: Scope, upgrade: bool) -> bool:
         """Whether this request's connection is to become a listener."""
         path = scope["path"].rstrip("/")
-        return path in SOCKETS if upgrade else path in STREAMS and scope["method"] == "GET"
+        if not upgrade:
+            return path in STREAMS and scope["method"] == "GET"
+        return path in SOCKETS or path == FACADE
 
     def take(self, transport: asyncio.Transport, scope: Scope, head: bytes) -> None:
         """From here on it is ours. `head` is the request as it came."""
-        headers = dict(scope["headers"])
+        headers, path = dict(scope["headers"]), scope["path"].rstrip("/")
+        if path == FACADE:  # it looks at all this itself, whichever way its clients come
+            wire = Wire(self._config, ServerState(), {})
+            transport.set_protocol(wire)
+            wire.connection_made(transport)
+            wire.data_received(head)
+            transport.resume_reading()
+            return
         try:
             self._check_origin(headers)
             client = self._addresses.subject(scope, headers)
             self._check_room(client)
-            upgraded = scope["path"].rstrip("/") in SOCKETS
-            listener = (
-                Socket(self._hub, client) if upgraded else self._stream(scope, headers, client)
+            listener: Listener = (
+                Socket(self.hub, client)
+                if path in SOCKETS
+                else self._stream(scope, headers, client)
             )
         except Problem as problem:
             transport.write(farewell(problem, []))
@@ -76,10 +95,10 @@ class Doorway:
         buyer = None
         given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if given[2] or "userId" in query:
-            buyer = self._hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
+            buyer = self.hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
         for room in rooms:
             key_of(room, buyer)
-        return Stream(self._hub, client, rooms, buyer, self._cross(headers))
+        return Stream(self.hub, client, rooms, buyer, self._cross(headers))
 
     def _cross(self, headers: dict[bytes, bytes]) -> bytes:
         origin = headers.get(b"origin", b"")
@@ -98,9 +117,9 @@ class Doorway:
             raise Forbidden("This page may not listen here: see CORS_ORIGINS")
 
     def _check_room(self, client: str | None) -> None:
-        if self._most and len(self._hub.listeners) >= self._most:
+        if self._most and len(self.hub.listeners) >= self._most:
             raise Retryable("Too many listeners. Come again in a while, or ask for the stock.")
-        if client is not None and self._most_of_one <= self._hub.clients[client]:
+        if client is not None and self._most_of_one <= self.hub.clients[client]:
             raise RateLimited(
                 f"At most {self._most_of_one} listeners an address", seconds=COME_AGAIN_SECONDS
             )

@@ -14,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
+
+import msgspec
 
 from engine.identity.access import as_buyer
-from engine.infra.errors import Fault, Forbidden, Problem, Unauthorized
+from engine.infra.errors import Forbidden, Problem, Unauthorized
 from engine.infra.http import iso
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
@@ -28,13 +30,28 @@ from engine.realtime.feed import ROUND_SECONDS, Feed, Scope
 from engine.realtime.frames import Wired
 from engine.realtime.listener import Listener
 from engine.realtime.models import Batch
-from engine.realtime.shows import Shows, key_of
+from engine.realtime.shows import DROPS_MAX, Shows, key_of
 
 ROUND_SECONDS_MAX = 0.9
 SLICE = 40  # listeners told in one go; requests come in between
 SWEEP_SECONDS = 0.5
 ROOMS_MAX = 32  # of a listener
 GREETING = "Connected to inventory system"
+
+
+class Echo(Protocol):
+    """Somebody who keeps listeners of his own."""
+
+    @property
+    def count(self) -> int:
+        """Listeners there are."""
+
+    @property
+    def buyers(self) -> Collection[str]:
+        """Those of them who hear their own holds."""
+
+    def hear(self, batch: Batch) -> None:
+        """Tell them."""
 
 
 class Hub:
@@ -53,7 +70,7 @@ class Hub:
         self._shows = Shows(postgres, self._feed)
         self._authenticate, self._share = authenticate, share
         self._rooms: dict[str, dict[Listener, None]] = defaultdict(dict)
-        self._echoes: list[Callable[[Batch], None]] = []
+        self._echoes: list[Echo] = []
         self._rounds = 0  # begun; whoever joins must not miss one
         self._cost = 0.0  # seconds to tell one listener, as measured
         self._feeding: asyncio.Task[None] | None = None
@@ -68,20 +85,24 @@ class Hub:
         """(epoch, place in the outbox) of what was told last."""
         return self._feed.position
 
+    @property
+    def is_following(self) -> bool:
+        """Whether the outbox is read: only while somebody listens."""
+        return self._feeding is not None
+
     def wake(self) -> None:
         """There may be news."""
         self._feed.wake()
 
-    def echo(self, callback: Callable[[Batch], None]) -> None:
-        """Also tell somebody who keeps listeners of his own. From now on all drops are heard."""
-        self._echoes.append(callback)
+    def echo(self, echo: Echo) -> None:
+        """Also tell somebody who keeps listeners of his own. Each of them needs a `begin`."""
+        self._echoes.append(echo)
 
     # ── coming and going ─────────────────────────────────────────────────────────────────────
 
     def enter(self, listener: Listener) -> None:
         """One more: it hears who it talks to."""
         self.listeners[listener] = None
-        meter.listeners += 1
         if listener.client is not None:
             self.clients[listener.client] += 1
         meter.count("listeners_met", listener.kind)
@@ -93,7 +114,6 @@ class Hub:
         """One less."""
         if self.listeners.pop(listener, 0) == 0:
             return
-        meter.listeners -= 1
         if listener.client is not None:
             self.clients[listener.client] -= 1
             if not self.clients[listener.client]:
@@ -152,7 +172,7 @@ class Hub:
         """Tell it how a room stands, and let it hear what comes after that: a round that began in
         between would be missed, so then it looks again."""
         try:
-            await self._begin()
+            await self.begin()
             while True:
                 rounds = self._rounds
                 shown = await self._shows.of(key, rounds)
@@ -173,8 +193,10 @@ class Hub:
 
     # ── the feed ─────────────────────────────────────────────────────────────────────────────
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
         """Follow the outbox from now on, as long as somebody listens. Raises `Fault`."""
+        if self._sweeping is None:
+            self._sweeping = asyncio.create_task(self._sweep(), name="hub-sweep")
         if self._feeding is None:
             await self._feed.begin()
             if self._feeding is None:  # two may have come at once
@@ -191,15 +213,21 @@ class Hub:
                 drops = None
             elif kind == "me":
                 buyers.append(name)
-        return Scope(None if self._echoes else drops, buyers)
+        for echo in self._echoes:
+            drops = None if echo.count else drops
+            buyers += echo.buyers
+        return Scope(drops, buyers)
 
     async def _hear(self, batch: Batch) -> float:
         """Tell everybody; seconds that the feed rests afterwards."""
         began = self.now()
         self._rounds += 1
-        for echo in self._echoes:
-            echo(batch)
         position = batch.epoch, batch.seq
+        if batch.is_fresh and any(echo.count for echo in self._echoes):
+            standing = await self._feed.standing(None, DROPS_MAX)
+            batch = msgspec.structs.replace(batch, drops=standing)
+        for echo in self._echoes:
+            echo.hear(batch)
         if batch.is_fresh:
             for listener in list(self.listeners):
                 self.catch_up(listener)
@@ -254,17 +282,10 @@ class Hub:
                 listener.look(now)
                 if n % 500 == 499:
                     await asyncio.sleep(0)
-            if not self.listeners and not self._echoes and self._feeding is not None:
+            meter.listeners = len(self.listeners) + sum(echo.count for echo in self._echoes)
+            if not meter.listeners and self._feeding is not None:
                 self._feeding.cancel()
                 self._feeding = None
-
-    async def listen(self) -> None:
-        """Follow the feed for the echoes, also while there is no listener of our own."""
-        while True:
-            try:
-                return await self._begin()
-            except Fault:
-                await asyncio.sleep(ROUND_SECONDS)
 
     async def close(self) -> None:
         """Everybody goes, told to come back."""

@@ -119,7 +119,7 @@ class Listener(asyncio.Protocol):
         self.is_open = False
         self.hub.leave(self)
         self.say_goodbye(code, why)
-        self._transport.close()
+        # What it still sends is read into the void: a reset would destroy our last word.
         asyncio.get_running_loop().call_later(LAST_WORD_SECONDS, self._transport.abort)
 
     def say_goodbye(self, code: int, why: str) -> None:

@@ -50,9 +50,6 @@ class Socket(Listener):
             elif isinstance(event, Raw):
                 self._hear(event)
         self._flush()
-        if protocol.close_expected() and not self._transport.is_closing():
-            self._flush()
-            self._transport.close()
 
     def eof_received(self) -> bool:
         """The client is done."""
@@ -62,8 +59,12 @@ class Socket(Listener):
     def _flush(self) -> None:
         """What the protocol itself has to say: pongs, and the end."""
         for data in self._protocol.data_to_send():
-            if data and not self._transport.is_closing():
+            if self._transport.is_closing():
+                return
+            if data:
                 self._transport.write(data)
+            else:
+                self._transport.close()
 
     def _shake_hands(self, request: Request) -> None:
         response = self._protocol.accept(request)

@@ -46,6 +46,10 @@ class Stream(Listener):
         self.heard_at = self.hub.now()
         self.send(b":\n\n")
 
+    def say_goodbye(self, code: int, why: str) -> None:
+        """A browser comes again by itself."""
+        self._transport.close()
+
     def data_received(self, data: bytes) -> None:
         """There is nothing to be said here."""
 

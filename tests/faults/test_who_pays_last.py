@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,7 +17,8 @@ from tests.support.provider import Provider
 from tests.support.service import Service
 from tests.support.wait import wait_until
 
-ROUNDS, AT_ONCE, KILL_EVERY = 200, 25, 10
+ROUNDS = int(os.environ.get("ROUNDS", "75"))  # 200 by hand; a multiple of the next
+AT_ONCE, KILL_EVERY = 25, 10
 COPIES = 3  # of each of the provider's callbacks, sent at the same moment
 
 
@@ -96,7 +98,7 @@ async def _paid(provider: Provider, hold: dict[str, Any], reference: str, outcom
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-async def test_who_pays_last_gets_the_money_back_in_200_rounds_with_killed_workers(
+async def test_who_pays_last_gets_the_money_back_in_many_rounds_with_killed_workers(
     service: Service, settings: Settings
 ) -> None:
     provider, killer = Provider(service), Killer(service)

@@ -71,7 +71,7 @@ async def test_nothing_the_document_allows_or_forbids_is_answered_otherwise(
     more: list[str] = []
     if auth == "required":
         token = tokens.create(JWT_SECRET, "root", 3_600, "admin")
-        more = ["--header", f"Authorization: Bearer {token}", "--max-examples", "5"]
+        more = ["--header", f"Authorization: Bearer {token}", "--max-examples", "3"]
     if longer := os.environ.get("EXAMPLES"):
         more += ["--max-examples", longer]
     async with Service.open(

@@ -49,8 +49,8 @@ def still_there(processes: list[psutil.Process]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_a_minute_of_chaos_breaks_no_promise(tmp_path: Path) -> None:
-    process = await chaos(tmp_path, "--duration", "60s", "--keep")
+async def test_a_short_chaos_breaks_no_promise(tmp_path: Path) -> None:
+    process = await chaos(tmp_path, "--duration", "40s", "--keep")
     out, _ = await process.communicate()
 
     assert process.returncode == 0, out.decode()
@@ -59,7 +59,7 @@ async def test_a_minute_of_chaos_breaks_no_promise(tmp_path: Path) -> None:
     assert [row for row in told["verdict"] if row["holds"] is False] == []
     assert {row["measure"].split(" ", 1)[0] for row in told["verdict"]} >= set(report.PROMISES)
     run = told["run"]
-    assert sum(run["faults"].values()) >= 15
+    assert sum(run["faults"].values()) >= 10
     assert min(run["tally"][name] for name in ("ok", "fail", "info", "ambiguous")) > 0
     faults = [line for line in read(tmp_path / "faults.jsonl") if isinstance(line, Fault)]
     assert sum(not fault.skipped for fault in faults) == sum(run["faults"].values())

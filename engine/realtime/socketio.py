@@ -1,0 +1,314 @@
+"""Socket.IO, for clients of other systems: the facts under the names and keys they know.
+
+Three vocabularies on one socket, as their READMEs have them; each client listens for its own.
+A socket hears all that is public: the systems it was written for knew one room or none. What names
+a buyer or a reservation goes to that buyer's sockets alone: their `auth` holds its token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import Any
+
+import socketio
+import structlog
+import uvicorn
+from engineio import packet
+from msgspec.structs import replace
+from socketio.exceptions import ConnectionRefusedError as Refused
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from engine.identity.access import as_buyer
+from engine.identity.models import Caller
+from engine.infra.errors import Forbidden, Problem, Retryable
+from engine.infra.http import Answer, Call, encode, iso, serve
+from engine.realtime.models import Batch, Moved
+from engine.realtime.sessions import Frame, Sessions, Text, Wire
+from engine.sale.models import Hold
+from engine.sale.views import Recent, drop_view, public_name
+
+log = structlog.get_logger()
+
+# Engine.IO has no frame for several events, and each passes a queue and a task. Over so many a
+# second a client hears less often what came to pass meanwhile, at least once in REST_SECONDS_MAX.
+FRAMES_A_SECOND = 5_000
+REST_SECONDS_MAX = 0.9
+PURCHASES_TOLD = 3  # of a drop, however much was put together
+WELCOME = {"message": "Connected to inventory system"}
+SESSIONS_MAX = 10_000
+_ENDED = ("expired", "released")
+
+About = tuple[int, str] | None  # whose purchase a frame tells of: drop and public name
+
+
+class _Server(socketio.AsyncServer):  # type: ignore[misc]  # it has no types
+    def _engineio_server_class(self) -> type[Sessions]:
+        return Sessions
+
+
+class SocketIo:
+    """The facade, an ASGI app: http and websocket scopes of /socket.io, whatever their path.
+
+    salt      of names shown in public
+    origins   of pages elsewhere that may connect, besides our own
+    enter     who calls, from a request's headers (`Door.caller`)
+    name      of this process, in the ids of its sessions; unique on the machine, without a dot
+    begin     makes sure that somebody reads the facts (`Hub.begin`)
+    arrive    charges the caller's address, and knows guessers (`Budgets.arrive`)
+    """
+
+    def __init__(
+        self,
+        salt: bytes,
+        origins: Collection[bytes],
+        enter: Callable[[Call], Awaitable[Caller]],
+        name: str,
+        begin: Callable[[], Awaitable[None]] | None = None,
+        arrive: Callable[[Call], None] | None = None,
+        sessions_max: int = SESSIONS_MAX,
+    ) -> None:
+        self._salt, self._origins, self._enter, self._arrive = salt, origins, enter, arrive
+        self._begin = begin
+        self._sessions_max = sessions_max
+        self._server = _Server(serializer=Text, async_handlers=False, logger=False, name=name)
+        self._sessions: Sessions = self._server.eio
+        self._listeners: dict[str, str | None] = {}  # session → buyer, None: not known
+        self._drops: dict[int, Moved] = {}  # what nobody was told yet
+        self._holds: dict[str, Hold] = {}
+        self._rests_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wires = uvicorn.Config(
+            self, interface="asgi3", lifespan="off", log_config=None, proxy_headers=False
+        )
+        self._wires.load()
+        self._state = ServerState()
+        self._server.on("connect", self._connect)
+        self._server.on("disconnect", self._disconnect)
+        self._server.on("join", _join)
+
+    @property
+    def count(self) -> int:
+        """Sockets that listen."""
+        return len(self._listeners)
+
+    @property
+    def dropped(self) -> int:
+        """Sockets that were dropped because they did not read."""
+        return self._sessions.dropped
+
+    @property
+    def buyers(self) -> set[str]:
+        """Buyers who listen here: the feed brings their holds."""
+        return {buyer for buyer in self._listeners.values() if buyer is not None}
+
+    async def close(self) -> None:
+        """End all sessions; their clients come back to another process."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._sessions.close()
+
+    # ── coming and going ─────────────────────────────────────────────────────────────────────
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or one WebSocket until it ends."""
+        problem = self._problem(scope)
+        if problem is None:
+            try:
+                await self._server.handle_request(scope, receive, send)
+                return
+            except Exception as wrong:  # of what strangers sent: it ends them alone
+                log.debug("socketio.cut", why=type(wrong).__name__)
+                problem = Problem("Something went wrong on our side.")
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": problem.message})
+            return
+
+        async def refuse(_: Call) -> Answer:
+            raise problem
+
+        # As a GET: what there was of a body may have been read.
+        await serve(refuse, "socketio", {**scope, "method": "GET"}, receive, send)
+
+    def take(self, transport: asyncio.Transport, head: bytes) -> None:
+        """Serve a WebSocket from its request on, which was read already (see infra/taking.py)."""
+        wire = Wire(self._wires, self._state, {})
+        transport.set_protocol(wire)
+        wire.connection_made(transport)
+        wire.data_received(head)
+
+    def _problem(self, scope: Scope) -> Problem | None:
+        """Why a request is not served; None: it is."""
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        is_ours = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+        if not is_ours and origin not in self._origins:
+            return Forbidden("Pages of this origin may not connect: CORS_ORIGINS names others")
+        is_new = b"sid=" not in scope["query_string"]
+        if is_new and len(self._sessions.sockets) >= self._sessions_max:
+            return Retryable("Too many listen here. Please try again.")
+        return None
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        """A client introduces itself. Its token must be good, if it has one."""
+        given = auth if isinstance(auth, dict) else {}
+        try:
+            buyer = await self._buyer(environ["asgi.scope"], given)
+            if self._begin is not None:
+                await self._begin()
+        except Problem as problem:
+            raise Refused(
+                problem.message, {"code": problem.code, "retryable": problem.retryable}
+            ) from None
+        session = self._server.manager.eio_sid_from_sid(sid, "/")
+        # When python-socketio has answered the introduction, not before.
+        self._sessions.start_background_task(self._welcome, session, buyer)
+
+    async def _buyer(self, scope: Scope, given: dict[str, Any]) -> str | None:
+        token, named = given.get("token"), given.get("userId")
+        headers = [*scope["headers"]]
+        if isinstance(token, str) and token:
+            headers.append((b"authorization", b"Bearer " + token.encode()))
+        call = Call({**scope, "method": "GET", "headers": headers}, "socketio")
+        if self._arrive is not None:
+            self._arrive(call)
+        caller = await self._enter(call)
+        if caller.kind in ("buyer", "admin"):
+            return caller.subject
+        return as_buyer(named) if caller.kind == "open" and isinstance(named, str | int) else None
+
+    async def _welcome(self, session: str, buyer: str | None) -> None:
+        if self._server.manager.sid_from_eio_sid(session, "/") is not None:
+            self._listeners[session] = buyer
+            self._sessions.tell(session, _frame("connected", WELCOME))
+
+    async def _disconnect(self, sid: str, reason: str) -> None:
+        self._listeners.pop(self._server.manager.eio_sid_from_sid(sid, "/"), None)
+
+    # ── what there is to hear ────────────────────────────────────────────────────────────────
+
+    def hear(self, batch: Batch) -> None:
+        """Tell everybody of one look at the facts: now, or with the next ones if there was more to
+        tell than there is time for."""
+        for moved in batch.drops:
+            now = replace(moved, has_moved=True) if batch.is_fresh else moved
+            before = self._drops.get(now.drop.id)
+            self._drops[now.drop.id] = now if before is None else _both(before, now)
+        self._holds |= {hold.id: hold for hold in batch.holds}
+        if self._timer is None:
+            rest = self._rests_until - time.monotonic()
+            if rest > 0:
+                self._timer = asyncio.get_running_loop().call_later(rest, self._tell)
+            else:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Tell what there is; each frame is encoded once."""
+        self._timer = None
+        drops, holds, self._drops, self._holds = self._drops, self._holds, {}, {}
+        if not self._listeners:
+            return
+        news = [told for moved in drops.values() for told in _news(moved)]
+        owned: dict[str, list[Hold]] = {}
+        for hold in holds.values():
+            owned.setdefault(hold.buyer, []).append(hold)
+        frames, told = [frame for _, frame in news], 0
+        for session, buyer in self._listeners.items():
+            mine = frames
+            if buyer is not None and buyer in owned:
+                mine = self._of_owner(owned[buyer], news, drops)
+            for frame in mine:
+                self._sessions.tell(session, frame)
+            told += len(mine)
+        self._rests_until = time.monotonic() + min(told / FRAMES_A_SECOND, REST_SECONDS_MAX)
+
+    def _of_owner(
+        self, holds: list[Hold], news: list[tuple[About, Frame]], drops: dict[int, Moved]
+    ) -> list[Frame]:
+        """The news for a buyer's own sockets: its purchases with ids, instead of without."""
+        name = public_name(self._salt, holds[0].buyer)
+        bought = {(hold.drop_id, name) for hold in holds if hold.status == "purchased"}
+        frames = [frame for about, frame in news if about not in bought]
+        for hold in holds:
+            moved = drops.get(hold.drop_id)
+            left = hold.available if moved is None else moved.drop.free
+            if hold.status == "purchased":
+                moment = iso(hold.server_time)
+                frames.append(_purchase(hold.drop_id, hold.buyer, name, moment))
+            elif hold.status in _ENDED:
+                frames += _ended(hold.drop_id, left, hold, hold.status == "expired")
+        return frames
+
+
+async def _join(sid: str, *rooms: object) -> None:
+    """Any room may be joined, and nothing changes: every socket hears all that is public."""
+
+
+def _frame(event: str, data: object) -> Frame:
+    """One Socket.IO event as an Engine.IO packet, which is encoded once for all."""
+    return Frame(packet.MESSAGE, f"2{encode([event, data]).decode()}")
+
+
+def _both(before: Moved, after: Moved) -> Moved:
+    """Two looks at one drop as one."""
+    return replace(
+        after,
+        is_new=before.is_new or after.is_new,
+        has_changed=before.has_changed or after.has_changed,
+        has_moved=before.has_moved or after.has_moved,
+        bought=[*before.bought, *after.bought][-PURCHASES_TOLD:],
+        recent=before.recent if after.recent is None else after.recent,
+        expired=before.expired + after.expired,
+        released=before.released + after.released,
+    )
+
+
+def _news(moved: Moved) -> Iterator[tuple[About, Frame]]:
+    """What everybody is told of one drop, in the order the other systems tell it.
+
+    The one place for `slot_update` and `ledger_update`: a Batch knows of neither yet.
+    """
+    drop = moved.drop
+    if moved.is_new:
+        recent = [Recent(one.username, iso(one.purchased_at)) for one in moved.recent or ()]
+        yield None, _frame("new_drop", drop_view(drop, recent))
+    if moved.has_moved:
+        stock = {"dropId": drop.id, "availableStock": drop.free}
+        yield None, _frame("stockUpdate", stock)
+        yield None, _frame("inventory_update", stock)
+    for one in moved.bought:
+        moment = iso(one.purchased_at)
+        yield (drop.id, one.username), _purchase(drop.id, None, one.username, moment)
+        yield (
+            None,
+            _frame(
+                "purchase_update",
+                {"dropId": drop.id, "username": one.username, "purchasedAt": moment},
+            ),
+        )
+    if moved.expired or moved.released:
+        for frame in _ended(drop.id, drop.free, None, moved.expired > 0):
+            yield None, frame
+
+
+def _purchase(drop_id: int, buyer: str | None, username: str, moment: str) -> Frame:
+    data = {"dropId": drop_id, "userId": buyer, "username": username, "timestamp": moment}
+    return _frame("newPurchase", data)
+
+
+def _ended(drop_id: int, free: int | None, hold: Hold | None, has_expired: bool) -> list[Frame]:
+    """Holds that ended: for their owner with its ids, for everybody without, once a drop."""
+    ids = (None, None) if hold is None else (hold.id, hold.buyer)
+    update = {
+        "reservationId": ids[0],
+        "dropId": drop_id,
+        "userId": ids[1],
+        "availableStock": free,
+    }
+    frames = [_frame("reservation_update", update)]
+    if has_expired:  # of a drop: it has no slots
+        gone = {"reservationId": ids[0], "dropId": drop_id, "slotId": None, "slotName": None}
+        frames.append(_frame("reservation_expired", gone))
+    return frames
