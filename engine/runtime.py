@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +14,7 @@ from engine.identity.tokens import Tokens
 from engine.infra import tracing
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
+from engine.infra.handover import Handover, name_of_ours
 from engine.infra.health import Health
 from engine.infra.limits import Limits
 from engine.infra.meter import meter
@@ -29,6 +29,7 @@ from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
 from engine.pages.metrics import MetricsPage
 from engine.realtime.doorway import Doorway
+from engine.realtime.elsewhere import LISTENER, Elsewhere
 from engine.realtime.hints import Hints
 from engine.realtime.hub import Hub
 from engine.realtime.socketio import SocketIo
@@ -39,14 +40,16 @@ from engine.sale.routes import SaleRoutes
 
 DRAIN_SECONDS = 6.0  # with the server's own grace less than a supervisor waits
 LIVE_SHARE = 0.15  # of an API process; the rest is for those who buy
+LISTENER_SHARE = 0.8  # of a process that has nothing else to do
 KEEPER_STATEMENT_MS = 20_000  # a slice of a large drop on a busy machine
 
 
 class House(msgspec.Struct, frozen=True):
-    """One API process: the routes of its API, and where listeners come in."""
+    """One process that answers: the routes of its API, and where listeners come in."""
 
     routes: list[Route]
-    doorway: Doorway
+    doorway: Elsewhere
+    facade: SocketIo
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -109,6 +112,37 @@ async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
         await hub.close()
 
 
+def facade_of(base: Ground, hub: Hub, door: Door, name: str) -> SocketIo:
+    """Where Socket.IO's clients listen. The name is this process's, among the others."""
+    facade = SocketIo(salt_of(base), base.settings.origins, door.caller, name, hub.begin)
+    hub.echo(facade)
+    return facade
+
+
+def doorway_of(base: Ground, hub: Hub, facade: SocketIo) -> Elsewhere:
+    """Where listeners come in, or are handed on."""
+    handover = Handover(base.settings.data_dir / "hand")
+    return Elsewhere(handover, facade.name, Doorway(base.settings, hub, facade))
+
+
+@asynccontextmanager
+async def listener(settings: Settings) -> AsyncIterator[House]:
+    """One process for listeners alone: workers hand theirs to it."""
+    require_secrets(settings)
+    async with ground(settings) as base, live(base, LISTENER_SHARE) as hub:
+        publisher = Publisher("listener", meter, settings.metrics_dir, base.postgres, base.redis)
+        publisher.start()
+        crew = Crew()
+        facade = facade_of(base, hub, Door(settings, base.postgres, crew), LISTENER)
+        try:
+            health = Health(base.postgres, base.redis)
+            yield House(health.routes(), doorway_of(base, hub, facade), facade)
+        finally:
+            await facade.close()
+            await crew.drain(DRAIN_SECONDS)
+            await publisher.stop()
+
+
 def salt_of(base: Ground) -> bytes:
     """What keeps public names from telling who it is."""
     secret = base.settings.hmac_secret.encode()
@@ -133,8 +167,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         )
         metrics = MetricsPage(settings, publisher, base.postgres, base.redis, base.bouncer, door)
         limits = Limits(settings, base.postgres, base.redis, crew)
-        facade = SocketIo(salt_of(base), settings.origins, door.caller, str(os.getpid()), hub.begin)
-        hub.echo(facade)
+        facade = facade_of(base, hub, door, name_of_ours())
         tracing.start(settings, "worker")
         publisher.start()
         routes = [
@@ -146,7 +179,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         ]
         try:
             guarded = [limits.guard(route) for route in routes]
-            yield House(guarded, Doorway(settings, hub, facade))
+            yield House(guarded, doorway_of(base, hub, facade), facade)
         finally:
             await facade.close()
             await crew.drain(DRAIN_SECONDS)

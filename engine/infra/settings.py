@@ -159,6 +159,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: Annotated[
         Length, why("the longest idle gives way to the next; 0: what files allow", "a worker")
     ] = 0
+    listeners: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=1),
+        why("1: a process of its own for those who listen, beside the workers", "processes"),
+    ] = 0
+    listener_port: Annotated[
+        Port, why("of that process, for a proxy that leads /ws to it; 0: workers hand over")
+    ] = 0
     max_listeners: Annotated[
         Length, why("connections that hear a sale live, at /ws and /events", "a process")
     ] = 20_000

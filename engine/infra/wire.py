@@ -187,9 +187,8 @@ class Protocol(HttpToolsProtocol):
             if self._is_deaf:  # the answer before it was the last one here
                 return False
             rest = data[upgrade.args[0] :]
-            if rest or not self._is_for_taker():
+            if rest or not self._is_for_taker() or not self._give_away(b""):
                 return self._read_without_upgrade(rest)
-            self._give_away(b"")
         except httptools.HttpParserError:
             if not self._is_deaf:  # else the answer before it was the last one, or is another's
                 self.refuse(self._problem or Invalid("This is not HTTP as we understand it"))
@@ -286,9 +285,7 @@ class Protocol(HttpToolsProtocol):
         if self._hot is not None and not cycle.more_body and tracing.on() is None:
             route = self._hot(cycle.scope)
         if route is None:
-            if not cycle.more_body and self._is_for_taker():
-                self._give_away(cycle.body)
-            else:
+            if cycle.more_body or not self._is_for_taker() or not self._give_away(cycle.body):
                 self._start_asgi_task(cycle, self.app)
         elif (rest := eagerly(straight(route.handler, route.operation, cycle))) is not None:
             task = self.loop.create_task(rest, name=route.operation)
@@ -308,16 +305,17 @@ class Protocol(HttpToolsProtocol):
         is_short = len(cycle.body) <= HIGH_WATER_LIMIT and not cycle.waiting_for_100_continue
         return is_alone and is_short and taker.takes(cast(Any, self.scope), False)
 
-    def _give_away(self, body: bytes | bytearray) -> None:
-        """From here on somebody else keeps its time and answers."""
+    def _give_away(self, body: bytes | bytearray) -> bool:
+        """Whether somebody else keeps the connection's time, and answers, from here on."""
         taker, scope = self._taker, cast(Any, self.scope)
-        assert taker is not None
         head = heads.whole(scope["method"], self.url, scope["http_version"], self.headers, body)
+        if taker is None or not taker.take(self.transport, scope, head):
+            return False
         self._is_deaf = True
         self._part_company()
         self.connections.discard(self)
         self._working, self.cycle, self.parser = None, cast(Cycle, None), cast(Any, None)
-        taker.take(self.transport, scope, head)
+        return True
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

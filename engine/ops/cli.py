@@ -108,6 +108,26 @@ def keep() -> None:
 
 
 @app.command(group=RUN)
+def listen() -> None:
+    """Run a process for listeners alone: /ws, /events and /socket.io.
+
+    Without it the workers tell listeners themselves. Start one beside them, with the same
+    DATA_DIR, where thousands listen: workers hand theirs to it, so that telling them takes no
+    time from those who buy. When it is gone the workers serve listeners again. With LISTENER_PORT
+    it has a port as well, for a proxy or another machine that leads those paths to it.
+
+    **Examples**
+
+        LISTENERS=1 velvetrope dev
+        velvetrope listen
+        HOST=0.0.0.0 LISTENER_PORT=8010 velvetrope listen
+    """
+    from engine.ops.serve import listen as work
+
+    terminal.run(work, "listener")
+
+
+@app.command(group=RUN)
 def provider(
     *,
     shop: Annotated[

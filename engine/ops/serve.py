@@ -1,5 +1,5 @@
-"""Serve: one API worker, a keeper or the mock provider. Each says that it is ready, and drains
-when told to go.
+"""Serve: one API worker, a process for listeners, a keeper or the mock provider. Each says that it
+is ready, and drains when told to go.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from starlette.types import ASGIApp
 from engine import app, runtime
 from engine.infra import points
 from engine.infra.errors import Misconfigured
+from engine.infra.handover import Reception
 from engine.infra.lobby import Lobby
 from engine.infra.settings import Settings, require_secrets, too_short
-from engine.infra.taking import Taker
 from engine.infra.wire import Protocol
 from engine.ops import doorstep, preflight
 from engine.ops.checkout import Checkout
 from engine.ops.provider import MockProvider
+from engine.realtime.elsewhere import Elsewhere
 
 log = structlog.get_logger()
 
@@ -35,7 +36,7 @@ CHECKOUT_SEATS = 1_000  # connections to the mock provider
 GRACE_SECONDS = 5  # for requests under way at the end
 
 
-def listen(settings: Settings) -> socket.socket:
+def bound(settings: Settings) -> socket.socket:
     """The listening socket. Workers share the port; the kernel spreads the connections."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -91,7 +92,7 @@ async def serve(settings: Settings) -> None:
     points.arm(settings.auth, "request")
     await preflight.at_start(settings, secrets=True)
     files = doorstep.raise_files_max()
-    sock = listen(settings)
+    sock = bound(settings)
     settings = counting_with_the_others(settings)
     async with runtime.worker(settings) as house:
         lobby = Lobby(settings, doorstep.seats(settings, files))
@@ -107,26 +108,47 @@ async def serve(settings: Settings) -> None:
                 files_max=files,
             )
 
-        asgi = app.build(house.routes, settings, house.doorway.facade)
-        await answer(asgi, sock, settings, lobby, say_worker_ready, house.doorway)
+        asgi = app.build(house.routes, settings, house.facade)
+        await answer(asgi, [sock], settings, lobby, say_worker_ready, house.doorway)
     log.info("worker.left")
+
+
+async def listen(settings: Settings) -> None:
+    """Run one process for listeners until SIGTERM or SIGINT."""
+    doorstep.access(settings)
+    await preflight.at_start(settings, secrets=True)
+    files = doorstep.raise_files_max()
+    ours = msgspec.structs.replace(settings, port=settings.listener_port)
+    socks = [bound(ours)] if settings.listener_port else []
+    settings = counting_with_the_others(settings)
+    async with runtime.listener(settings) as house:
+        lobby = Lobby(settings, doorstep.seats(settings, files))
+
+        def say_listener_ready() -> None:
+            spare_the_collector()
+            say_ready()
+            log.info("listener.ready", port=settings.listener_port, files_max=files)
+
+        asgi = app.build(house.routes, settings, house.facade)
+        await answer(asgi, socks, settings, lobby, say_listener_ready, house.doorway)
+    log.info("listener.left")
 
 
 async def answer(
     asgi: ASGIApp,
-    sock: socket.socket,
+    socks: list[socket.socket],
     settings: Settings,
     lobby: Lobby,
     ready: Callable[[], None],
-    taker: Taker | None = None,
+    doorway: Elsewhere | None = None,
 ) -> None:
-    """Answer what comes to the socket until SIGTERM or SIGINT, then drain. A taker may have the
-    connections that he knows by their first words.
+    """Answer what comes to the sockets until SIGTERM or SIGINT, then drain. Through the doorway
+    listeners leave, and those come in that other processes hand over.
     """
     config = uvicorn.Config(
         asgi,
         loop="none",
-        http=partial(Protocol, lobby, taker=taker),  # type: ignore[arg-type]  # it is called like a class
+        http=partial(Protocol, lobby, taker=doorway),  # type: ignore[arg-type]  # it is called like a class
         headers=constant_headers(settings),
         ws="none",
         lifespan="off",
@@ -138,22 +160,43 @@ async def answer(
         backlog=BACKLOG,
     )
     server = uvicorn.Server(config)
+    reception = None
+    if doorway is not None:
+        home = partial(Protocol, lobby, config, server.server_state, {}, taker=doorway)
+        reception = Reception(doorway.handover.folder, doorway.name, home)
+        doorway.handover.home = home
     # uvicorn's own handlers raise the signal again afterwards, which would end us undrained.
     loop = asyncio.get_running_loop()
-    serving = asyncio.create_task(server._serve([sock]), name="uvicorn")
+    serving = asyncio.create_task(server._serve(socks), name="uvicorn")
     sweeping = asyncio.create_task(lobby.keep_sweeping(), name="lobby")
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _leave, server, lobby)
+        loop.add_signal_handler(number, _leave, server, lobby, reception)
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
+    if reception is not None:
+        _open(reception)
     ready()
     await serving
     sweeping.cancel()
+    if doorway is not None and reception is not None:
+        reception.close()
+        doorway.handover.close()
 
 
-def _leave(server: uvicorn.Server, lobby: Lobby) -> None:
+def _open(reception: Reception) -> None:
+    """Without a folder for it every process serves what comes to it."""
+    try:
+        reception.open()
+    except OSError as wrong:
+        mend = "set DATA_DIR to a folder that all processes of this machine may write"
+        log.warning("reception.closed", why=str(wrong), mend=mend)
+
+
+def _leave(server: uvicorn.Server, lobby: Lobby, reception: Reception | None) -> None:
     server.should_exit = True
     lobby.go()
+    if reception is not None:
+        reception.close()
 
 
 async def provide(settings: Settings, shop: str) -> None:
@@ -165,7 +208,7 @@ async def provide(settings: Settings, shop: str) -> None:
     require_secrets(msgspec.structs.replace(settings, auth="open"))  # it has but the one
     port = settings.provider_port or settings.port + 1
     try:
-        sock = listen(msgspec.structs.replace(settings, port=port))
+        sock = bound(msgspec.structs.replace(settings, port=port))
     except Misconfigured:
         raise Misconfigured(
             f"port {port} on {settings.host} is taken: stop what uses it, or choose another with "
@@ -173,7 +216,7 @@ async def provide(settings: Settings, shop: str) -> None:
         ) from None
     async with MockProvider(shop, settings.payment_secret) as provider:
         page = Checkout(provider, shop, port, settings.host).build()
-        await answer(page, sock, settings, Lobby(settings, CHECKOUT_SEATS), say_ready)
+        await answer(page, [sock], settings, Lobby(settings, CHECKOUT_SEATS), say_ready)
         log.info("provider.left", charges=len(provider.charges))
 
 

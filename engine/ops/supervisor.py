@@ -7,6 +7,7 @@
     migrate, seed           children that end
        │
     serve (WORKERS), keep,  children that are started again when they end
+    listen                  if LISTENERS=1
     provider                a mock one, if AUTH=open and no PAYMENT_URL names another
        │
     "velvetrope ready on …"
@@ -52,6 +53,7 @@ class Commands:
     seed: Sequence[str] = (*ENGINE, "seed")
     serve: Sequence[str] = (*ENGINE, "serve")
     keep: Sequence[str] = (*ENGINE, "keep")
+    listen: Sequence[str] = (*ENGINE, "listen")
     provider: Sequence[str] = (*ENGINE, "provider")
 
 
@@ -87,6 +89,8 @@ def _run(settings: Settings, commands: Commands, signals: Signals, down: ExitSta
     for number in range(1, settings.workers + 1):
         crew.hire(f"api-{number}", commands.serve, environment)
     crew.hire("keeper", commands.keep, environment)
+    for _ in range(settings.listeners):
+        crew.hire("listener", commands.listen, environment)
     if paying:
         crew.hire("provider", commands.provider, environment)
     crew.await_ready()

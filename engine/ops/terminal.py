@@ -35,7 +35,7 @@ MISUSED = 2
 REFUSED = children.REFUSED  # a supervisor must not start it again
 INTERRUPTED = 130
 PIPE_WIDTH = 240
-LONG_RUNNING = ("worker", "keeper", "provider")
+LONG_RUNNING = ("worker", "keeper", "listener", "provider")
 
 
 def given(beside_a_stack: bool = True) -> Settings:

@@ -73,6 +73,7 @@ class SocketIo:
         self._salt, self._origins, self._enter, self._arrive = salt, origins, enter, arrive
         self._begin = begin
         self._sessions_max = sessions_max
+        self.name = name
         self._server = _Server(serializer=Text, async_handlers=False, logger=False, name=name)
         self._sessions: Sessions = self._server.eio
         self._listeners: dict[str, str | None] = {}  # session → buyer, None: not known

@@ -40,14 +40,18 @@ class Parrots:
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
+        self.is_full = False
 
     def takes(self, scope: Scope, upgrade: bool) -> bool:
         return bool(scope["path"] == ("/ws" if upgrade else "/events"))
 
-    def take(self, transport: asyncio.Transport, scope: Scope, head: bytes) -> None:
+    def take(self, transport: asyncio.Transport, scope: Scope, head: bytes) -> bool:
+        if self.is_full:
+            return False
         self.heads.append(head)
         transport.set_protocol(Parrot(transport))
         transport.write(b"taken ")
+        return True
 
 
 class House:
@@ -227,6 +231,24 @@ async def test_a_client_that_hangs_up_amid_a_body_that_is_awaited_leaves_nothing
         await wait_until(_async(lambda: not house.lobby.guests), "it is gone")
         assert not house.lobby.bodies
     assert parrots.heads == []
+
+
+async def test_what_he_cannot_take_after_all_goes_to_the_app() -> None:
+    parrots = Parrots()
+    parrots.is_full = True
+    async with House.open(parrots) as house, Client.of(house) as client:
+        for raw, told in (
+            (UPGRADE, b"/ws 0"),
+            (PLAIN, b"/events 0"),
+            (POST % (3, b"abc"), b"/events 3"),
+        ):
+            client.writer.write(raw)
+            await client.hear(b"app " + told)
+        assert house.lobby.guests == 1
+        parrots.is_full = False
+        client.writer.write(PLAIN)
+        await client.hear(b"taken ")
+    assert parrots.heads == [PLAIN]
 
 
 async def test_without_a_taker_all_goes_to_the_app() -> None:

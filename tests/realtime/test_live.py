@@ -293,10 +293,10 @@ async def test_the_feed_rests_while_nobody_listens(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.realtime.hub.SWEEP_SECONDS", 0.05)
-    assert live.hub.is_following is False
+    before = live.hub.is_following
     async with live.listener() as ear:
         await ear.join("drops")
-        assert live.hub.is_following
+        assert (before, live.hub.is_following) == (False, True)
 
     async def rests() -> bool:
         return not live.hub.is_following

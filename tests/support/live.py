@@ -79,7 +79,7 @@ class Live(Shop):
     async def behind(cls, settings: Settings) -> AsyncIterator[Live]:
         """Open it; end it with all its connections."""
         async with runtime.worker(settings) as house:
-            asgi = app.build(house.routes, settings, house.doorway.facade)
+            asgi = app.build(house.routes, settings, house.facade)
             config = uvicorn.Config(asgi, lifespan="off", proxy_headers=False, log_config=None)
             config.load()
             lobby, state = Lobby(settings, 1_000), ServerState()
@@ -89,7 +89,7 @@ class Live(Shop):
 
             server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
             try:
-                yield cls(asgi, house.doorway.hub, server.sockets[0].getsockname()[1])
+                yield cls(asgi, house.doorway.doorway.hub, server.sockets[0].getsockname()[1])
             finally:
                 server.close()
 
