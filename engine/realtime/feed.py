@@ -75,6 +75,11 @@ class Feed:
         """(epoch, number of the newest fact seen)."""
         return self._epoch, self._seen
 
+    @property
+    def passed_over(self) -> int:
+        """Numbers that may still be told."""
+        return len(self._gaps)
+
     def time(self) -> str | None:
         """What time it is, by Postgres's clock; None: it was never asked."""
         if self._clock is None:
