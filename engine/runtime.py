@@ -28,6 +28,7 @@ from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
 from engine.pages.metrics import MetricsPage
+from engine.realtime import routes as realtime
 from engine.realtime.doorway import Doorway
 from engine.realtime.elsewhere import LISTENER, Elsewhere
 from engine.realtime.hints import Hints
@@ -120,8 +121,9 @@ def facade_of(base: Ground, hub: Hub, door: Door, name: str) -> SocketIo:
 
 
 def doorway_of(base: Ground, hub: Hub, facade: SocketIo) -> Elsewhere:
-    """Where listeners come in, or are handed on."""
-    handover = Handover(base.settings.data_dir / "hand")
+    """Where listeners come in, or are handed on: only among processes of the same database."""
+    mark = hashlib.sha256(base.postgres.identity.encode()).hexdigest()[:8]
+    handover = Handover(base.settings.data_dir / "hand" / mark)
     return Elsewhere(handover, facade.name, Doorway(base.settings, hub, facade))
 
 
@@ -176,6 +178,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             *operating.routes(),
             *health.routes(),
             *metrics.routes(),
+            *realtime.routes(),
         ]
         try:
             guarded = [limits.guard(route) for route in routes]

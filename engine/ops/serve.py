@@ -27,7 +27,7 @@ from engine.infra.wire import Protocol
 from engine.ops import doorstep, preflight
 from engine.ops.checkout import Checkout
 from engine.ops.provider import MockProvider
-from engine.realtime.elsewhere import Elsewhere
+from engine.realtime.elsewhere import Elsewhere, Once
 
 log = structlog.get_logger()
 
@@ -129,7 +129,7 @@ async def listen(settings: Settings) -> None:
             say_ready()
             log.info("listener.ready", port=settings.listener_port, files_max=files)
 
-        asgi = app.build(house.routes, settings, house.facade)
+        asgi = app.build(house.routes, settings, Once(house.facade))
         await answer(asgi, socks, settings, lobby, say_listener_ready, house.doorway)
     log.info("listener.left")
 
