@@ -28,6 +28,7 @@ from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
 from engine.pages.metrics import MetricsPage
+from engine.realtime import routes as realtime
 from engine.realtime.doorway import Doorway
 from engine.realtime.elsewhere import LISTENER, Elsewhere
 from engine.realtime.hints import Hints
@@ -177,6 +178,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             *operating.routes(),
             *health.routes(),
             *metrics.routes(),
+            *realtime.routes(),
         ]
         try:
             guarded = [limits.guard(route) for route in routes]

@@ -11,6 +11,7 @@ up on.
 from __future__ import annotations
 
 import asyncio
+import re
 from urllib.parse import parse_qs, urlsplit
 
 import uvicorn
@@ -33,6 +34,7 @@ from engine.realtime.stream import Stream
 
 SOCKETS, STREAMS = {"/ws", "/api/v1/ws"}, {"/events", "/api/v1/events"}
 FACADE = "/socket.io"
+_LAST = re.compile(rb"(\d{1,18})-(\d{1,18})")
 COME_AGAIN_SECONDS = 10
 
 
@@ -98,7 +100,9 @@ class Doorway:
             buyer = self.hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
         for room in rooms:
             key_of(room, buyer)
-        return Stream(self.hub, client, rooms, buyer, self._cross(headers))
+        last = _LAST.fullmatch(headers.get(b"last-event-id", b""))
+        seen = (int(last[1]), int(last[2])) if last is not None else None
+        return Stream(self.hub, client, rooms, buyer, seen, self._cross(headers))
 
     def _cross(self, headers: dict[bytes, bytes]) -> bytes:
         origin = headers.get(b"origin", b"")

@@ -68,7 +68,7 @@ class House(Service):
                 except httpx2.ConnectError:
                     return False
 
-            await wait_until(answers, "the provider answers", pause=0.05)
+            await wait_until(answers, "the provider answers", seconds=30, pause=0.05)
 
     async def put_on_show(self, name: str, units: int, **terms: Any) -> int:
         """A drop with a picture, on sale now; its id."""

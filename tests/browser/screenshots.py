@@ -95,7 +95,7 @@ async def buyers(house: House, drop: int, first: int, many: int) -> None:
 
 async def shop(house: House, browser: Browser) -> Path:
     """On a desk."""
-    window = await opened(browser, 1040, 640, "light")
+    window = await opened(browser, 960, 600, "light")
     front = await Storefront.enter(window, house)
     await front.is_live()
     for drop in (await demo(house))[:6]:
@@ -122,7 +122,7 @@ async def phone(house: House, browser: Browser) -> Path:
 
 async def dashboard(house: House, browser: Browser) -> Path:
     """While hundreds buy."""
-    window = await opened(browser, 1120, 900, "light")
+    window = await opened(browser, 1120, 830, "light")
     await window.page.goto(f"{house.page}/ops")
     drop = await house.open_drop(20_000, name="Harbour Line", imageUrl="/pictures/5-harbour.svg")
     until = asyncio.get_running_loop().time() + RUSH_SECONDS

@@ -10,7 +10,7 @@ from tests.browser.conftest import Opener
 from tests.browser.house import House
 from tests.browser.storefront import Storefront
 
-pytestmark = pytest.mark.at_length
+pytestmark = [pytest.mark.at_length, pytest.mark.timeout(120)]
 CUT = ("net::ERR_", "WebSocket connection", "EventSource")  # what a browser says of a cut line
 
 

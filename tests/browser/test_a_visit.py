@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import psutil
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.accessible import violations
@@ -12,6 +13,8 @@ from tests.browser.conftest import Opener
 from tests.browser.house import House
 from tests.browser.storefront import Storefront
 from tests.browser.window import LOOPBACK
+
+pytestmark = pytest.mark.timeout(120)  # the first starts a browser and a whole shop
 
 
 async def test_a_pair_is_reserved_paid_for_and_then_mine(house: House, windows: Opener) -> None:

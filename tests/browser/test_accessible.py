@@ -12,7 +12,7 @@ from tests.browser.conftest import Opener
 from tests.browser.house import House
 from tests.browser.storefront import Storefront
 
-pytestmark = pytest.mark.at_length
+pytestmark = [pytest.mark.at_length, pytest.mark.timeout(120)]
 LOOKS = list(itertools.product((360, 1280), ("light", "dark")))
 
 

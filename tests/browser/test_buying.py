@@ -9,7 +9,7 @@ from tests.browser.conftest import Opener
 from tests.browser.house import House
 from tests.browser.storefront import Storefront
 
-pytestmark = pytest.mark.at_length
+pytestmark = [pytest.mark.at_length, pytest.mark.timeout(120)]
 
 
 async def test_a_declined_card_may_be_tried_again(house: House, windows: Opener) -> None:

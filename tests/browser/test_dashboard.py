@@ -12,7 +12,7 @@ from tests.browser.house import House
 from tests.support.rush import Rush
 from tests.support.wait import wait_until
 
-pytestmark = pytest.mark.at_length
+pytestmark = [pytest.mark.at_length, pytest.mark.timeout(120)]
 
 
 def row_of(page: Page, drop: int) -> Locator:

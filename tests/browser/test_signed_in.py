@@ -17,7 +17,7 @@ from tests.browser.house import House
 from tests.browser.storefront import Storefront
 from tests.support.clones import cloned
 
-pytestmark = pytest.mark.at_length
+pytestmark = [pytest.mark.at_length, pytest.mark.timeout(120)]
 JWT_SECRET, HMAC_SECRET = secrets.token_hex(32), secrets.token_hex(32)
 ADMIN = tokens.create(JWT_SECRET, "operator", 3_600, "admin")
 HEADERS = {"authorization": f"Bearer {ADMIN}"}

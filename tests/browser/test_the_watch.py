@@ -9,7 +9,7 @@ from tests.browser.house import House
 from tests.browser.window import Window
 from tests.support.wait import wait_until
 
-pytestmark = pytest.mark.at_length
+pytestmark = [pytest.mark.at_length, pytest.mark.timeout(120)]
 SENDS_ELSEWHERE = """() => Promise.allSettled([
     fetch("http://shop.example/collect"),
     new Promise((over) => { new WebSocket("ws://192.0.2.1/live").onclose = over; }),

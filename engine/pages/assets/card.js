@@ -59,6 +59,7 @@ function gauge() {
       }
       number.textContent = text;
       part.style.flexGrow = drop[figure];
+      part.hidden = !drop[figure];
     }
     write(total, `of ${drop.totalStock.toLocaleString("en")}`);
   }

@@ -165,14 +165,14 @@ function pair(list) {
 }
 
 // Areas upon one another that fill the canvas: a drop's units by state over time. `layers`, from the
-// bottom: [[colour, values]]; `total`: what the height stands for; a point a second.
-export function areas(canvas, layers, total) {
+// bottom: [[colour, values]], the values of the last moments of `at`; `total`: what the height stands for.
+export function areas(canvas, at, layers, total) {
   const draw = () => {
     const ready = pen(canvas);
     if (!ready || !total) return;
-    const { context, width, height } = ready, length = layers[0][1].length;
-    const most = Math.max(SPAN_LEAST_MS / 1000, length) - 1;
-    const x = (index) => width - ((length - 1 - index) / most) * width;
+    const { context, width, height } = ready, length = layers[0][1].length, moments = at.slice(-length);
+    const span = Math.max(SPAN_LEAST_MS, at.at(-1) - at[0]);
+    const x = (index) => width - ((at.at(-1) - moments[index]) / span) * width;
     let below = new Array(length).fill(0);
     for (const [name, values] of layers) {
       const above = values.map((value, index) => below[index] + value);

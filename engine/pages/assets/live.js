@@ -4,7 +4,7 @@
 //   const line = live({
 //     rooms: ["drops", "me"],            // joined, and joined again after every break
 //     auth: { userId: "guest-1" },       // or { token: "<jwt>" }, or null: then "me" is not joined
-//     onEvent(event, data, seq) {},      // all of docs/LIVE.md, "snapshot" first; seq: null if polled
+//     onEvent(event, data, seq) {},      // what is told in the rooms; seq: null if polled
 //     onState(state) {},                 // "live" (the first room's snapshot is there) | "retrying" |
 //                                        // "polling", when it changes
 //     poll: async () => data | null,     // optional: what a snapshot would hold, by plain HTTP

@@ -17,6 +17,7 @@ function make(tag, text = "", className = "") {
 
 export class Drops {
   #rows = new Map(); // by the drop's id
+  #at = []; // the moments of the curves
 
   // `act(deed, drop)`: an operator wants something of a drop.
   constructor(list, act) {
@@ -57,12 +58,14 @@ export class Drops {
     if (this.#rows.has(dropId)) this.change({ ...figures, id: dropId });
   }
 
-  // A second went by: what /metrics says of each drop; null: nobody knows, and the curves have a gap.
-  // `isLive`: stock comes from elsewhere, and is newer.
-  tick(reading, isLive) {
+  // A second went by: what /metrics says of each drop, if it may be read. `isKnown`: the stock that is
+  // shown is so; else the curves have a gap. `isLive`: it comes from elsewhere, and is newer.
+  tick(reading, isKnown, isLive) {
     const of = (name) => reading?.by(name, "drop") ?? new Map();
     const [drift, undersell, since, intents, oldest] = ["drift_units", "undersell_units", "undersell_seconds", "open_intents", "oldest_intent_seconds"].map(of);
     if (reading && !isLive) this.#stock(reading);
+    this.#at.push(Date.now());
+    if (this.#at.length > POINTS) this.#at.shift();
     for (const [id, row] of this.#rows) {
       const drop = String(id);
       row.ills = ills({
@@ -72,12 +75,12 @@ export class Drops {
       row.state.textContent = row.ills.text;
       row.state.classList.toggle("warning", row.ills.isWrong);
       STATES.forEach((state, index) => {
-        row.past[index].push(reading ? row.drop[FIGURES[state]] : 0);
+        row.past[index].push(isKnown ? row.drop[FIGURES[state]] : 0);
         if (row.past[index].length > POINTS) row.past[index].shift();
       });
-      if (!reading) row.calm = 0;
+      if (!isKnown) row.calm = 0;
       if (row.calm++ <= POINTS && !row.item.hidden) { // what has not moved in all that time looks the same
-        areas(row.canvas, STATES.map((state, index) => [state, row.past[index]]), row.drop.totalStock);
+        areas(row.canvas, this.#at, STATES.map((state, index) => [state, row.past[index]]), row.drop.totalStock);
       }
     }
     if (this.filter.value === "wrong") this.#sift();

@@ -86,9 +86,9 @@ function watch(now) {
 
 // Lines by name, which may come later than the first moment; null where there was nothing.
 class Lines {
-  constructor(id, options, most = COLOURS.length) {
+  constructor(id, options) {
     this.chart = new Chart(element(id), options);
-    Object.assign(this, { at: [], values: new Map(), most });
+    Object.assign(this, { at: [], values: new Map() });
   }
 
   add(at, found) {
@@ -103,7 +103,7 @@ class Lines {
   // The greatest of the window; each keeps its colour as long as the others stay the same.
   #series() {
     const height = new Map([...this.values].map(([name, values]) => [name, Math.max(...values)]));
-    const shown = [...this.values.keys()].sort((a, b) => height.get(b) - height.get(a)).slice(0, this.most);
+    const shown = [...this.values.keys()].sort((a, b) => height.get(b) - height.get(a)).slice(0, COLOURS.length);
     return [...this.values].filter(([name]) => shown.includes(name)).map(([name, values], index) => ({ name, colour: COLOURS[index], values }));
   }
 }
@@ -119,7 +119,9 @@ function showCharts(at, span) {
   const none = new Map();
   charts.rates.add(at, span ? new Map([["holds", "holds"], ["purchases", "purchases"], ["expired", "expiries"], ["given back", "releases"]].map(([name, metric]) => [name, span.rate(metric)])) : none);
   charts.latency.add(at, span ? new Map(["reserve", "purchase"].flatMap((operation) => [0.99, 0.5].map((q) => [`${operation} p${q * 100}`, span.quantile(q, "request_seconds", { operation })])).filter(([, value]) => value !== null)) : none);
-  charts.refusals.add(at, span ? span.rates("refusals", "code") : none);
+  // Codes that were not heard in all that time are left out.
+  for (const [code, rates] of charts.refusals.values) if (!rates.some(Boolean)) charts.refusals.values.delete(code);
+  charts.refusals.add(at, span ? new Map([...span.rates("refusals", "code")].filter(([code, rate]) => rate || charts.refusals.values.has(code))) : none);
   charts.batches.add(at, span ? span.means("batch_requests", "combiner") : none);
 }
 
@@ -170,14 +172,14 @@ async function look() {
   showSigns({ now, span, opened: first === now ? null : new Span(first, now), still: watch(now) });
   showCharts(at, span);
   isSeen = now.sum("postgres_up") === 1;
-  drops.tick(isSeen ? now : null, line === "live");
+  drops.tick(now, isSeen, line === "live");
 }
 
 function blind(status, message, at) {
   readings.length = 0; // rates over the gap would be wrong
   showCharts(at, null);
   isSeen = status === 401 || status === 403;
-  drops.tick(null, true);
+  drops.tick(null, isSeen, true);
   if (status === 401 || status === 403) {
     showNothing("unknown", "Sign in to see how it is");
     access.offer(`The figures are not for everybody. ${access.why(status)}`);
@@ -190,7 +192,7 @@ function clock() {
   const ago = Math.round((Date.now() - heardAt) / 1000);
   const stock = isSeen || !heardAt ? { live: "stock live", polling: "stock polled", retrying: "stock: connecting" }[line] : "stock as last known";
   write(element("heard"), `${heardAt ? (ago < 3 ? "figures up to date" : `figures of ${time(ago)} ago`) : "nothing heard yet"} · ${stock}`);
-  element("heard").classList.toggle("late", ago >= 3 || (heardAt > 0 && !isSeen));
+  element("heard").classList.toggle("late", heardAt > 0 && (ago >= 3 || !isSeen));
 }
 
 async function run() {

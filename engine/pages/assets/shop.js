@@ -291,5 +291,5 @@ if (returned) {
   say(`${nameOf(returned)}: ${story(returned) || returned.status}`);
   go(returned.dropId);
 }
-setInterval(paint, 250);
+setInterval(paint, 500);
 setInterval(() => holds.all(me).filter(holds.isOpen).forEach(look), 2000); // payments: the provider tells the shop, the shop tells who asks
