@@ -113,9 +113,10 @@ async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
         await hub.close()
 
 
-def facade_of(base: Ground, hub: Hub, door: Door, name: str) -> SocketIo:
+def facade_of(base: Ground, hub: Hub, door: Door, limits: Limits, name: str) -> SocketIo:
     """Where Socket.IO's clients listen. The name is this process's, among the others."""
-    facade = SocketIo(salt_of(base), base.settings.origins, door.caller, name, hub.begin)
+    origins = base.settings.origins
+    facade = SocketIo(salt_of(base), origins, door.caller, name, hub.begin, limits.arrive)
     hub.echo(facade)
     return facade
 
@@ -135,7 +136,9 @@ async def listener(settings: Settings) -> AsyncIterator[House]:
         publisher = Publisher("listener", meter, settings.metrics_dir, base.postgres, base.redis)
         publisher.start()
         crew = Crew()
-        facade = facade_of(base, hub, Door(settings, base.postgres, crew), LISTENER)
+        door = Door(settings, base.postgres, crew)
+        limits = Limits(settings, base.postgres, base.redis, crew)
+        facade = facade_of(base, hub, door, limits, LISTENER)
         try:
             health = Health(base.postgres, base.redis)
             yield House(health.routes(), doorway_of(base, hub, facade), facade)
@@ -169,7 +172,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         )
         metrics = MetricsPage(settings, publisher, base.postgres, base.redis, base.bouncer, door)
         limits = Limits(settings, base.postgres, base.redis, crew)
-        facade = facade_of(base, hub, door, name_of_ours())
+        facade = facade_of(base, hub, door, limits, name_of_ours())
         tracing.start(settings, "worker")
         publisher.start()
         routes = [

@@ -88,6 +88,11 @@ class Doorway:
             listener.data_received(head)
         transport.resume_reading()
 
+    def leave(self) -> None:
+        """Let everybody go now: long polls and sockets would keep the process for seconds."""
+        self.hub.dismiss()
+        self._going = asyncio.create_task(self.facade.close(), name="facade-close")
+
     def _stream(self, scope: Scope, headers: dict[bytes, bytes], client: str | None) -> Listener:
         """Raises `Problem` for rooms that are none, or private ones of somebody else."""
         query = parse_qs(scope["query_string"].decode("latin-1"))

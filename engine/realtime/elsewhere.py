@@ -47,6 +47,10 @@ class Elsewhere:
         self.doorway.take(transport, scope, head)
         return True
 
+    def leave(self) -> None:
+        """The process goes: all who listen are told to come back, to another."""
+        self.doorway.leave()
+
     def _place(self, scope: Scope) -> str | None:
         """The name of the process that should have it; None: this one."""
         name = LISTENER

@@ -306,10 +306,14 @@ class Hub:
                 self._feeding.cancel()
                 self._feeding = None
 
-    async def close(self) -> None:
+    def dismiss(self) -> None:
         """Everybody goes, told to come back."""
         for listener in list(self.listeners):
             listener.drop(1012, "restart")
+
+    async def close(self) -> None:
+        """Nobody is told anything more."""
+        self.dismiss()
         tasks = [task for task in (self._feeding, self._sweeping, *self._joining) if task]
         for task in tasks:
             task.cancel()

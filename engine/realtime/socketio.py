@@ -23,6 +23,7 @@ from engine.identity.access import as_buyer
 from engine.identity.models import Caller
 from engine.infra.errors import Fault, Forbidden, Problem, Retryable
 from engine.infra.http import Answer, Call, encode, iso, serve
+from engine.infra.meter import meter
 from engine.realtime.models import Batch, Moved
 from engine.realtime.sessions import Frame, Sessions, Text
 from engine.sale.models import Hold
@@ -169,6 +170,7 @@ class SocketIo:
         if self._server.manager.sid_from_eio_sid(session, "/") is None:
             return
         self._listeners[session] = buyer
+        meter.count("listeners_met", "socketio")
         self._sessions.tell(session, _frame("connected", WELCOME))
         # Not before: the feed ends when nobody listens. A client that were refused now would not
         # try again by itself, so who comes while Postgres is away waits for it here.
@@ -217,6 +219,7 @@ class SocketIo:
             for frame in mine:
                 self._sessions.tell(session, frame)
             told += len(mine)
+        meter.count("live_sent", by=told)
         self._rests_until = time.monotonic() + min(told / FRAMES_A_SECOND, REST_SECONDS_MAX)
 
     def _of_owner(

@@ -14,6 +14,8 @@ from tests.support.service import Service
 from tests.support.socketio import Client
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)  # three processes and four clients have to start
 @pytest.mark.parametrize("way", WAYS, ids="-then-".join)
 async def test_clients_of_all_workers_hear_the_sale(
     settings: Settings, tmp_path: Path, way: tuple[str, ...]

@@ -8,7 +8,6 @@ import socket
 from pathlib import Path
 
 import asyncpg
-import msgspec
 import pytest
 import websockets
 
@@ -18,7 +17,7 @@ from engine.realtime import listener
 from engine.realtime.feed import Feed, Scope
 from engine.realtime.models import Batch
 from engine.runtime import Ground
-from tests.support.live import Ear, Live
+from tests.support.live import Ear, Live, lines
 from tests.support.service import Service
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
@@ -29,13 +28,18 @@ UPGRADE = (
 )
 
 
-def _sleeper(port: int, room: str) -> socket.socket:
+async def _sleeper(port: int, room: str) -> socket.socket:
     """A client that joins a room and then reads nothing."""
-    asleep = socket.create_connection(("127.0.0.1", port))
+    asleep = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", port))
     asleep.sendall(UPGRADE.format(port=port).encode())
+    assert b" 101 " in await asyncio.to_thread(asleep.recv, 4_096)
     text = f'{{"action":"join","room":"{room}"}}'.encode()
     asleep.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
     return asleep
+
+
+def _rest(asleep: socket.socket) -> bytes:
+    return b"".join(iter(lambda: asleep.recv(65_536), b""))
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ async def test_who_answers_no_ping_is_dropped_and_who_does_is_not(
     async with Live.behind(settings) as live, live.listener() as awake:
         drop = await live.open_drop(100)
         await awake.join(f"drop:{drop}")
-        with _sleeper(live.port, f"drop:{drop}") as asleep:
+        with await _sleeper(live.port, f"drop:{drop}") as asleep:
 
             async def both_listen() -> bool:
                 return len(live.hub.listeners) == 2
@@ -67,7 +71,7 @@ async def test_who_answers_no_ping_is_dropped_and_who_does_is_not(
                 await live.reserve(drop, f"b{n}")
             await reading
             asleep.settimeout(5)
-            heard = b"".join(iter(lambda: asleep.recv(65_536), b""))
+            heard = await asyncio.to_thread(_rest, asleep)
             assert heard.endswith((1013).to_bytes(2, "big") + b"silent")
 
 
@@ -173,13 +177,11 @@ async def live(settings: Settings):
 
 
 async def test_a_stream_that_comes_back_is_told_nothing_it_knows(live: Live) -> None:
-    from tests.support.live import lines
-
     drop = await live.open_drop(5)
     line, writer = await lines(live.port, f"/events?room=drop:{drop}")
-    seen = [await line() for _ in range(14)]
-    snapshot = seen.index("event: snapshot")
-    place = seen[snapshot + 1].removeprefix("id: ")
+    while await line() != "event: snapshot":
+        pass
+    place = (await line()).removeprefix("id: ")
     writer.close()
 
     line, writer = await lines(
@@ -202,8 +204,7 @@ async def _has_joined(live: Live) -> bool:
 async def test_a_killed_worker_s_listeners_come_back_and_the_others_miss_nothing(
     settings: Settings, tmp_path: Path
 ) -> None:
-    ends = msgspec.structs.replace(settings)
-    async with Service.open(ends, tmp_path, workers=2) as service:
+    async with Service.open(settings, tmp_path, workers=2) as service:
         drop = await service.open_drop(200)
         cut, finals = [0], []
 
