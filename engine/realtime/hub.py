@@ -280,7 +280,7 @@ class Hub:
         ]
         count = sum(len(members) for members, _ in jobs)
         step = min(self._cost / self._share, ROUND_SECONDS_MAX / max(count, 1))
-        due = self.now()
+        rest, due = min(REST_MIN, 1 / self._share - 1), self.now()
         for members, news in jobs:
             for first in range(0, len(members), SLICE):
                 part = members[first : first + SLICE]
@@ -291,7 +291,7 @@ class Hub:
                 self._cost += (spent / len(part) - self._cost) / 16
                 # By the clock, not by naps: on a busy machine each of them lasts longer.
                 due += step * len(part)
-                await asyncio.sleep(max(due - self.now(), min(spent, 0.01) * REST_MIN))
+                await asyncio.sleep(max(due - self.now(), min(spent, 0.01) * rest))
             meter.count("live_sent", by=len(members))
 
     # ── looking after ────────────────────────────────────────────────────────────────────────
