@@ -131,6 +131,12 @@ drill-failover: .venv/.ok ## kill Postgres in mid-sale, promote its standby: wha
 drill-door: .venv/.ok ## 500 slow senders and 10,000 idle connections crowd the door; IDLE SLOW
 	@$(PY) -m loadtest.door $(if $(IDLE),--idle $(IDLE)) $(if $(SLOW),--slow $(SLOW))
 
+.PHONY: listeners
+listeners: .venv/.ok ## thousands listen to a drop while it is sold; SOCKETS=5000 SECONDS=8 LISTENERS=1
+	@$(PY) -m loadtest.listeners $(if $(SOCKETS),--sockets $(SOCKETS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(LISTENERS),--listeners $(LISTENERS))
+
 .PHONY: chaos
 chaos: .venv/.ok ## break everything while it sells, and prove the zeros; DURATION=20m SEED=7 PLAN=1 KEEP=1
 	@$(PY) -m loadtest.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) \

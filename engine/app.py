@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Route as Plain
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.infra.cors import Cors
@@ -32,7 +32,7 @@ def build(routes: Sequence[Route], settings: Settings, facade: ASGIApp | None = 
     write = partial(document, api, CANONICAL, is_open=settings.auth == "open")
     at_root = [*Pages(write).routes(), *(route for route in routes if route.root)]
     pages = starlette_routes(at_root, [""])
-    polling = [Mount("/socket.io", facade)] if facade is not None else []
+    polling = [Plain("/socket.io", facade)] if facade is not None else []
     app = Starlette(routes=[*pages, *polling, *starlette_routes(api, mounts)])
     app.router.redirect_slashes = False
     app.router.default = _NotFound()

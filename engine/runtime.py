@@ -28,6 +28,7 @@ from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
 from engine.pages.metrics import MetricsPage
+from engine.realtime import routes as realtime
 from engine.realtime.doorway import Doorway
 from engine.realtime.elsewhere import LISTENER, Elsewhere
 from engine.realtime.hints import Hints
@@ -112,16 +113,18 @@ async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
         await hub.close()
 
 
-def facade_of(base: Ground, hub: Hub, door: Door, name: str) -> SocketIo:
+def facade_of(base: Ground, hub: Hub, door: Door, limits: Limits, name: str) -> SocketIo:
     """Where Socket.IO's clients listen. The name is this process's, among the others."""
-    facade = SocketIo(salt_of(base), base.settings.origins, door.caller, name, hub.begin)
+    origins = base.settings.origins
+    facade = SocketIo(salt_of(base), origins, door.caller, name, hub.begin, limits.arrive)
     hub.echo(facade)
     return facade
 
 
 def doorway_of(base: Ground, hub: Hub, facade: SocketIo) -> Elsewhere:
-    """Where listeners come in, or are handed on."""
-    handover = Handover(base.settings.data_dir / "hand")
+    """Where listeners come in, or are handed on: only among processes of the same database."""
+    mark = hashlib.sha256(base.postgres.identity.encode()).hexdigest()[:8]
+    handover = Handover(base.settings.data_dir / "hand" / mark)
     return Elsewhere(handover, facade.name, Doorway(base.settings, hub, facade))
 
 
@@ -133,7 +136,9 @@ async def listener(settings: Settings) -> AsyncIterator[House]:
         publisher = Publisher("listener", meter, settings.metrics_dir, base.postgres, base.redis)
         publisher.start()
         crew = Crew()
-        facade = facade_of(base, hub, Door(settings, base.postgres, crew), LISTENER)
+        door = Door(settings, base.postgres, crew)
+        limits = Limits(settings, base.postgres, base.redis, crew)
+        facade = facade_of(base, hub, door, limits, LISTENER)
         try:
             health = Health(base.postgres, base.redis)
             yield House(health.routes(), doorway_of(base, hub, facade), facade)
@@ -167,7 +172,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         )
         metrics = MetricsPage(settings, publisher, base.postgres, base.redis, base.bouncer, door)
         limits = Limits(settings, base.postgres, base.redis, crew)
-        facade = facade_of(base, hub, door, name_of_ours())
+        facade = facade_of(base, hub, door, limits, name_of_ours())
         tracing.start(settings, "worker")
         publisher.start()
         routes = [
@@ -176,6 +181,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             *operating.routes(),
             *health.routes(),
             *metrics.routes(),
+            *realtime.routes(),
         ]
         try:
             guarded = [limits.guard(route) for route in routes]

@@ -79,6 +79,14 @@ class MethodNotAllowed(Refusal):
     status = 405
 
 
+class UpgradeRequired(Refusal):
+    """Only a WebSocket is spoken here: connect with one."""
+
+    code = "UPGRADE_REQUIRED"
+    status = 426
+    headers = ((b"upgrade", b"websocket"),)
+
+
 class RequestTimeout(Refusal):
     """The request took too long to arrive. Nothing was taken."""
 

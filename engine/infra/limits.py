@@ -278,6 +278,11 @@ class Limits:
 
         return msgspec.structs.replace(route, handler=guarded)
 
+    def arrive(self, call: Call) -> None:
+        """Charge the address of what is no request of a route. Raises `RateLimited`."""
+        if self.policies:
+            self._budgets["read"].arrive(call)
+
     def _warn(self, call: Call) -> None:
         """An address is refused that speaks for others: it may be a proxy we were not told of."""
         if (

@@ -279,7 +279,8 @@ def _durable(name: str, value: str) -> Finding:
 
 
 def _connections(found: Server, settings: Settings) -> Finding:
-    needed = (settings.workers + 1) * settings.pool_size + SPARE_CONNECTIONS
+    processes = settings.workers + settings.listeners + 1
+    needed = processes * settings.pool_size + SPARE_CONNECTIONS
     left = found.connections_max - found.connections_of_others
     said = (
         f"{needed} wanted (WORKERS and a keeper x POOL_SIZE, and {SPARE_CONNECTIONS}), "

@@ -27,7 +27,7 @@ from engine.infra.wire import Protocol
 from engine.ops import doorstep, preflight
 from engine.ops.checkout import Checkout
 from engine.ops.provider import MockProvider
-from engine.realtime.elsewhere import Elsewhere
+from engine.realtime.elsewhere import Elsewhere, Once
 
 log = structlog.get_logger()
 
@@ -129,7 +129,7 @@ async def listen(settings: Settings) -> None:
             say_ready()
             log.info("listener.ready", port=settings.listener_port, files_max=files)
 
-        asgi = app.build(house.routes, settings, house.facade)
+        asgi = app.build(house.routes, settings, Once(house.facade))
         await answer(asgi, socks, settings, lobby, say_listener_ready, house.doorway)
     log.info("listener.left")
 
@@ -170,7 +170,7 @@ async def answer(
     serving = asyncio.create_task(server._serve(socks), name="uvicorn")
     sweeping = asyncio.create_task(lobby.keep_sweeping(), name="lobby")
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _leave, server, lobby, reception)
+        loop.add_signal_handler(number, _leave, server, lobby, doorway, reception)
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     if reception is not None:
@@ -192,9 +192,13 @@ def _open(reception: Reception) -> None:
         log.warning("reception.closed", why=str(wrong), mend=mend)
 
 
-def _leave(server: uvicorn.Server, lobby: Lobby, reception: Reception | None) -> None:
+def _leave(
+    server: uvicorn.Server, lobby: Lobby, doorway: Elsewhere | None, reception: Reception | None
+) -> None:
     server.should_exit = True
     lobby.go()
+    if doorway is not None:
+        doorway.leave()
     if reception is not None:
         reception.close()
 

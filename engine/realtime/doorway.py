@@ -11,6 +11,7 @@ up on.
 from __future__ import annotations
 
 import asyncio
+import re
 from urllib.parse import parse_qs, urlsplit
 
 import uvicorn
@@ -33,6 +34,7 @@ from engine.realtime.stream import Stream
 
 SOCKETS, STREAMS = {"/ws", "/api/v1/ws"}, {"/events", "/api/v1/events"}
 FACADE = "/socket.io"
+_LAST = re.compile(rb"(\d{1,18})-(\d{1,18})")
 COME_AGAIN_SECONDS = 10
 
 
@@ -86,6 +88,11 @@ class Doorway:
             listener.data_received(head)
         transport.resume_reading()
 
+    def leave(self) -> None:
+        """Let everybody go now: long polls and sockets would keep the process for seconds."""
+        self.hub.dismiss()
+        self._going = asyncio.create_task(self.facade.close(), name="facade-close")
+
     def _stream(self, scope: Scope, headers: dict[bytes, bytes], client: str | None) -> Listener:
         """Raises `Problem` for rooms that are none, or private ones of somebody else."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
@@ -98,7 +105,9 @@ class Doorway:
             buyer = self.hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
         for room in rooms:
             key_of(room, buyer)
-        return Stream(self.hub, client, rooms, buyer, self._cross(headers))
+        last = _LAST.fullmatch(headers.get(b"last-event-id", b""))
+        seen = (int(last[1]), int(last[2])) if last is not None else None
+        return Stream(self.hub, client, rooms, buyer, seen, self._cross(headers))
 
     def _cross(self, headers: dict[bytes, bytes]) -> bytes:
         origin = headers.get(b"origin", b"")

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import parse_qs
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.infra.handover import Handover
 from engine.realtime.doorway import Doorway
+from engine.realtime.sessions import owner_of
 
 LISTENER = "listener"
 SESSIONS = "/socket.io"
@@ -46,10 +47,33 @@ class Elsewhere:
         self.doorway.take(transport, scope, head)
         return True
 
+    def leave(self) -> None:
+        """The process goes: all who listen are told to come back, to another."""
+        self.doorway.leave()
+
     def _place(self, scope: Scope) -> str | None:
         """The name of the process that should have it; None: this one."""
         name = LISTENER
         if scope["path"].startswith(SESSIONS) and b"sid=" in scope["query_string"]:
             [session] = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[:1]
-            name = session.partition(".")[0]
+            name = owner_of(session) or self.name
         return None if name == self.name else name
+
+
+class Once:
+    """An app with a connection for each answer: whoever was handed here to poll may ask for
+    something else next, and that is a worker's.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and hang up."""
+
+        async def last(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, last if scope["type"] == "http" else send)

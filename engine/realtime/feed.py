@@ -16,12 +16,13 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
 
 from engine.infra.errors import Fault
+from engine.infra.http import iso
 from engine.infra.log import Seldom
 from engine.infra.postgres import Postgres
 from engine.realtime import store
@@ -66,6 +67,7 @@ class Feed:
         self._gaps: dict[int, float] = {}  # numbers passed over, and when
         self._known: dict[int, tuple[tuple[int, int], Drop]] = {}
         self._told: dict[int, datetime] = {}  # the newest purchase that was told of a drop
+        self._clock: tuple[datetime, float] | None = None
         self._complaints = Seldom()
 
     @property
@@ -73,13 +75,27 @@ class Feed:
         """(epoch, number of the newest fact seen)."""
         return self._epoch, self._seen
 
+    @property
+    def passed_over(self) -> int:
+        """Numbers that may still be told."""
+        return len(self._gaps)
+
+    def time(self) -> str | None:
+        """What time it is, by Postgres's clock; None: it was never asked."""
+        if self._clock is None:
+            return None
+        then, at = self._clock
+        return iso(then + timedelta(seconds=time.monotonic() - at))
+
     def wake(self) -> None:
         """There may be news."""
         self._news.set()
 
     async def begin(self) -> None:
         """Start from the present. Raises `Fault`."""
-        self._epoch, self._seen = await store.newest_fact(self._postgres)
+        asked = time.monotonic()
+        self._epoch, self._seen, now = await store.newest_fact(self._postgres)
+        self._clock = now, (asked + time.monotonic()) / 2
         self._gaps.clear()
         self._known.clear()
         self._told.clear()

@@ -15,14 +15,12 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
 
 from engine.identity.access import as_buyer
-from engine.infra.errors import Forbidden, Problem, Unauthorized
-from engine.infra.http import iso
+from engine.infra.errors import Fault, Forbidden, Problem, Unauthorized
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.realtime import frames
@@ -106,9 +104,24 @@ class Hub:
         if listener.client is not None:
             self.clients[listener.client] += 1
         meter.count("listeners_met", listener.kind)
-        listener.tell(self.stamped("connected", message=GREETING))
+        self._start(self._greet(listener))
         if self._sweeping is None:
             self._sweeping = asyncio.create_task(self._sweep(), name="hub-sweep")
+
+    async def _greet(self, listener: Listener) -> None:
+        """The first word. It says what time it is, so Postgres is asked first."""
+        while listener.is_open and not listener.is_greeted:
+            try:
+                await self.begin()
+            except Fault:
+                await asyncio.sleep(SWEEP_SECONDS)
+            else:
+                self._say_hello(listener)
+
+    def _say_hello(self, listener: Listener) -> None:
+        if not listener.is_greeted:
+            listener.is_greeted = True
+            listener.tell(self.stamped("connected", message=GREETING))
 
     def leave(self, listener: Listener) -> None:
         """One less."""
@@ -131,7 +144,7 @@ class Hub:
     def part(self, listener: Listener, room: str) -> None:
         """Let it hear a room no more. Raises `Problem`."""
         self._part(listener, key_of(room, listener.buyer))
-        listener.tell(self.stamped("left", room=room))
+        listener.tell(frames.wired("left", {"room": room}, self.position))
 
     def _part(self, listener: Listener, key: str) -> None:
         listener.rooms.pop(key, None)
@@ -147,7 +160,7 @@ class Hub:
         if listener.buyer is not None and listener.buyer != buyer:
             self._part(listener, key_of("me", listener.buyer))
         listener.buyer = buyer
-        listener.tell(self.stamped("authenticated", userId=buyer))
+        listener.tell(frames.wired("authenticated", {"userId": buyer}, self.position))
 
     def buyer_of(self, token: str | None, named: Any) -> str:
         """Whose holds a credential may hear. Raises `Unauthorized`, `Invalid`."""
@@ -173,6 +186,10 @@ class Hub:
         between would be missed, so then it looks again."""
         try:
             await self.begin()
+            self._say_hello(listener)
+            if listener.seen == self.position:  # nothing happened since it was here
+                self._let_in(listener, key)
+                return
             while True:
                 rounds = self._rounds
                 shown = await self._shows.of(key, rounds)
@@ -181,15 +198,17 @@ class Hub:
         except Problem as problem:
             listener.tell(frames.problem(problem, listener.id, self.position))
             return
+        self._let_in(listener, key)
+        listener.tell(shown)
+
+    def _let_in(self, listener: Listener, key: str) -> None:
         if listener.is_open:
             listener.rooms[key] = None
             self._rooms[key][listener] = None
-            listener.tell(shown)
 
     def stamped(self, event: str, **data: Any) -> Wired:
-        """A word to one listener, with the time it is here."""
-        told = {**data, "serverTime": iso(datetime.now(UTC))} if "room" not in data else data
-        return frames.wired(event, told, self.position)
+        """A word to one listener, with the time it is."""
+        return frames.wired(event, {**data, "serverTime": self._feed.time()}, self.position)
 
     # ── the feed ─────────────────────────────────────────────────────────────────────────────
 
@@ -287,10 +306,14 @@ class Hub:
                 self._feeding.cancel()
                 self._feeding = None
 
-    async def close(self) -> None:
+    def dismiss(self) -> None:
         """Everybody goes, told to come back."""
         for listener in list(self.listeners):
             listener.drop(1012, "restart")
+
+    async def close(self) -> None:
+        """Nobody is told anything more."""
+        self.dismiss()
         tasks = [task for task in (self._feeding, self._sweeping, *self._joining) if task]
         for task in tasks:
             task.cancel()

@@ -35,11 +35,12 @@ class Listener(asyncio.Protocol):
         self.id = trace_id()
         self.rooms: dict[str, None] = {}
         self.buyer: str | None = None  # whose private room it may hear
-        self.is_open = False
+        self.seen: tuple[int, int] | None = None  # the (epoch, place) it had come to before
+        self.is_open = self.is_greeted = False
         self._transport: Any = None
         self._file = -1
         self._behind_since = 0.0  # 0: it keeps up
-        self._missed = False
+        self.has_missed = False  # news, while it was behind
         self._unread_since = 0.0
         self.heard_at = 0.0  # when it last showed that it reads
         self.pinged_at = 0.0  # 0: no ping waits for its answer
@@ -66,8 +67,8 @@ class Listener(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has read all: tell it how things stand, if it missed anything."""
         self._behind_since = 0.0
-        if self._missed and self.is_open:
-            self._missed = False
+        if self.has_missed and self.is_open:
+            self.has_missed = False
             self.hub.catch_up(self)
 
     # ── telling ──────────────────────────────────────────────────────────────────────────────
@@ -75,7 +76,7 @@ class Listener(asyncio.Protocol):
     def tell(self, news: Wired) -> None:
         """Write news, now, or not at all if it is behind."""
         if self._behind_since:
-            self._missed = True
+            self.has_missed = True
         elif self.is_open:
             self.send(self.pick(news))
 

@@ -23,6 +23,8 @@ from socketio import packet as socketio_packet
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
 
+from engine.infra.meter import meter
+
 FRAME_BYTES_MAX = 4_096  # that a client may send at once
 FRAMES_A_SECOND, FRAMES_AT_ONCE = 20, 40
 QUEUE_MAX = 512  # frames that wait for one client
@@ -197,6 +199,7 @@ class Sessions(engineio.AsyncServer):  # type: ignore[misc]  # it has no types
         elif not session.session.get("is_slow"):
             session.session["is_slow"] = True
             self.dropped += 1
+            meter.count("listeners_dropped", "slow")
             self.start_background_task(self.disconnect, sid)
 
     async def disconnect(self, sid: str | None = None) -> None:

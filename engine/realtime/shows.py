@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from datetime import UTC, datetime
 
 import msgspec
 
 from engine.infra.errors import Invalid, NotFound, Unauthorized
-from engine.infra.http import iso
 from engine.infra.postgres import Postgres
 from engine.realtime import frames
 from engine.realtime.feed import Feed
@@ -29,7 +27,7 @@ class Snapshot(msgspec.Struct, rename="camel", omit_defaults=True):
     """How a room stands: it replaces all that was known of it."""
 
     room: str
-    server_time: str
+    server_time: str | None
     drops: list[LiveDrop] | msgspec.UnsetType = msgspec.UNSET
     reservations: list[HoldView] | msgspec.UnsetType = msgspec.UNSET
 
@@ -79,7 +77,7 @@ class Shows:
     async def _make(self, key: str) -> Wired:
         kind, _, name = key.partition(":")
         position = self._feed.position
-        shown = Snapshot(room_of(key), iso(datetime.now(UTC)))
+        shown = Snapshot(room_of(key), self._feed.time())
         if kind == "me":
             holds = await list_reservations(self._postgres, name, None, HOLDS_MAX, 0)
             shown.reservations = [hold_view(hold) for hold in holds]

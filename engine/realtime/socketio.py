@@ -14,19 +14,18 @@ from typing import Any
 
 import socketio
 import structlog
-import uvicorn
 from engineio import packet
 from msgspec.structs import replace
 from socketio.exceptions import ConnectionRefusedError as Refused
 from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
 from engine.identity.access import as_buyer
 from engine.identity.models import Caller
-from engine.infra.errors import Forbidden, Problem, Retryable
+from engine.infra.errors import Fault, Forbidden, Problem, Retryable
 from engine.infra.http import Answer, Call, encode, iso, serve
+from engine.infra.meter import meter
 from engine.realtime.models import Batch, Moved
-from engine.realtime.sessions import Frame, Sessions, Text, Wire
+from engine.realtime.sessions import Frame, Sessions, Text
 from engine.sale.models import Hold
 from engine.sale.views import Recent, drop_view, public_name
 
@@ -36,6 +35,7 @@ log = structlog.get_logger()
 # second a client hears less often what came to pass meanwhile, at least once in REST_SECONDS_MAX.
 FRAMES_A_SECOND = 5_000
 REST_SECONDS_MAX = 0.9
+BEGIN_AGAIN_SECONDS = 1.0
 PURCHASES_TOLD = 3  # of a drop, however much was put together
 WELCOME = {"message": "Connected to inventory system"}
 SESSIONS_MAX = 10_000
@@ -81,11 +81,6 @@ class SocketIo:
         self._holds: dict[str, Hold] = {}
         self._rests_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._wires = uvicorn.Config(
-            self, interface="asgi3", lifespan="off", log_config=None, proxy_headers=False
-        )
-        self._wires.load()
-        self._state = ServerState()
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
         self._server.on("join", _join)
@@ -133,13 +128,6 @@ class SocketIo:
         # As a GET: what there was of a body may have been read.
         await serve(refuse, "socketio", {**scope, "method": "GET"}, receive, send)
 
-    def take(self, transport: asyncio.Transport, head: bytes) -> None:
-        """Serve a WebSocket from its request on, which was read already (see infra/taking.py)."""
-        wire = Wire(self._wires, self._state, {})
-        transport.set_protocol(wire)
-        wire.connection_made(transport)
-        wire.data_received(head)
-
     def _problem(self, scope: Scope) -> Problem | None:
         """Why a request is not served; None: it is."""
         headers = dict(scope["headers"])
@@ -157,8 +145,6 @@ class SocketIo:
         given = auth if isinstance(auth, dict) else {}
         try:
             buyer = await self._buyer(environ["asgi.scope"], given)
-            if self._begin is not None:
-                await self._begin()
         except Problem as problem:
             raise Refused(
                 problem.message, {"code": problem.code, "retryable": problem.retryable}
@@ -181,9 +167,19 @@ class SocketIo:
         return as_buyer(named) if caller.kind == "open" and isinstance(named, str | int) else None
 
     async def _welcome(self, session: str, buyer: str | None) -> None:
-        if self._server.manager.sid_from_eio_sid(session, "/") is not None:
-            self._listeners[session] = buyer
-            self._sessions.tell(session, _frame("connected", WELCOME))
+        if self._server.manager.sid_from_eio_sid(session, "/") is None:
+            return
+        self._listeners[session] = buyer
+        meter.count("listeners_met", "socketio")
+        self._sessions.tell(session, _frame("connected", WELCOME))
+        # Not before: the feed ends when nobody listens. A client that were refused now would not
+        # try again by itself, so who comes while Postgres is away waits for it here.
+        while self._begin is not None and session in self._listeners:
+            try:
+                await self._begin()
+                break
+            except Fault:
+                await asyncio.sleep(BEGIN_AGAIN_SECONDS)
 
     async def _disconnect(self, sid: str, reason: str) -> None:
         self._listeners.pop(self._server.manager.eio_sid_from_sid(sid, "/"), None)
@@ -223,6 +219,7 @@ class SocketIo:
             for frame in mine:
                 self._sessions.tell(session, frame)
             told += len(mine)
+        meter.count("live_sent", by=told)
         self._rests_until = time.monotonic() + min(told / FRAMES_A_SECOND, REST_SECONDS_MAX)
 
     def _of_owner(

@@ -45,7 +45,7 @@ async def read_facts(
     return rows[0]["present"], rows[0]["now"], facts
 
 
-async def newest_fact(postgres: Postgres) -> tuple[int, int]:
-    """The epoch, and where the outbox ends."""
+async def newest_fact(postgres: Postgres) -> tuple[int, int, datetime]:
+    """The epoch, where the outbox ends, and Postgres's time."""
     row = await postgres.call(_queries["newest_fact"])
-    return row["present"], row["id"]
+    return row["present"], row["id"], row["now"]

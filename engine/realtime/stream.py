@@ -23,10 +23,17 @@ class Stream(Listener):
     kind = "events"
 
     def __init__(
-        self, hub: Hub, client: str | None, rooms: Sequence[str], buyer: str | None, extra: bytes
+        self,
+        hub: Hub,
+        client: str | None,
+        rooms: Sequence[str],
+        buyer: str | None,
+        seen: tuple[int, int] | None,
+        extra: bytes,
     ) -> None:
+        """`seen`: the (epoch, place) of the last event it heard before; `extra`: header lines."""
         super().__init__(hub, client)
-        self.buyer = buyer
+        self.buyer, self.seen = buyer, seen
         self._asked, self._extra = rooms, extra
 
     def begin(self) -> None:

@@ -99,6 +99,8 @@ class Pace(Gun):
                 asyncio.get_running_loop().call_later(max(moment - now, TICK_SECONDS), self._tick)
                 return
             self._asked += 1
+            while self._idle and self._idle[0].is_lost:
+                self._idle.popleft()
             if self._idle:
                 self._give(self._idle.popleft(), moment)
             else:
@@ -119,6 +121,11 @@ class PacedLine(Line):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._pace.is_free(self)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the server hung up, or died."""
+        return self._transport.is_closing()
 
     def ask(self, moment: float) -> None:
         """Send a request that was due at that moment."""

@@ -12,7 +12,7 @@ SELECT e.epoch AS present, clock_timestamp() AS now, f.id, f.drop_id, f.kind, f.
  ORDER BY f.id;
 
 -- name: newest_fact :one
--- Where the outbox ends now, and the epoch.
+-- Where the outbox ends now, the epoch, and the time.
 -- Index  outbox_pkey
-SELECT e.epoch AS present, coalesce((SELECT o.id FROM outbox AS o ORDER BY o.id DESC LIMIT 1), 0) AS id
+SELECT e.epoch AS present, clock_timestamp() AS now, coalesce((SELECT o.id FROM outbox AS o ORDER BY o.id DESC LIMIT 1), 0) AS id
   FROM engine_state AS e;

@@ -330,6 +330,19 @@ def test_port_0_is_a_free_port_for_all_workers(folder: Path, given: dict[str, st
     assert run.end() == 0
 
 
+def test_a_process_for_listeners_runs_if_it_is_asked_for(
+    folder: Path, given: dict[str, str]
+) -> None:
+    run = Run(folder, given | {"LISTENERS": "1"})
+    run.await_ready()
+    (listener,) = run.children("listen")
+
+    os.kill(listener, signal.SIGKILL)
+
+    wait_until(lambda: new(run, "listen", {listener}) == 1, "another one")
+    assert run.end() == 0
+
+
 def new(run: Run, role: str, old: set[int]) -> int:
     """How many children of this role live, those aside."""
     return len(run.children(role).keys() - old)

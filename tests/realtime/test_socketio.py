@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from engine.identity import tokens
+from engine.infra.errors import Retryable
 from engine.realtime.models import Batch, Bought, Moved
 from engine.sale.models import Drop, Hold
 from engine.sale.views import public_name
 from tests.realtime.conftest import SALT, SECRET, Served
 from tests.support.socketio import Client
+from tests.support.wait import wait_until
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 WAYS = [("websocket",), ("polling",), ("polling", "websocket")]
@@ -207,3 +209,21 @@ async def test_dropids_are_numbers_as_everywhere(served: Served) -> None:
     assert len(told) == 8
     assert all(type(one["dropId"]) is int for one in told)
     assert msgspec.json.encode(told)
+
+
+async def test_who_comes_while_there_are_no_news_to_be_had_hears_them_later() -> None:
+    tries: list[int] = []
+
+    async def begin() -> None:
+        tries.append(served.facade.count)
+        if len(tries) < 2:
+            raise Retryable
+
+    async with Served.open(begin=begin) as served, Client.open(served.url, "websocket") as client:
+        await client.hear("connected")
+
+        async def begun() -> bool:
+            return len(tries) == 2
+
+        await wait_until(begun, "it was tried again")
+    assert tries == [1, 1], "the feed is begun for who listens already"

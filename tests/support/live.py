@@ -70,9 +70,9 @@ class Ear:
 class Live(Shop):
     """A shop with a port."""
 
-    def __init__(self, asgi: ASGIApp, hub: Hub, port: int) -> None:
+    def __init__(self, asgi: ASGIApp, hub: Hub, port: int, settings: Settings) -> None:
         super().__init__(asgi)
-        self.hub, self.port = hub, port
+        self.hub, self.port, self.settings = hub, port, settings
 
     @classmethod
     @asynccontextmanager
@@ -89,7 +89,9 @@ class Live(Shop):
 
             server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
             try:
-                yield cls(asgi, house.doorway.doorway.hub, server.sockets[0].getsockname()[1])
+                yield cls(
+                    asgi, house.doorway.doorway.hub, server.sockets[0].getsockname()[1], settings
+                )
             finally:
                 server.close()
 

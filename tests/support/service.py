@@ -27,6 +27,7 @@ class Service(Shop):
         self.crowd = Crowd(self.url)
         self.workers: list[asyncio.subprocess.Process] = []
         self.keepers: list[asyncio.subprocess.Process] = []
+        self.listeners: list[asyncio.subprocess.Process] = []
         self._folder = folder
         self._environment = os.environ | {
             "DATABASE_URL": settings.database_url,
@@ -36,6 +37,7 @@ class Service(Shop):
             "PAYMENT_SECRET": settings.payment_secret,
             "LOG_FORMAT": "json",
             "RECOUNT_SECONDS": "0",
+            "DATA_DIR": str(folder / "data"),
             "METRICS_DIR": str(folder / "metrics"),
             "RATE_READS_PER_BUYER": settings.rate_reads_per_buyer,
             "RATE_WRITES_PER_BUYER": settings.rate_writes_per_buyer,
@@ -79,8 +81,14 @@ class Service(Shop):
         self.keepers.append(process)
         return process
 
+    async def start_listener(self) -> asyncio.subprocess.Process:
+        """A process for listeners, ready."""
+        process = await self._start("listen", "listener.ready")
+        self.listeners.append(process)
+        return process
+
     async def _start(self, command: str, ready: str) -> asyncio.subprocess.Process:
-        path = self._folder / f"{command}-{len(self.workers) + len(self.keepers)}.log"
+        path = self._folder / f"{command}-{len(self._everybody)}.log"
         with path.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -106,11 +114,15 @@ class Service(Shop):
 
     async def stop(self) -> None:
         """SIGTERM to all, and wait."""
-        for process in (*self.workers, *self.keepers):
+        for process in self._everybody:
             if process.returncode is None:
                 process.terminate()
-        for process in (*self.workers, *self.keepers):
+        for process in self._everybody:
             await asyncio.wait_for(process.wait(), 20)
+
+    @property
+    def _everybody(self) -> list[asyncio.subprocess.Process]:
+        return [*self.workers, *self.keepers, *self.listeners]
 
     def log(self) -> str:
         """Everything the processes said."""

@@ -98,7 +98,10 @@ class Client:
             found = self.all(event)
             return found if len(found) >= count else []
 
-        return await wait_until(came, f"{event} is heard: {self.heard}", seconds=15)
+        try:
+            return await wait_until(came, f"{event} is heard", seconds=15)
+        except AssertionError as late:
+            raise AssertionError(f"{late}; heard {self.heard}") from None
 
     async def say(self, event: str, *data: Any, acknowledged: bool = False) -> None:
         """Emit an event, and ask for a reply if it is to be acknowledged."""

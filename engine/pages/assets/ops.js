@@ -9,7 +9,7 @@ import { Judge, SIGNS } from "./signs.js";
 import { Reading, Span, count, time } from "./vitals.js";
 
 const EVERY_MS = 1_000;
-const SPAN_MS = 5_000; // rates and quantiles are those of so long: /metrics is a second old at most,
+const SPAN_MS = 10_000; // rates and quantiles are those of so long: /metrics is a second old at most,
 const SPAN_LEAST_MS = 2_000; // so of less they would be guesses
 const POINTS = 300;
 const SAID_MS = 15_000; // what was done stays to be read, and not for ever

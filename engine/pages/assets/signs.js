@@ -3,7 +3,7 @@ import { count, many, time } from "./vitals.js";
 
 // As in docs/monitoring/alerts.yml (a test compares): whom it calls, for how many seconds it must
 // last, and the bound. Here a bound that is passed is a warning at once; a `page` turns critical when
-// it lasted. What an alert asks of the last minutes is asked of the last five seconds.
+// it lasted. What an alert asks of the last minutes is asked of the last ten seconds.
 export const ALERTS = {
   VelvetropeDoesNotAddUp: ["page", 0, 0],
   VelvetropePostgresAway: ["page", 10, 0],

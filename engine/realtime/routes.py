@@ -1,0 +1,17 @@
+"""What is answered at a WebSocket's address to who speaks HTTP there."""
+
+from __future__ import annotations
+
+from engine.infra.errors import UpgradeRequired
+from engine.infra.http import Answer, Call
+from engine.infra.routing import Route
+
+
+async def not_upgraded(call: Call) -> Answer:
+    """No WebSocket."""
+    raise UpgradeRequired
+
+
+def routes() -> list[Route]:
+    """/ws, at the root."""
+    return [Route("live", "GET", "/ws", not_upgraded, root=True)]
