@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from loadtest.audience import Heard
-from loadtest.bench.usage import Usage
+from loadtest.bench.usage import OTHERS, Usage
 from loadtest.drills import Row
 
 SHARE = 0.3  # of the most holds a second
@@ -47,6 +47,15 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lost: int = 0
     behind: int = 0  # that did not end on the final state
     load_average: float = 0.0
+
+    @property
+    def strangers(self) -> float:
+        """Cores that were taken by nobody of ours."""
+        if self.usage is None:
+            return 0.0
+        answered = self.ok + self.refused
+        others = self.usage.micros.get(OTHERS, 0.0) / 1e6 * answered / self.usage.seconds
+        return max(others - self.audience_cpu, 0.0)
 
 
 class Facts(msgspec.Struct, kw_only=True, rename="camel"):
@@ -91,6 +100,9 @@ def judge(facts: Facts, *, only_counts: bool = False) -> list[Row]:
         Row("p99 of a reservation, ms", f"{before:.1f}", "alone"),
         Row("", f"{after:.1f}", "heard"),
         _timed("  ratio", f"{ratio:.2f}", f"<= {RATIO_MAX}", ratio <= RATIO_MAX, only_counts),
+        Row(
+            "cores taken by strangers", ", ".join(f"{each.strangers:.1f}" for each in facts.phases)
+        ),
         Row("refused, lost to the load", f"{refused}", "0", refused == 0),
         *(row for each in facts.heard() for row in _of_heard(each, only_counts)),
         Row("listeners lost while told", f"{lost}", "0", lost == 0),

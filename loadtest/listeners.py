@@ -127,7 +127,7 @@ class Drill:
         """Some read no more, and are to be cut while the others hear as before."""
         hall.ask(forget=True, stop=STOPPED)
         began = hall.ask().cpu_seconds
-        figures = self._fire(STOPPED_SECONDS)
+        figures = self._fire(STOPPED_SECONDS, self._rate)
         facts.stopped = self._seen("stopped", figures, hall, facts.wanted - STOPPED, began)
         facts.gone = hall.ask().gone
         self._show(facts.stopped)
@@ -141,7 +141,8 @@ class Drill:
         timer = threading.Timer(seconds * KILL_AFTER, victim.kill)
         timer.start()
         try:
-            figures = self._fire(seconds)
+            # One worker is to do what is left.
+            figures = self._fire(seconds, self._rate / WORKERS)
         finally:
             timer.join()
         count = facts.wanted - (0 if facts.stopped is None else STOPPED)
@@ -187,8 +188,8 @@ class Drill:
     def _paced(self, shot: Shot, connections: int, seconds: float, watch: Any = None) -> Figures:
         return paced.fire(shot, connections, seconds, watch, rate=self._rate)
 
-    def _fire(self, seconds: float) -> Figures:
-        return self._paced(self._shot(), CONNECTIONS, seconds)
+    def _fire(self, seconds: float, rate: float) -> Figures:
+        return paced.fire(self._shot(), CONNECTIONS, seconds, rate=rate)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────
 
