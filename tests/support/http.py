@@ -62,7 +62,7 @@ class Crowd:
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         lines += [f"content-length: {len(raw)}", "", ""]
         async with self._room:
-            reader, writer = self._idle.pop() if self._idle else await self._connect()
+            reader, writer = self._kept() or await self._connect()
             try:
                 writer.write("\r\n".join(lines).encode() + raw)
                 reply = await self._read(reader, method)
@@ -71,6 +71,15 @@ class Crowd:
                 raise
             self._idle.append((reader, writer))
             return reply
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that stands; those the service has closed meanwhile are let go."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof() and not writer.is_closing():
+                return reader, writer
+            writer.close()
+        return None
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(self._host, self._port)
