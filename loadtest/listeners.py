@@ -37,6 +37,7 @@ API = "/api/v1"
 WORKERS = 2
 CONNECTIONS = 256  # of buyers
 CATCH_UP_SECONDS = 5.0
+COME_BACK_SECONDS = 20.0  # how long they took is judged by itself
 REST_SECONDS = 1.0
 KILL_AFTER = 0.3  # of the load
 STOPPED_SECONDS = 14  # of the load beside those who read no more
@@ -156,7 +157,8 @@ class Drill:
         """A load that is over, once everybody knows how it ended or has had time to."""
         load = os.getloadavg()[0]
         spent = hall.ask().cpu_seconds - began
-        behind = self._behind(hall) if listeners else 0
+        patience = COME_BACK_SECONDS if name == "killed" else CATCH_UP_SECONDS
+        behind = self._behind(hall, patience) if listeners else 0
         seen = hall.ask(lags=True)
         return Phase(
             name=name,
@@ -193,9 +195,9 @@ class Drill:
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────
 
-    def _behind(self, hall: Audience) -> int:
+    def _behind(self, hall: Audience, patience: float) -> int:
         """How many do not know the last version, a while after it came to be."""
-        until = time.monotonic() + CATCH_UP_SECONDS
+        until = time.monotonic() + patience
         while True:
             known, last = hall.ask().versions, self._version()
             behind = sum(count for version, count in known.items() if version != last)
