@@ -78,7 +78,8 @@ class Drill:
         seconds = (2 * options.rounds + 3) * (options.seconds + 2) + STOPPED_SECONDS
         self._drop_id = self._stage.open_drop(self._workers, int(self._rate * seconds * 1.2))
         with audience(self._workers.port, self._drop_id, facts.wanted) as hall:
-            self._phase("warm-up", hall)
+            if not options.brief:
+                self._phase("warm-up", hall)
             for number in range(options.rounds):
                 if number:
                     hall.ask(seats=0)
@@ -138,7 +139,7 @@ class Drill:
         victim = self._tellers.processes[0]
         facts.its_own = self._listeners_of(victim.pid)
         began = hall.ask(forget=True).cpu_seconds
-        seconds = self._options.seconds + 4
+        seconds = self._options.seconds + (1 if self._options.brief else 4)
         timer = threading.Timer(seconds * KILL_AFTER, victim.kill)
         timer.start()
         try:
@@ -265,7 +266,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="alone and heard, so many times")
     parser.add_argument("--listeners", type=int, default=0, help="1: a process of their own")
     parser.add_argument("--most", type=float, default=0.0, help="holds a second; 0: measure")
-    parser.add_argument("--brief", action="store_true", help="everybody reads")
+    parser.add_argument("--brief", action="store_true", help="no warm-up, and everybody reads")
     parser.add_argument("--only-counts", action="store_true", help="show times, judge the rest")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write all of it as JSON")
     return parser.parse_args()
