@@ -12,6 +12,7 @@ import msgspec
 from engine.identity.access import Door
 from engine.identity.tokens import Tokens
 from engine.infra import tracing
+from engine.infra.addresses import Addresses
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
 from engine.infra.handover import Handover, name_of_ours
@@ -115,15 +116,27 @@ async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
 
 def facade_of(base: Ground, hub: Hub, door: Door, limits: Limits, name: str) -> SocketIo:
     """Where Socket.IO's clients listen. The name is this process's, among the others."""
-    origins = base.settings.origins
-    facade = SocketIo(salt_of(base), origins, door.caller, name, hub.begin, limits.arrive)
+    settings = base.settings
+    addresses = Addresses(settings.trusted_proxies)
+    facade = SocketIo(
+        salt_of(base),
+        settings.origins,
+        door.caller,
+        name,
+        hub.begin,
+        limits.arrive,
+        subject=lambda scope: addresses.subject(scope, dict(scope["headers"])),
+        sessions_of_one_max=settings.max_listeners_per_address,
+    )
     hub.echo(facade)
     return facade
 
 
 def doorway_of(base: Ground, hub: Hub, facade: SocketIo) -> Elsewhere:
-    """Where listeners come in, or are handed on: only among processes of the same database."""
-    mark = hashlib.sha256(base.postgres.identity.encode()).hexdigest()[:8]
+    """Where listeners come in, or are handed on: only among processes of the same database that
+    let in the same callers."""
+    same = f"{base.postgres.identity} {base.settings.auth}"
+    mark = hashlib.sha256(same.encode()).hexdigest()[:8]
     handover = Handover(base.settings.data_dir / "hand" / mark)
     return Elsewhere(handover, facade.name, Doorway(base.settings, hub, facade))
 

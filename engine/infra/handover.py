@@ -35,6 +35,7 @@ POSSIBLE = sys.platform == "linux"
 HEAD_BYTES_MAX = 131_072  # less than what a socket takes in one message (wmem_default)
 UNTAKEN_MAX = 256
 SLOW_SECONDS = 1.0  # who has not taken a connection for so long gets no other
+REST_SECONDS = 1.0  # for who did not want one: he has no files left, or is of another release
 AT_ONCE = 64  # taken in one go; others wait meanwhile
 BACKLOG = 64
 PATH_BYTES_MAX = 107  # of a socket's address
@@ -190,6 +191,7 @@ class _Line:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.untaken: deque[tuple[float, socket.socket, bytes]] = deque()
+        self.rests_until = 0.0
 
 
 class Handover:
@@ -234,7 +236,9 @@ class Handover:
     def _line(self, name: str) -> _Line | None:
         """One that takes more, a new one if need be."""
         line = self._lines.get(name) or self._connect(name)
-        if line is None or not line.untaken:
+        if line is None or self._loop.time() < line.rests_until:
+            return None
+        if not line.untaken:
             return line
         since, _, _ = line.untaken[0]
         is_slow = self._loop.time() - since > SLOW_SECONDS
@@ -292,7 +296,8 @@ class Handover:
             _, kept, head = line.untaken.popleft()
             if words == TAKEN:
                 kept.close()
-            else:
+            else:  # what comes back asks for him again at once: without a rest for ever
+                line.rests_until = self._loop.time() + REST_SECONDS
                 self._have_back(kept, head)
 
     def _have_back(self, sock: socket.socket, head: bytes) -> None:

@@ -44,6 +44,14 @@ def objection_unfinished(url: bytes, headers: Headers, heard: int) -> Problem | 
     return UriTooLong() if is_url else HeadersTooLarge()
 
 
+def has_body(headers: Headers) -> bool:
+    """Whether a body comes behind this head."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+        for name, value in headers
+    )
+
+
 def path_and_query(url: bytes) -> tuple[bytes, bytes]:
     """Of a request's target, still encoded. Raises `HttpParserInvalidURLError`."""
     if url[:1] != b"/" or url[:2] == b"//" or b"?" in url or b"#" in url:

@@ -299,8 +299,9 @@ class Protocol(HttpToolsProtocol):
             return False
         if self._part == HEAD:  # an Upgrade, or the head of what comes behind
             is_alone = (cycle is None or cycle.response_complete) and not self._goes_on
-            is_upgrade = self.parser.should_upgrade() and self._get_upgrade() == b"websocket"
-            return is_alone and is_upgrade and taker.takes(cast(Any, self.scope), True)
+            if not is_alone or self._get_upgrade() != b"websocket" or heads.has_body(self.headers):
+                return False
+            return self.parser.should_upgrade() and taker.takes(cast(Any, self.scope), True)
         is_alone = self._part == BODY or not self._goes_on
         is_short = len(cycle.body) <= HIGH_WATER_LIMIT and not cycle.waiting_for_100_continue
         return is_alone and is_short and taker.takes(cast(Any, self.scope), False)

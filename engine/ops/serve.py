@@ -129,7 +129,7 @@ async def listen(settings: Settings) -> None:
             say_ready()
             log.info("listener.ready", port=settings.listener_port, files_max=files)
 
-        asgi = app.build(house.routes, settings, Once(house.facade))
+        asgi = Once(app.build(house.routes, settings, house.facade))
         await answer(asgi, socks, settings, lobby, say_listener_ready, house.doorway)
     log.info("listener.left")
 

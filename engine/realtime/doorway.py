@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import uvicorn
 from starlette.types import Scope
@@ -122,7 +122,7 @@ class Doorway:
             raise Forbidden("AUTH=open answers loopback only")
         if origin is None or origin in self._origins:
             return
-        if urlsplit(origin).netloc != host.lower() and not self._is_open:
+        if origin.lower().partition(b"://")[2] != host.lower() and not self._is_open:
             raise Forbidden("This page may not listen here: see CORS_ORIGINS")
 
     def _check_room(self, client: str | None) -> None:

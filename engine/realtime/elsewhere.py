@@ -14,11 +14,10 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.infra.handover import Handover
-from engine.realtime.doorway import Doorway
+from engine.realtime.doorway import FACADE, Doorway
 from engine.realtime.sessions import owner_of
 
 LISTENER = "listener"
-SESSIONS = "/socket.io"
 
 
 class Elsewhere:
@@ -35,7 +34,7 @@ class Elsewhere:
         """Whether the connection is a listener's, or of a session that another process has."""
         if self.doorway.takes(scope, upgrade):
             return True
-        return scope["path"].startswith(SESSIONS) and self._place(scope) is not None
+        return scope["path"].rstrip("/") == FACADE and self._place(scope) is not None
 
     def take(self, transport: asyncio.Transport, scope: Scope, head: bytes) -> bool:
         """Give it away, or let it in here."""
@@ -54,7 +53,7 @@ class Elsewhere:
     def _place(self, scope: Scope) -> str | None:
         """The name of the process that should have it; None: this one."""
         name = LISTENER
-        if scope["path"].startswith(SESSIONS) and b"sid=" in scope["query_string"]:
+        if scope["path"].rstrip("/") == FACADE and b"sid=" in scope["query_string"]:
             [session] = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[:1]
             name = owner_of(session) or self.name
         return None if name == self.name else name

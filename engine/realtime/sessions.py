@@ -13,16 +13,21 @@ import contextlib
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qs
 
 import engineio
 from engineio import packet as engineio_packet
 from engineio.async_drivers import asgi
 from socketio import packet as socketio_packet
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
 
+from engine.infra.errors import Invalid, MethodNotAllowed, Problem
 from engine.infra.meter import meter
 
 FRAME_BYTES_MAX = 4_096  # that a client may send at once
@@ -51,6 +56,47 @@ def owner_of(sid: str) -> str | None:
     """The name of the process whose session this is; None for an id that is not ours."""
     name, found, rest = sid.partition(_SEPARATOR)
     return name if found and name and rest else None
+
+
+def session_of(scope: Scope) -> str | None:
+    """The session that a request names, read as python-engineio reads it."""
+    try:
+        named = parse_qs(scope["query_string"].decode()).get("sid")
+    except UnicodeDecodeError:
+        return None
+    return named[0] if named else None
+
+
+class Told:
+    """What a request was told; of refusals, which have another shape here, what was wrong."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._send, self._is_http = send, scope["type"] == "http"
+        self._status = 0
+        self._why = b""
+
+    async def __call__(self, message: Message) -> None:
+        """Send it on, unless it is a refusal."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+        elif self._is_refusal:
+            self._why += message.get("body", b"")
+        if not self._is_refusal:
+            await self._send(message)
+
+    @property
+    def _is_refusal(self) -> bool:
+        return self._is_http and self._status >= HTTPStatus.BAD_REQUEST
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why it was refused, if it was. To an Upgrade that is none there is no answer at all."""
+        if self._status == HTTPStatus.METHOD_NOT_ALLOWED:
+            return MethodNotAllowed("Only GET and POST are possible here", allow="GET, POST")
+        if self._is_refusal or (self._is_http and not self._status):
+            why = self._why.decode(errors="replace").strip('"')
+            return Invalid(why or "This is no request of a session that we understand")
+        return None
 
 
 class Wire(WebSocketsSansIOProtocol):
@@ -159,9 +205,11 @@ def pace_of(session: Any) -> Pace:
 
 
 class Sessions(engineio.AsyncServer):  # type: ignore[misc]  # it has no types
-    """All sessions of this process. `name` stands in their ids."""
+    """All sessions of this process. `name` stands in their ids; `subject` tells addresses apart."""
 
-    def __init__(self, name: str = "", **options: Any) -> None:
+    def __init__(
+        self, name: str = "", subject: Callable[[Scope], str | None] | None = None, **options: Any
+    ) -> None:
         super().__init__(
             async_mode="asgi",
             ping_interval=PING_SECONDS,
@@ -174,6 +222,10 @@ class Sessions(engineio.AsyncServer):  # type: ignore[misc]  # it has no types
         self._async: dict[str, Any] = {**self._async, "websocket": _Frames}
         self._name = name
         self._chores = set[asyncio.Task[Any]]()
+        self._subject = subject
+        self.clients = Counter[str]()  # sessions by the address that opened them
+        self._counted: dict[str, str] = {}
+        self._polled = set[str]()
         self.dropped = 0
 
     def generate_id(self) -> str:
@@ -218,9 +270,41 @@ class Sessions(engineio.AsyncServer):  # type: ignore[misc]  # it has no types
         for chore in self._chores.copy():
             chore.cancel()
 
+    async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve a request. Who polls a session twice at once has lost it, as with Engine.IO's own
+        server: each poll keeps a connection for seconds, and one session could keep them all."""
+        sid = session_of(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if sid is None or sid not in self.sockets:
+            return await super().handle_request(scope, receive, send)
+        if sid in self._polled:
+            await self.disconnect(sid)
+            return await super().handle_request(scope, receive, send)
+        self._polled.add(sid)
+        try:
+            return await super().handle_request(scope, receive, send)
+        finally:
+            self._polled.discard(sid)
+
+    def _count(self, sid: str, scope: Scope) -> None:
+        subject = None if self._subject is None else self._subject(scope)
+        if subject is not None:
+            self.clients[subject] += 1
+            self._counted[sid] = subject
+
+    def _discount(self, sid: str) -> None:
+        subject = self._counted.pop(sid, None)
+        if subject is not None:
+            self.clients[subject] -= 1
+            if not self.clients[subject]:
+                del self.clients[subject]
+
     async def _trigger_event(self, event: str, *args: Any, **options: Any) -> Any:
         """What happened to a session. Over polling its messages come this way alone."""
-        if event == "message":
+        if event == "connect":
+            self._count(args[0], args[1]["asgi.scope"])
+        elif event == "disconnect":
+            self._discount(args[0])
+        elif event == "message":
             session = self.sockets.get(args[0])
             if session is None:
                 return None

@@ -21,11 +21,11 @@ from starlette.types import Receive, Scope, Send
 
 from engine.identity.access import as_buyer
 from engine.identity.models import Caller
-from engine.infra.errors import Fault, Forbidden, Problem, Retryable
+from engine.infra.errors import Fault, Forbidden, Problem, RateLimited, Retryable
 from engine.infra.http import Answer, Call, encode, iso, serve
 from engine.infra.meter import meter
 from engine.realtime.models import Batch, Moved
-from engine.realtime.sessions import Frame, Sessions, Text
+from engine.realtime.sessions import Frame, Sessions, Text, Told, session_of
 from engine.sale.models import Hold
 from engine.sale.views import Recent, drop_view, public_name
 
@@ -39,9 +39,14 @@ BEGIN_AGAIN_SECONDS = 1.0
 PURCHASES_TOLD = 3  # of a drop, however much was put together
 WELCOME = {"message": "Connected to inventory system"}
 SESSIONS_MAX = 10_000
+COME_AGAIN_SECONDS = 10
 _ENDED = ("expired", "released")
 
 About = tuple[int, str] | None  # whose purchase a frame tells of: drop and public name
+
+
+def _nobody(_: Scope) -> str | None:
+    return None
 
 
 class _Server(socketio.AsyncServer):  # type: ignore[misc]  # it has no types
@@ -58,6 +63,7 @@ class SocketIo:
     name      of this process, in the ids of its sessions; unique on the machine, without a dot
     begin     makes sure that somebody reads the facts (`Hub.begin`)
     arrive    charges the caller's address, and knows guessers (`Budgets.arrive`)
+    subject   under which name a request's address is counted; None: not at all
     """
 
     def __init__(
@@ -69,12 +75,17 @@ class SocketIo:
         begin: Callable[[], Awaitable[None]] | None = None,
         arrive: Callable[[Call], None] | None = None,
         sessions_max: int = SESSIONS_MAX,
+        subject: Callable[[Scope], str | None] = _nobody,
+        sessions_of_one_max: int = SESSIONS_MAX,
     ) -> None:
         self._salt, self._origins, self._enter, self._arrive = salt, origins, enter, arrive
         self._begin = begin
-        self._sessions_max = sessions_max
+        self._sessions_max, self._most_of_one = sessions_max, sessions_of_one_max
+        self._subject = subject
         self.name = name
-        self._server = _Server(serializer=Text, async_handlers=False, logger=False, name=name)
+        self._server = _Server(
+            serializer=Text, async_handlers=False, logger=False, name=name, subject=subject
+        )
         self._sessions: Sessions = self._server.eio
         self._listeners: dict[str, str | None] = {}  # session → buyer, None: not known
         self._drops: dict[int, Moved] = {}  # what nobody was told yet
@@ -112,9 +123,12 @@ class SocketIo:
         """Serve one request, or one WebSocket until it ends."""
         problem = self._problem(scope)
         if problem is None:
+            told = Told(scope, send)
             try:
-                await self._server.handle_request(scope, receive, send)
-                return
+                await self._server.handle_request(scope, receive, told)
+                problem = told.problem
+                if problem is None:
+                    return
             except Exception as wrong:  # of what strangers sent: it ends them alone
                 log.debug("socketio.cut", why=type(wrong).__name__)
                 problem = Problem("Something went wrong on our side.")
@@ -135,9 +149,19 @@ class SocketIo:
         is_ours = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
         if not is_ours and origin not in self._origins:
             return Forbidden("Pages of this origin may not connect: CORS_ORIGINS names others")
-        is_new = b"sid=" not in scope["query_string"]
-        if is_new and len(self._sessions.sockets) >= self._sessions_max:
+        if session_of(scope) is not None:
+            return None
+        if len(self._sessions.sockets) >= self._sessions_max:
             return Retryable("Too many listen here. Please try again.")
+        subject = self._subject(scope)
+        if subject is not None and self._sessions.clients[subject] >= self._most_of_one:
+            most = f"At most {self._most_of_one} sessions an address"
+            return RateLimited(most, seconds=COME_AGAIN_SECONDS)
+        try:
+            if self._arrive is not None:  # a session costs us more than its request costs them
+                self._arrive(Call({**scope, "method": "GET"}, "socketio"))
+        except Problem as problem:
+            return problem
         return None
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:

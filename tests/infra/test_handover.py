@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from engine.infra.handover import HEAD_BYTES_MAX, SLOW_SECONDS, Handover, Reception
+from engine.infra.handover import HEAD_BYTES_MAX, NOT_TAKEN, SLOW_SECONDS, Handover, Reception
 from tests.support.reception import Repeating
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it takes Linux to give")
@@ -303,6 +303,34 @@ def test_who_has_not_taken_one_for_long_gets_no_other(run: Any, tmp_path: Path) 
                 there.go_on()
                 assert await clients[1].hear(b"two") == b"listener"
                 assert here.results == [True, True, False]
+
+    run(scenario())
+
+
+def test_who_does_not_want_one_is_not_asked_again_and_again(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process without files, or of another release: what comes back would be offered again."""
+
+    async def scenario() -> None:
+        loop, asked = asyncio.get_running_loop(), 0
+        async with _reception(tmp_path) as (reception, taken):
+
+            def take(line: socket.socket, _: bytes) -> bool:
+                nonlocal asked
+                asked += 1
+                return Reception._take(reception, line, NOT_TAKEN)
+
+            monkeypatch.setattr(reception, "_take", take)
+            async with Here.open(tmp_path) as here:
+                here.handover.home = lambda: Door(here)  # as of a worker: it gives again
+                async with Client.of(here, 1) as (client,):
+                    began = loop.time()
+                    assert await client.ask(b"who?") == b"here"
+                    assert loop.time() < began + 1
+                    assert here.results == [True, False]
+            assert not taken
+        assert asked <= 3
 
     run(scenario())
 

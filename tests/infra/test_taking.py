@@ -133,6 +133,18 @@ async def test_an_upgrade_is_taken_with_its_head_and_gives_up_its_seat() -> None
     assert parrots.heads == [UPGRADE]
 
 
+async def test_an_upgrade_with_a_body_is_no_upgrade_and_is_answered() -> None:
+    """A WebSocket's handshake has none: who took it could not read it, and said nothing."""
+    parrots = Parrots()
+    async with House.open(parrots) as house, Client.of(house) as client:
+        client.writer.write(UPGRADE.removesuffix(b"\r\n") + b"content-length: 5\r\n\r\n")
+        await asyncio.sleep(0.05)  # else it comes with the head, and that was never taken
+        client.writer.write(b"hello" + API)
+        assert await client.hear(b"app /ws 5")
+        assert await client.hear(b"app /api 0")
+    assert parrots.heads == []
+
+
 async def test_a_plain_request_is_taken_when_its_body_is_there() -> None:
     parrots = Parrots()
     body = b"x" * 40_000

@@ -64,6 +64,25 @@ async def test_listeners_move_to_their_process_and_hear_what_workers_sell(
             stream.close()
 
 
+@pytest.mark.parametrize("path", ["/socket.iox", "/socket.io/x?sid=listener.x", "/socket.io/"])
+async def test_a_connection_never_stays_with_the_listeners_for_what_they_do_not_answer(
+    settings: Settings, tmp_path: Path, path: str
+) -> None:
+    """A proxy keeps its connections, and puts other people's requests on them."""
+    async with Service.open(settings, tmp_path, 1, 0) as service:
+        await service.start_listener()
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        request = "GET {} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+        writer.write(request.format(path).encode())
+        async with asyncio.timeout(10):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            if "connection: close" not in head:
+                await reader.readexactly(int(head.partition("content-length: ")[2].split("\r")[0]))
+                writer.write(request.format("/api/v1/drops").encode())
+                assert b" 200 OK" in await reader.readline()
+        writer.close()
+
+
 async def test_without_their_process_the_workers_serve_them_and_with_it_again_not(
     settings: Settings, tmp_path: Path
 ) -> None:

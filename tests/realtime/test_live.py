@@ -218,7 +218,7 @@ async def test_with_auth_required_a_token_names_the_buyer_and_a_name_does_not(
 
 
 async def test_pages_of_strangers_may_not_listen(live: Live) -> None:
-    for origin in ("https://evil.example", "null"):
+    for origin in ("https://evil.example", "null", "http://["):
         with pytest.raises(Exception, match="403"):
             async with live.listener(additional_headers={"Origin": origin}):
                 pass
@@ -226,6 +226,18 @@ async def test_pages_of_strangers_may_not_listen(live: Live) -> None:
         "/api/v1/ws", additional_headers={"Origin": f"http://127.0.0.1:{live.port}"}
     ):
         pass
+
+
+async def test_an_origin_that_is_no_address_is_refused_with_auth_required(
+    settings: Settings,
+) -> None:
+    closed = msgspec.structs.replace(
+        settings, auth="required", jwt_secret="k" * 32, hmac_secret="k" * 32
+    )
+    async with Live.behind(closed) as live:
+        with pytest.raises(Exception, match="403"):
+            async with live.listener(additional_headers={"Origin": "http://["}):
+                pass
 
 
 async def test_no_more_than_so_many_listen(settings: Settings) -> None:

@@ -11,9 +11,12 @@ from http.client import HTTPConnection
 from typing import Any
 
 import pytest
+from starlette.types import Scope
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from engine.infra.errors import RateLimited
+from engine.infra.http import Call
 from engine.realtime import sessions, socketio
 from engine.realtime.sessions import owner_of
 from tests.realtime.conftest import FRIEND, Served
@@ -249,6 +252,70 @@ async def test_no_more_come_in_than_there_is_room_for() -> None:
         status, body = await ask(served)
         assert (status, json.loads(body)["retryable"]) == (503, True)
         assert (await ask(served, f"polling&sid={sid}", "40"))[0] == 200
+
+
+async def test_what_only_looks_like_a_session_s_request_is_counted_as_a_new_one() -> None:
+    async with Served.open(sessions_max=1) as served:
+        await open_session(served)
+        for query in ("polling&nosid=1", "polling&x=sid=1", "polling&sid="):
+            assert (await ask(served, query))[0] == 503, query
+
+
+async def test_of_one_address_come_so_many_sessions_and_no_more() -> None:
+    def subject(scope: Scope) -> str:
+        return str(dict(scope["headers"]).get(b"x-who", b"").decode())
+
+    async with Served.open(subject=subject, sessions_of_one_max=1) as served:
+        sid = json.loads((await ask(served, **{"X-Who": "a"}))[1][1:])["sid"]
+        status, body = await ask(served, **{"X-Who": "a"})
+        assert (status, json.loads(body)["error"]) == (429, "RATE_LIMITED")
+        assert (await ask(served, **{"X-Who": "b"}))[0] == 200
+        assert (await ask(served, f"polling&sid={sid}", "1"))[0] == 200  # it leaves
+        await until(lambda: not served.facade._sessions.clients["a"], "its place is free")
+        assert (await ask(served, **{"X-Who": "a"}))[0] == 200
+
+
+async def test_an_address_pays_for_a_session_before_there_is_one() -> None:
+    def arrive(_: Call) -> None:
+        raise RateLimited("Enough", seconds=1)
+
+    async with Served.open(arrive=arrive) as served:
+        status, body = await ask(served)
+        assert (status, json.loads(body)["error"]) == (429, "RATE_LIMITED")
+        assert not served.facade._sessions.sockets
+
+
+async def test_who_polls_twice_at_once_has_lost_his_session(served: Served) -> None:
+    """Else one session keeps as many connections busy as its client likes."""
+    sid = await open_session(served)
+    async with asyncio.timeout(3):  # a poll is answered after 4 s, if there is nothing to tell
+        asked = [ask(served, f"polling&sid={sid}") for _ in range(5)]
+        assert sorted(status for status, _ in await asyncio.gather(*asked)) == [200, *[400] * 4]
+    assert (await ask(served, f"polling&sid={sid}"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "upgrade", "expected"),
+    [
+        ("PUT", "polling", "", (405, "METHOD_NOT_ALLOWED")),
+        ("GET", "pigeon", "", (400, "VALIDATION_ERROR")),
+        ("GET", "polling&sid=w1.abc", "", (400, "VALIDATION_ERROR")),
+        ("POST", "polling", "", (400, "VALIDATION_ERROR")),
+        ("GET", "websocket", "websocket", (400, "VALIDATION_ERROR")),  # no `Connection: Upgrade`
+    ],
+)
+async def test_refusals_have_the_one_shape(
+    served: Served, method: str, query: str, upgrade: str, expected: tuple[int, str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    headers = f"host: here\r\nconnection: close\r\nupgrade: {upgrade}\r\ncontent-length: 0"
+    writer.write(f"{method} /socket.io/?{QUERY}{query} HTTP/1.1\r\n{headers}\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    told = json.loads(body)
+    assert (int(head.split()[1]), told["error"]) == expected
+    assert (told["success"], told["requestId"] != "") == (False, True)
 
 
 # ── more to tell than there is time for ──────────────────────────────────────────────────────────
