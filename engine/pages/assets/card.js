@@ -1,7 +1,7 @@
 // One drop on the page: its picture, its stock, its newest buyers, and what this buyer can do.
 import { alive, left } from "./holds.js";
 import { ring } from "./ring.js";
-import { ago, badge, closed, hint, numbers, stateOf, story } from "./words.js";
+import { ago, badge, closed, hint, isTaken, numbers, stateOf, story } from "./words.js";
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const FLASH_MS = 700, CALM_MS = 400; // a rush must not flicker
@@ -148,16 +148,18 @@ export function card(drop, acts) {
   let shown = "";
 
   function paint(drop, hold) {
-    const state = stateOf(drop);
+    const state = stateOf(drop), mine = alive(hold) ? hold.quantity ?? 1 : 0;
     article.dataset.state = state;
     article.classList.toggle("mine", alive(hold));
     image.hidden = !drop.imageUrl;
     if (drop.imageUrl && image.getAttribute("src") !== drop.imageUrl) image.src = drop.imageUrl;
     write(title, drop.name);
     write(price, `${drop.price} ${drop.currency}`);
-    write(mark, badge(drop));
+    write(mark, badge(drop, mine));
+    mark.classList.toggle("taken", isTaken(drop));
+    mark.classList.toggle("yours", isTaken(drop) && mine > 0);
     stock.paint(drop);
-    write(more, hint(drop));
+    write(more, hint(drop, mine));
     held.paint(hold);
     write(note, story(hold));
     newest.paint(drop.recentPurchases);

@@ -45,21 +45,25 @@ export function stateOf(drop) {
   return drop.availableStock + drop.heldStock > 0 ? "live" : "sold_out";
 }
 
-/** The badge on its picture. */
-export function badge(drop) {
+/** Everything is held: some may come back, so it is not sold out. */
+export const isTaken = (drop) => stateOf(drop) === "live" && drop.availableStock === 0;
+
+/** The badge on its picture. `held`: how many units of it are held by who looks. */
+export function badge(drop, held) {
   const state = stateOf(drop);
   if (state === "upcoming") return `Opens in ${clock(until(drop.startsAt))}`;
   if (state === "live" && drop.endsAt && until(drop.endsAt) < 86_400_000) return `Ends in ${clock(until(drop.endsAt))}`;
-  return state === "live" && drop.availableStock === 0 ? "All taken" : STATES[state];
+  if (isTaken(drop)) return held ? "Held for you" : "All taken";
+  return STATES[state];
 }
 
-/** Beside its figures: what they do not say. */
-export function hint(drop) {
+/** Beside its figures: what they do not say. One's own hold may return too, but not to oneself. */
+export function hint(drop, held) {
   const state = stateOf(drop);
   if (state === "paused") return drop.pausedReason === "audit" ? "Being checked. Holds stay valid." : "Back soon. Holds stay valid.";
   if (state === "preparing") return "Its units are being counted in.";
-  const returning = drop.heldStock > 0 && drop.availableStock === 0;
-  return returning && state === "live" ? `${many(drop.heldStock, "hold", "holds")} may return` : "";
+  const returning = drop.heldStock - held;
+  return isTaken(drop) && returning > 0 ? `${many(returning, "hold", "holds")} may return` : "";
 }
 
 /** To who was too late, or asked for what others hold. */
