@@ -80,7 +80,7 @@ async def test_the_worker_that_holds_the_line_may_be_killed(house: House, window
 
 @pytest.mark.parametrize(
     ("missing", "state"),
-    [(["WebSocket"], "Live"), (["WebSocket", "EventSource"], "Every few seconds")],
+    [(["WebSocket"], "Live, by stream"), (["WebSocket", "EventSource"], "Every few seconds")],
     ids=["no sockets", "no streams either"],
 )
 async def test_who_has_no_socket_sees_the_stock_move_all_the_same(

@@ -95,7 +95,7 @@ function buyers() {
 
   function paint(recent = []) {
     element.hidden = !recent.length;
-    const names = recent.map((one) => one.username + one.purchasedAt).join();
+    const key = (one) => one.username + one.purchasedAt, names = recent.map(key).join();
     if (names !== shown) {
       list.replaceChildren(...recent.map((one) => {
         const entry = make("li");
@@ -103,7 +103,7 @@ function buyers() {
         entry.lastChild.dateTime = one.purchasedAt;
         return entry;
       }));
-      if (shown) list.firstChild?.classList.add("new");
+      if (shown && recent.length && !shown.includes(key(recent[0]))) list.firstChild.classList.add("new");
       shown = names;
     }
     for (const time of list.querySelectorAll("time")) write(time, ago(time.dateTime));
@@ -111,7 +111,7 @@ function buyers() {
   return { element, paint };
 }
 
-function buttons(drop, hold, acts) {
+function buttons(drop, hold, acts, mayBuy) {
   if (alive(hold)) {
     const hasFailed = hold.payments?.at(-1)?.status === "failed";
     const waits = hold.payments?.some((each) => each.status === "pending"); // who waits need not press
@@ -122,10 +122,11 @@ function buttons(drop, hold, acts) {
   }
   if (hold?.status === "purchased" && drop.maxPerBuyer === 1) return [button("Bought", drop, null)];
   if (stateOf(drop) !== "live") return [button(closed(drop), drop, null)];
+  if (!mayBuy) return [button("Not for sale here", drop, null)];
   return [button(drop.availableStock ? "Reserve" : "Try anyway", drop, () => acts.reserve(drop))];
 }
 
-/** `{article, paint(drop, hold), again()}`; `again`: its buttons work again, whatever they show. */
+/** `{article, paint(drop, hold, mayBuy), again()}`; `again`: its buttons work again, whatever they show. */
 export function card(drop, acts) {
   const article = make("article"), picture = make("div", "picture"), text = make("div", "text");
   article.tabIndex = -1;
@@ -145,14 +146,20 @@ export function card(drop, acts) {
   picture.append(held.element);
   text.append(head, stock.element, more, note, row, newest.element);
   article.append(picture, text);
-  let shown = "";
+  let shown = "", isBroken = false;
+  image.onerror = () => { isBroken = true; }; // seen by the next painting
 
-  function paint(drop, hold) {
+  function paint(drop, hold, mayBuy) {
     const state = stateOf(drop), mine = alive(hold) ? hold.quantity ?? 1 : 0;
     article.dataset.state = state;
     article.classList.toggle("mine", alive(hold));
-    image.hidden = !drop.imageUrl;
-    if (drop.imageUrl && image.getAttribute("src") !== drop.imageUrl) image.src = drop.imageUrl;
+    if (drop.imageUrl && image.getAttribute("src") !== drop.imageUrl) {
+      image.src = drop.imageUrl;
+      isBroken = false;
+    }
+    image.hidden = !drop.imageUrl || isBroken;
+    picture.dataset.initial = image.hidden ? [...drop.name][0] : "";
+    picture.classList.toggle("bare", image.hidden);
     write(title, drop.name);
     write(price, `${drop.price} ${drop.currency}`);
     write(mark, badge(drop, mine));
@@ -164,14 +171,16 @@ export function card(drop, acts) {
     write(note, story(hold));
     newest.paint(drop.recentPurchases);
     const wanted = [
-      hold?.id, hold?.status, alive(hold), hold?.extended, state, drop.availableStock > 0, drop.maxPerBuyer,
+      hold?.id, hold?.status, alive(hold), hold?.extended, state, drop.availableStock > 0, drop.maxPerBuyer, mayBuy,
       ...(hold?.payments ?? []).map((payment) => payment.status),
     ].join();
     if (shown === wanted) return; // leave the focus where it is
     shown = wanted;
     const isFocused = row.contains(document.activeElement);
-    row.replaceChildren(...buttons(drop, hold, acts));
-    if (isFocused) (row.querySelector("button:enabled") ?? article).focus({ preventScroll: true });
+    row.replaceChildren(...buttons(drop, hold, acts, mayBuy));
+    if (!isFocused) return;
+    (row.querySelector("button:enabled") ?? article).focus({ preventScroll: true });
+    row.scrollIntoView({ block: "nearest" }); // who pressed one sees what there is to press now
   }
 
   return { article, paint, again: () => { shown = ""; } };

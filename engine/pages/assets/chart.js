@@ -73,6 +73,7 @@ export class Chart {
     this.x = (moment) => right - ((end - moment) / this.span) * (right - INSET.left);
     const y = (value) => bottom - (value / marks.at(-1)) * (bottom - INSET.top);
     this.axes(context, marks, y, right, bottom);
+    if (!values.some(Boolean)) this.empty(context, (INSET.left + right) / 2, bottom / 2);
     context.save();
     context.beginPath();
     context.rect(INSET.left, 0, right - INSET.left + 2, height);
@@ -80,6 +81,12 @@ export class Chart {
     for (const each of series) this.line(context, each, y);
     if (this.pointed !== null && this.pointed < at.length) this.cursor(context, y, bottom);
     context.restore();
+  }
+
+  empty(context, x, y) {
+    context.font = "13px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.fillText("nothing yet", x, y);
   }
 
   axes(context, marks, y, right, bottom) {

@@ -1,4 +1,5 @@
-// At the window's foot, wherever one has scrolled: what was said last, and all that is held.
+// Wherever one has scrolled: what was said last, at the head, where no button stands that is needed
+// next; and all that is held, at the foot.
 import { left } from "./holds.js";
 import { ring } from "./ring.js";
 

@@ -5,8 +5,8 @@
 //     rooms: ["drops", "me"],            // joined, and joined again after every break
 //     auth: { userId: "guest-1" },       // or { token: "<jwt>" }, or null: then "me" is not joined
 //     onEvent(event, data, seq) {},      // what is told in the rooms; seq: null if polled
-//     onState(state) {},                 // "live" (the first room's snapshot is there) | "retrying" |
-//                                        // "polling", when it changes
+//     onState(state, way) {},            // "live" (the first room's snapshot is there) | "retrying" |
+//                                        // "polling", when it changes; live by "socket" or "stream"
 //     poll: async () => data | null,     // optional: what a snapshot would hold, by plain HTTP
 //   });
 //   line.close();
@@ -28,6 +28,7 @@ const between = ([least, most]) => least + Math.random() * (most - least);
 
 export function live({ rooms, auth = null, onEvent, onState, poll = null }) {
   let state = "", way = null; // the way that is tried or in use: { close() }
+  let kind = "socket"; // or "stream": what `way` is
   let failures = 0; // since it was last live
   let isClosed = false;
   let nextTry = 0, nextPoll = 0, patience = 0;
@@ -35,7 +36,7 @@ export function live({ rooms, auth = null, onEvent, onState, poll = null }) {
   function become(next) {
     if (state === next || isClosed) return;
     state = next;
-    onState?.(next);
+    onState?.(next, next === "live" ? kind : undefined);
   }
 
   function hear(event, data, seq) {
@@ -57,6 +58,7 @@ export function live({ rooms, auth = null, onEvent, onState, poll = null }) {
     drop();
     // Two sockets, then a stream: who restarts a server should not find everybody on streams.
     const open = failures % 3 === 2 && "EventSource" in globalThis ? stream : socket;
+    kind = open.name;
     const mine = { close() {} };
     const lost = () => { if (way === mine) fail(); };
     way = mine;

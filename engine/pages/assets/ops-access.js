@@ -5,6 +5,7 @@ const element = (id) => document.getElementById(id);
 
 export class Access {
   #credential = sessionStorage.opsCredential ?? "";
+  #isOpen = false; // everything answers without a credential
   #isOffered = false; // the form came by itself once; who put it away is not asked again
 
   constructor() {
@@ -19,6 +20,15 @@ export class Access {
       this.#keep("");
     });
     this.#keep(this.#credential);
+    this.#greet();
+  }
+
+  // Who need not sign in is offered no door; who must, is shown it before anything is refused.
+  async #greet() {
+    const { status } = await this.#send("GET", `${API}/refunds?limit=1`, {});
+    this.#isOpen = status === 200;
+    this.#keep(this.#credential);
+    if (status === 401 && !this.#credential) this.offer("Sign in to see more, and to act.");
   }
 
   // Show the form, and say why it is needed.
@@ -84,6 +94,7 @@ export class Access {
     if (credential) sessionStorage.opsCredential = credential;
     else sessionStorage.removeItem("opsCredential");
     element("key").textContent = credential ? "Sign out" : "Sign in";
+    element("key").hidden = this.#isOpen && !credential;
   }
 
   #headers() {

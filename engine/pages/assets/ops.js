@@ -181,7 +181,7 @@ function blind(status, message, at) {
   isSeen = status === 401 || status === 403;
   drops.tick(null, isSeen, true);
   if (status === 401 || status === 403) {
-    showNothing("unknown", "Sign in to see how it is");
+    showNothing("unknown", "Sign in to see more");
     access.offer(`The figures are not for everybody. ${access.why(status)}`);
   } else {
     showNothing("critical", status === 0 ? "No worker answers" : message);

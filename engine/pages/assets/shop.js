@@ -11,7 +11,8 @@ import { clock, numbers, stateOf, story, taken } from "./words.js";
 
 const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 const CONNECTION = {
-  live: "Live",
+  socket: "Live",
+  stream: "Live, by stream",
   retrying: "Reconnecting …",
   polling: "Every few seconds",
 };
@@ -22,6 +23,7 @@ let me = (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Arra
 let arrive;
 const arrived = new Promise((done) => { arrive = done; }); // there are drops to show, or none
 let line = null, state = "retrying", isPainting = false;
+let mayBuy = true; // not where buyers must show a token: this page has none
 
 const { say } = dock;
 const nameOf = (hold) => drops.get(hold.dropId)?.name ?? "Your pair";
@@ -159,10 +161,20 @@ async function refresh() {
 
 async function listPurchases() {
   const mine = await api.purchasesOf(me);
+  if (mine.error === "UNAUTHORIZED") showGlass();
   if (!mine.ok) return;
   $("count").textContent = mine.data.length;
+  $("count").hidden = !mine.data.length;
   $("none").hidden = mine.data.length > 0;
   $("purchases").replaceChildren(...mine.data.map(purchase));
+}
+
+/** Who may only look is told so once, instead of at every button. */
+function showGlass() {
+  mayBuy = false;
+  $("glass").hidden = false;
+  for (const id of ["who", "mine"]) $(id).hidden = true;
+  paint();
 }
 
 function connect() {
@@ -175,10 +187,10 @@ function connect() {
       hear[event]?.(data);
       soon();
     },
-    onState(now) {
+    onState(now, way) {
       state = now;
       $("state").dataset.state = now;
-      $("state").textContent = cards.size || now !== "retrying" ? CONNECTION[now] : "Connecting …";
+      $("state").textContent = cards.size || now !== "retrying" ? CONNECTION[way ?? now] : "Connecting …";
     },
   });
 }
@@ -224,7 +236,7 @@ function paint() {
       say(`${drop.name}: ${story(hold)}`);
     }
     const { article, paint: show } = cardOf(drop), before = article.dataset.state;
-    show(drop, hold);
+    show(drop, hold, mayBuy);
     if (before === "upcoming" && article.dataset.state === "live") say(`${drop.name} is on sale now.`);
     warn(drop, hold);
   }
@@ -244,7 +256,8 @@ function go(dropId) {
   const article = cards.get(dropId)?.article;
   if (!article) return;
   article.hidden = false;
-  article.scrollIntoView({ block: "center" });
+  const { top, bottom } = article.getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) article.scrollIntoView({ block: "start" }); // under the header: that cuts nothing
   article.focus({ preventScroll: true });
 }
 

@@ -120,6 +120,13 @@ export const SIGNS = [
     rules: ({ now }) => ({ VelvetropeOldIntent: now.max("oldest_intent_seconds") }),
   },
   {
+    id: "listeners", label: "Listeners",
+    show: ({ now, span }) => [
+      count(now.sum("listeners")),
+      `hear of a change within ${time(span?.quantile(0.99, "live_lag_seconds", { stage: "told" }))} (p99); ${count(span?.rise("listeners_dropped"))} dropped just now`,
+    ],
+  },
+  {
     id: "publish", label: "Bouncer behind",
     show: ({ now }) => [time(now.max("publish_lag_seconds")), `${many(now.max("publish_lag_versions"), "change")} not yet told`],
     rules: ({ now }) => ({ VelvetropePublishLag: now.max("publish_lag_seconds") }),
