@@ -25,7 +25,7 @@ from engine.infra.errors import Forbidden, Problem, RateLimited, Retryable
 from engine.infra.http import invalid
 from engine.infra.settings import Settings
 from engine.realtime.hub import Hub
-from engine.realtime.listener import Listener
+from engine.realtime.listener import ROOMS_MAX, Listener
 from engine.realtime.sessions import Wire
 from engine.realtime.shows import key_of
 from engine.realtime.socket import Socket
@@ -105,8 +105,11 @@ class Doorway:
             buyer = self.hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
         for room in rooms:
             key_of(room, buyer)
+        if len(rooms) > ROOMS_MAX:
+            raise invalid("room", f"want at most {ROOMS_MAX}")
         last = _LAST.fullmatch(headers.get(b"last-event-id", b""))
-        seen = (int(last[1]), int(last[2])) if last is not None else None
+        # Of several rooms it may have heard one and not the other.
+        seen = (int(last[1]), int(last[2])) if last is not None and len(rooms) == 1 else None
         return Stream(self.hub, client, rooms, buyer, seen, self._cross(headers))
 
     def _cross(self, headers: dict[bytes, bytes]) -> bytes:
@@ -122,7 +125,7 @@ class Doorway:
             raise Forbidden("AUTH=open answers loopback only")
         if origin is None or origin in self._origins:
             return
-        if urlsplit(origin).netloc != host.lower() and not self._is_open:
+        if _place_of(origin) != host.lower() and not self._is_open:
             raise Forbidden("This page may not listen here: see CORS_ORIGINS")
 
     def _check_room(self, client: str | None) -> None:
@@ -132,3 +135,11 @@ class Doorway:
             raise RateLimited(
                 f"At most {self._most_of_one} listeners an address", seconds=COME_AGAIN_SECONDS
             )
+
+
+def _place_of(origin: bytes) -> bytes | None:
+    """The host and port of a page; None: it is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
