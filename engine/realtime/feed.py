@@ -68,7 +68,7 @@ class Feed:
         self._is_fresh = False  # what was told before is not known: all are to be shown the present
         self._is_quiet = asyncio.Event()  # no facts were read that are not told yet
         self._is_quiet.set()
-        self.turn = 0  # rises when facts were read, and again when they are about to be told
+        self.turn = 0  # rises when the feed begins, when facts were read, and when they are told
         self._gaps: dict[int, float] = {}  # numbers passed over, and when
         self._known: dict[int, tuple[tuple[int, int], Drop]] = {}
         self._told: dict[int, datetime] = {}  # the newest purchase that was told of a drop
@@ -103,11 +103,12 @@ class Feed:
     async def begin(self) -> None:
         """Start from the present. Raises `Fault`."""
         asked = time.monotonic()
-        self._epoch, self._seen, now = await store.newest_fact(self._postgres)
+        self._epoch, self._seen, now, missing = await store.newest_fact(self._postgres)
         self._clock = now, (asked + time.monotonic()) / 2
-        self._gaps.clear()
+        self._gaps = dict.fromkeys(missing, time.monotonic())
         self._known.clear()
         self._told.clear()
+        self.turn += 1
 
     async def run(self) -> None:
         """Look until cancelled, and rest as long as `hear` says it needs."""
@@ -146,7 +147,6 @@ class Feed:
             return await self._put_together(asked, now, facts, scope)
         else:
             self._pass_over(())
-        self.turn += 1 if self._is_fresh else 0
         return Batch(self._seen, epoch, asked, [], [], True) if self._is_fresh else None
 
     async def _read(self) -> tuple[int, datetime, list[Fact], Scope]:

@@ -140,7 +140,7 @@ class Hub:
         if key not in listener.asked and len(listener.asked) >= ROOMS_MAX:
             raise Forbidden(f"At most {ROOMS_MAX} rooms")
         listener.asked[key] = None
-        self._start(self._bring_in(listener, key))
+        self._bring(listener, key)
 
     def part(self, listener: Listener, room: str) -> None:
         """Let it hear a room no more. Raises `Problem`."""
@@ -176,6 +176,11 @@ class Hub:
     def catch_up(self, listener: Listener) -> None:
         """It fell behind and reads again: how things stand, instead of all that it missed."""
         for key in listener.asked:
+            self._bring(listener, key)
+
+    def _bring(self, listener: Listener, key: str) -> None:
+        if key not in listener.arriving:  # else it is shown what it asks for anyway
+            listener.arriving.add(key)
             self._start(self._bring_in(listener, key))
 
     def _start(self, work: Any) -> None:
@@ -186,6 +191,12 @@ class Hub:
     async def _bring_in(self, listener: Listener, key: str) -> None:
         """Tell it how a room stands, and let it hear what comes after that. Who was shown nothing
         because Postgres is away is told so, and shown it later."""
+        try:
+            await self._show_when_possible(listener, key)
+        finally:
+            listener.arriving.discard(key)
+
+    async def _show_when_possible(self, listener: Listener, key: str) -> None:
         has_complained = False
         while _wants(listener, key):
             try:

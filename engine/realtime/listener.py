@@ -35,6 +35,7 @@ class Listener(asyncio.Protocol):
         self.client = client  # whose connections are counted together; None: not counted
         self.id = trace_id()
         self.asked: dict[str, None] = {}  # rooms that it wants to hear
+        self.arriving: set[str] = set()  # those that it is about to be shown
         self.rooms: dict[str, None] = {}  # those that it hears by now
         self.buyer: str | None = None  # whose private room it may hear
         self.seen: tuple[int, int] | None = None  # the (epoch, place) it had come to before

@@ -19,6 +19,7 @@ from engine.sale.views import HoldView, hold_view
 
 DROPS_MAX = 100  # the newest; the others are heard of when they change
 HOLDS_MAX = 100
+MAKING_MAX = 2  # at once: the other connections are for those who buy
 FRESH_SECONDS = 0.5  # a snapshot may be so old when nothing changed since
 _DROP = re.compile(r"drop:([1-9][0-9]{0,12})")
 
@@ -55,6 +56,7 @@ class Shows:
 
     def __init__(self, postgres: Postgres, feed: Feed) -> None:
         self._postgres, self._feed = postgres, feed
+        self._places = asyncio.Semaphore(MAKING_MAX)
         self._made: dict[str, tuple[int, float, asyncio.Task[Wired]]] = {}
 
     async def of(self, key: str, turn: int) -> Wired:
@@ -79,6 +81,10 @@ class Shows:
             raise
 
     async def _make(self, key: str) -> Wired:
+        async with self._places:
+            return await self._ask(key)
+
+    async def _ask(self, key: str) -> Wired:
         kind, _, name = key.partition(":")
         position, is_whole = self._feed.position, not self._feed.passed_over
         shown = Snapshot(room_of(key), self._feed.time())

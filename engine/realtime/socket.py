@@ -44,8 +44,8 @@ class Socket(Listener):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: first the upgrade, then frames."""
         protocol = self._protocol
-        if self._is_cut:
-            return  # read into the void
+        if self._is_cut and len(data) > FRAME_BYTES_MAX:
+            return  # read into the void: this is no answer to our goodbye
         protocol.receive_data(data)
         for event in protocol.events_received():
             if isinstance(event, Request):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -278,3 +280,55 @@ async def test_a_drop_s_first_change_is_told_though_somebody_was_shown_it_meanwh
     batch = await feed.look()
     assert batch is not None
     assert [each.has_moved for each in batch.drops] == [True]
+
+
+async def test_a_fact_on_its_way_when_the_feed_began_is_told_once_it_is_committed(
+    live: Live,
+) -> None:
+    first, second = await live.open_drop(5), await live.open_drop(5)
+    feed = feeding.Feed(
+        live.hub._feed._postgres, b"salt", lambda: feeding.Scope(None, ()), live.hub._hear
+    )
+    database = await asyncpg.connect(live.settings.database_url)
+    try:
+        transaction = database.transaction()
+        await transaction.start()
+        await database.execute(
+            "INSERT INTO outbox (drop_id, epoch, version, kind, subjects)"
+            " VALUES ($1, 1, 99, 'reserved', '{}')",
+            first,
+        )
+        await live.reserve(second, "ann")  # it overtakes the other
+        await feed.begin()
+        assert await feed.look() is None
+        await transaction.commit()
+        batch = await feed.look()
+        assert batch is not None
+        assert [each.drop.id for each in batch.drops] == [first]
+    finally:
+        await database.close()
+
+
+async def test_who_asks_again_and_again_while_postgres_is_away_is_one_that_waits(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop = await live.open_drop(5)
+    async with live.listener() as ear:
+        shown, may_go = waits(monkeypatch, shelf, "list_drops")
+        for _ in range(10):
+            await ear.say(action="join", room=f"drop:{drop}")
+        await shown.wait()
+        await ear.say(action="ping")
+        await ear.hears("pong")
+        assert len([task for task in live.hub._joining if not task.done()]) == 1
+        may_go.set()
+        await ear.hears("snapshot")
+
+
+async def test_who_vanishes_from_a_stream_is_noticed_by_the_kernel(live: Live) -> None:
+    line, writer = await lines(live.port, "/events?room=drops")
+    await line()
+    (mine,) = live.hub.listeners
+    sock = mine._transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5_000
+    writer.close()
