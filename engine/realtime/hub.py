@@ -288,7 +288,7 @@ class Hub:
             for listener in list(self.listeners):
                 self.catch_up(listener)
         else:
-            await self._tell(self._sorted(batch, position))
+            await self._tell(self._jobs(batch, position))
             meter.lag("told", time.monotonic() - batch.since)
         return max(ROUND_SECONDS - (self.now() - began), 0.0)
 
@@ -310,12 +310,25 @@ class Hub:
             return told
         return {room: news.marked(position) for room, news in told.items() if news.events}
 
-    async def _tell(self, told: dict[str, Wired]) -> None:
+    def _jobs(self, batch: Batch, position: tuple[int, int]) -> list[tuple[list[Listener], Wired]]:
+        """Who is told what. Who hears all drops is told of one of them there, and beyond it only
+        what its own room adds."""
+        all_hear = self._rooms.get("drops", {})
+        beyond = {}
+        if all_hear and len(self._rooms) > 1:
+            beyond = {f"drop:{m.drop.id}": frames.of_drop(m, position)[1] for m in batch.drops}
+        jobs = []
+        for room, news in self._sorted(batch, position).items():
+            members = list(self._rooms.get(room, ()))
+            if room in beyond and (both := [each for each in members if each in all_hear]):
+                jobs.append((both, beyond[room]))
+                members = [each for each in members if each not in all_hear]
+            jobs.append((members, news))
+        return [(members, news) for members, news in jobs if members and news.frames]
+
+    async def _tell(self, jobs: list[tuple[list[Listener], Wired]]) -> None:
         """Write to the members of these rooms, some at a time. Between two slices the process has
         the rest of its time for others; with too many listeners for a second, less of it."""
-        jobs = [
-            (list(self._rooms.get(room, ())), news) for room, news in told.items() if news.frames
-        ]
         count = sum(len(members) for members, _ in jobs)
         share = max(self._share, min(count * self._cost / ROUND_SECONDS_MAX, 1.0))
         for members, news in jobs:

@@ -332,3 +332,21 @@ async def test_who_vanishes_from_a_stream_is_noticed_by_the_kernel(live: Live) -
     sock = mine._transport.get_extra_info("socket")
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5_000
     writer.close()
+
+
+async def test_who_hears_all_drops_and_one_of_them_is_told_of_it_once(
+    live: Live, keeping: None
+) -> None:
+    drop = await live.open_drop(5, holdSeconds=1)
+    async with live.listener() as ear:
+        await ear.join("drops")
+        await ear.join(f"drop:{drop}")
+        hold = (await live.reserve(drop, "ann")).json["id"]
+        await live.confirm(hold, "ann")
+        await ear.hears("stock_update", soldStock=1)
+        await live.reserve(drop, "bob")
+        await ear.hears("reservation_expired", dropId=drop)  # told in the drop's room alone
+        await ear.hears("reservation_update", dropId=drop)
+        versions = [f["data"]["version"] for f in ear.heard if f["event"] == "stock_update"]
+        assert versions == sorted(set(versions))
+        assert len([f for f in ear.heard if f["event"] == "new_purchase"]) == 1
