@@ -25,7 +25,7 @@ from engine.infra.errors import Forbidden, Problem, RateLimited, Retryable
 from engine.infra.http import invalid
 from engine.infra.settings import Settings
 from engine.realtime.hub import Hub
-from engine.realtime.listener import Listener
+from engine.realtime.listener import ROOMS_MAX, Listener
 from engine.realtime.sessions import Wire
 from engine.realtime.shows import key_of
 from engine.realtime.socket import Socket
@@ -105,8 +105,11 @@ class Doorway:
             buyer = self.hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
         for room in rooms:
             key_of(room, buyer)
+        if len(rooms) > ROOMS_MAX:
+            raise invalid("room", f"want at most {ROOMS_MAX}")
         last = _LAST.fullmatch(headers.get(b"last-event-id", b""))
-        seen = (int(last[1]), int(last[2])) if last is not None else None
+        # Of several rooms it may have heard one and not the other.
+        seen = (int(last[1]), int(last[2])) if last is not None and len(rooms) == 1 else None
         return Stream(self.hub, client, rooms, buyer, seen, self._cross(headers))
 
     def _cross(self, headers: dict[bytes, bytes]) -> bytes:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BEHIND_BYTES = 65_536  # that we keep for a reader
 PING_SECONDS = 4.0
 SILENCE_SECONDS = 5.0  # after a ping, or with something unread
+ROOMS_MAX = 32  # of one listener
 LAST_WORD_SECONDS = 1.0  # to read why it ends
 
 
@@ -33,7 +34,9 @@ class Listener(asyncio.Protocol):
         self.hub = hub
         self.client = client  # whose connections are counted together; None: not counted
         self.id = trace_id()
-        self.rooms: dict[str, None] = {}
+        self.asked: dict[str, None] = {}  # rooms that it wants to hear
+        self.arriving: set[str] = set()  # those that it is about to be shown
+        self.rooms: dict[str, None] = {}  # those that it hears by now
         self.buyer: str | None = None  # whose private room it may hear
         self.seen: tuple[int, int] | None = None  # the (epoch, place) it had come to before
         self.is_open = self.is_greeted = False
