@@ -1,7 +1,7 @@
 """The feed: what happened since the last look, read off the outbox. One a process, while heard.
 
     outbox ─▶ facts after a position ─▶ the drops they name, as they stand ─▶ Batch
-       ▲ every 250 ms, or at a hint from Redis, never more often than `gap`
+       ▲ every 250 ms, or at a hint from Redis, at most ten times a second
 
 Postgres is asked, not the worker that did it: so what one worker does the listeners of all hear, in
 the same order, also while Redis is away, and nothing is told that was not committed.
@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -41,6 +42,7 @@ MISTAKE_SECONDS = 1.0  # between two looks after a mistake of ours
 GAP_SECONDS = 45.0  # a transaction that has a number by then ended, a keeper's (40 s) too
 GAPS_MAX = 1_000
 FACTS_MAX = 500  # in one look
+RETOLD = frozenset({"changed", "refunded"})  # terms, or who bought last: the drop is told anew
 PURCHASES_TOLD = 3  # of a drop, in one look
 
 
@@ -126,11 +128,9 @@ class Feed:
                 rest, self._is_fresh = MISTAKE_SECONDS, True
                 log.exception("feed.mistaken")
             await asyncio.sleep(rest)
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(POLL_SECONDS - rest, 0)):
                     await self._news.wait()
-            except TimeoutError:
-                pass
             self._news.clear()
 
     async def look(self) -> Batch | None:
@@ -221,12 +221,13 @@ class Feed:
             self._told[drop.id] = recent[0].purchased_at
             if since is None:
                 bought = bought[-told["purchased"] :]
-        status = before and before[1].status
+        has_changed = not told.keys().isdisjoint(RETOLD)
+        has_changed = has_changed or (before is not None and before[1].status != drop.status)
         return Moved(
             drop,
             self._epoch,
             is_new="created" in told,
-            has_changed="changed" in told or (status is not None and status != drop.status),
+            has_changed=has_changed,
             has_moved=before is None or version > before[0],
             bought=bought,
             recent=recent,
@@ -255,7 +256,10 @@ class Feed:
             return {}
         found = await shelf.recent_purchases(self._postgres, sorted(drop_ids))
         return {
-            id: [Bought(id, public_name(self._salt, buyer), at) for buyer, at in found.get(id, [])]
+            id: [
+                Bought(id, public_name(self._salt, buyer), at, buyer)
+                for buyer, at in found.get(id, [])
+            ]
             for id in drop_ids
         }
 

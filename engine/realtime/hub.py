@@ -123,6 +123,7 @@ class Hub:
         if not listener.is_greeted:
             listener.is_greeted = True
             listener.tell(self.stamped("connected", message=GREETING))
+            listener.greeted()
 
     def leave(self, listener: Listener) -> None:
         """One less."""

@@ -83,6 +83,9 @@ class Listener(asyncio.Protocol):
         elif self.is_open:
             self.send(self.pick(news))
 
+    def greeted(self) -> None:
+        """It has heard the first word."""
+
     def pick(self, news: Wired) -> bytes:
         """The form it understands."""
         raise NotImplementedError

@@ -38,7 +38,7 @@ def key_of(room: str, buyer: str | None) -> str:
     no room, `Unauthorized` for the private one of nobody."""
     if room == "me":
         if buyer is None:
-            raise Unauthorized("The room me needs an auth frame before it")
+            raise Unauthorized("The room me is somebody's: say whose, by a frame or in the request")
         return f"me:{buyer}"
     named = _DROP.fullmatch(room)
     if room != "drops" and (named is None or int(named[1]) > DROP_ID_MAX):

@@ -25,6 +25,7 @@ from engine.realtime.listener import Listener
 FRAME_BYTES_MAX = 4_096  # that a client may send; the longest token fits
 FRAMES_A_SECOND = 20
 BURST = 40
+WANTED = 'Want JSON like {"action": "join", "room": "drops"}'
 GUESSES_MAX = 3  # bad tokens
 
 
@@ -83,7 +84,12 @@ class Socket(Listener):
         self._protocol.send_response(response)
         self._flush()
         self.is_open = True
+        self._transport.pause_reading()  # until it was greeted, which waits for Postgres
         self.hub.enter(self)
+
+    def greeted(self) -> None:
+        """It has heard the first word: now it may speak."""
+        self._transport.resume_reading()
 
     def _hear(self, raw: Raw) -> None:
         if not self.is_open:
@@ -116,7 +122,7 @@ class Socket(Listener):
                 case _:
                     raise Invalid("action: want join, leave, auth or ping")
         except (msgspec.DecodeError, UnicodeError, RecursionError) as wrong:
-            self.complain(Invalid(f"Want JSON like {{'action': 'join', 'room': 'drops'}}: {wrong}"))
+            self.complain(Invalid(f"{WANTED}: {wrong}"))
         except Problem as problem:
             self.complain(problem)
 
