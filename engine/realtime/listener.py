@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from engine.realtime.hub import Hub
 
 BEHIND_BYTES = 65_536  # that we keep for a reader
-PING_SECONDS = 4.0
-SILENCE_SECONDS = 5.0  # after a ping, or with something unread
+PING_SECONDS = 3.5
+SILENCE_SECONDS = 4.5  # after a ping, or with something unread; with the last word, under 10
 ROOMS_MAX = 32  # of one listener
 LAST_WORD_SECONDS = 1.0  # to read why it ends
 
