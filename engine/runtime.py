@@ -119,7 +119,6 @@ def facade_of(base: Ground, hub: Hub, door: Door, limits: Limits, name: str) -> 
     settings = base.settings
     addresses = Addresses(settings.trusted_proxies)
     facade = SocketIo(
-        salt_of(base),
         settings.origins,
         door.caller,
         name,
@@ -132,13 +131,13 @@ def facade_of(base: Ground, hub: Hub, door: Door, limits: Limits, name: str) -> 
     return facade
 
 
-def doorway_of(base: Ground, hub: Hub, facade: SocketIo) -> Elsewhere:
+def doorway_of(base: Ground, hub: Hub, facade: SocketIo, limits: Limits) -> Elsewhere:
     """Where listeners come in, or are handed on: only among processes of the same database that
     let in the same callers."""
     same = f"{base.postgres.identity} {base.settings.auth}"
     mark = hashlib.sha256(same.encode()).hexdigest()[:8]
     handover = Handover(base.settings.data_dir / "hand" / mark)
-    return Elsewhere(handover, facade.name, Doorway(base.settings, hub, facade))
+    return Elsewhere(handover, facade.name, Doorway(base.settings, hub, facade, limits.arrive))
 
 
 @asynccontextmanager
@@ -154,7 +153,7 @@ async def listener(settings: Settings) -> AsyncIterator[House]:
         facade = facade_of(base, hub, door, limits, LISTENER)
         try:
             health = Health(base.postgres, base.redis)
-            yield House(health.routes(), doorway_of(base, hub, facade), facade)
+            yield House(health.routes(), doorway_of(base, hub, facade, limits), facade)
         finally:
             await facade.close()
             await crew.drain(DRAIN_SECONDS)
@@ -198,7 +197,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         ]
         try:
             guarded = [limits.guard(route) for route in routes]
-            yield House(guarded, doorway_of(base, hub, facade), facade)
+            yield House(guarded, doorway_of(base, hub, facade, limits), facade)
         finally:
             await facade.close()
             await crew.drain(DRAIN_SECONDS)

@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from engine.infra.settings import SECRET_BYTES_MIN, Settings, seconds_of, too_short
 from engine.ops import deeds, terminal
-from engine.runtime import database
 
 apikey = cyclopts.App(
     name="apikey",
@@ -52,6 +51,7 @@ def apikey_create(
         velvetrope apikey create "back office" --scope admin
     """
     from engine.identity.apikeys import create
+    from engine.runtime import database
 
     async def make(given: Settings) -> None:
         async with database(given) as postgres:
@@ -73,6 +73,7 @@ def apikey_list(*, json: AsJson = False) -> None:
         velvetrope apikey list --json
     """
     from engine.identity.store import list_api_keys
+    from engine.runtime import database
 
     async def look(given: Settings) -> None:
         async with database(given) as postgres:
@@ -115,6 +116,7 @@ def apikey_rotate(
         velvetrope apikey rotate 1f2e3d4c5b6a
     """
     from engine.identity.apikeys import rotate
+    from engine.runtime import database
 
     grace_seconds = seconds_of(grace)
     if grace_seconds is None:
@@ -141,6 +143,7 @@ def apikey_revoke(key: Named, /) -> None:
         velvetrope apikey revoke 1f2e3d4c5b6a
     """
     from engine.identity.apikeys import revoke
+    from engine.runtime import database
 
     async def work(given: Settings) -> None:
         async with database(given) as postgres:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from urllib.parse import parse_qs
 
 import uvicorn
@@ -22,10 +23,10 @@ from engine.identity.access import is_loopback_name
 from engine.infra.addresses import Addresses
 from engine.infra.answering import farewell
 from engine.infra.errors import Forbidden, Problem, RateLimited, Retryable
-from engine.infra.http import invalid
+from engine.infra.http import Call, invalid
 from engine.infra.settings import Settings
 from engine.realtime.hub import Hub
-from engine.realtime.listener import Listener
+from engine.realtime.listener import ROOMS_MAX, Listener
 from engine.realtime.sessions import Wire
 from engine.realtime.shows import key_of
 from engine.realtime.socket import Socket
@@ -41,8 +42,11 @@ COME_AGAIN_SECONDS = 10
 class Doorway:
     """Takes connections over from the HTTP protocol of this process (see infra/taking.py)."""
 
-    def __init__(self, settings: Settings, hub: Hub, facade: SocketIo) -> None:
-        self.hub, self.facade = hub, facade
+    def __init__(
+        self, settings: Settings, hub: Hub, facade: SocketIo, arrive: Callable[[Call], None]
+    ) -> None:
+        """`arrive` charges the address of a request (`Limits.arrive`)."""
+        self.hub, self.facade, self._arrive = hub, facade, arrive
         self._config = uvicorn.Config(facade, lifespan="off", proxy_headers=False, log_config=None)
         self._config.load()
         self._is_open = settings.auth == "open"
@@ -69,6 +73,7 @@ class Doorway:
             return
         try:
             self._check_origin(headers)
+            self._arrive(Call(scope, "live"))
             client = self._addresses.subject(scope, headers)
             self._check_room(client)
             listener: Listener = (
@@ -82,11 +87,11 @@ class Doorway:
             return
         transport.set_protocol(listener)
         listener.connection_made(transport)
+        transport.resume_reading()
         if isinstance(listener, Stream):
             listener.begin()
         else:
             listener.data_received(head)
-        transport.resume_reading()
 
     def leave(self) -> None:
         """Let everybody go now: long polls and sockets would keep the process for seconds."""
@@ -105,8 +110,11 @@ class Doorway:
             buyer = self.hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
         for room in rooms:
             key_of(room, buyer)
+        if len(rooms) > ROOMS_MAX:
+            raise invalid("room", f"want at most {ROOMS_MAX}")
         last = _LAST.fullmatch(headers.get(b"last-event-id", b""))
-        seen = (int(last[1]), int(last[2])) if last is not None else None
+        # Of several rooms it may have heard one and not the other.
+        seen = (int(last[1]), int(last[2])) if last is not None and len(rooms) == 1 else None
         return Stream(self.hub, client, rooms, buyer, seen, self._cross(headers))
 
     def _cross(self, headers: dict[bytes, bytes]) -> bytes:
@@ -118,8 +126,9 @@ class Doorway:
     def _check_origin(self, headers: dict[bytes, bytes]) -> None:
         """No page elsewhere listens in a visitor's name: browsers send no preflight for this."""
         origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-        if self._is_open and not all(map(is_loopback_name, filter(None, (host, origin)))):
-            raise Forbidden("AUTH=open answers loopback only")
+        for name, given in (("host", host), ("origin", origin)):
+            if self._is_open and given and not is_loopback_name(given):
+                raise Forbidden(f"AUTH=open answers loopback only: {name} is not loopback")
         if origin is None or origin in self._origins:
             return
         if origin.lower().partition(b"://")[2] != host.lower() and not self._is_open:

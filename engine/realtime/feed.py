@@ -1,7 +1,7 @@
 """The feed: what happened since the last look, read off the outbox. One a process, while heard.
 
     outbox ─▶ facts after a position ─▶ the drops they name, as they stand ─▶ Batch
-       ▲ every 250 ms, or at a hint from Redis, never more often than `gap`
+       ▲ every 250 ms, or at a hint from Redis, at most ten times a second
 
 Postgres is asked, not the worker that did it: so what one worker does the listeners of all hear, in
 the same order, also while Redis is away, and nothing is told that was not committed.
@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -37,9 +38,11 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 0.25
 ROUND_SECONDS = 0.1  # at least, between two looks
-GAP_SECONDS = 10.0  # a transaction that has a number by then ended, one way or the other
+MISTAKE_SECONDS = 1.0  # between two looks after a mistake of ours
+GAP_SECONDS = 45.0  # a transaction that has a number by then ended, a keeper's (40 s) too
 GAPS_MAX = 1_000
 FACTS_MAX = 500  # in one look
+RETOLD = frozenset({"changed", "refunded"})  # terms, or who bought last: the drop is told anew
 PURCHASES_TOLD = 3  # of a drop, in one look
 
 
@@ -64,6 +67,10 @@ class Feed:
         self._news = asyncio.Event()
         self._epoch = 0
         self._seen = 0
+        self._is_fresh = False  # what was told before is not known: all are to be shown the present
+        self._is_quiet = asyncio.Event()  # no facts were read that are not told yet
+        self._is_quiet.set()
+        self.turn = 0  # rises when the feed begins, when facts were read, and when they are told
         self._gaps: dict[int, float] = {}  # numbers passed over, and when
         self._known: dict[int, tuple[tuple[int, int], Drop]] = {}
         self._told: dict[int, datetime] = {}  # the newest purchase that was told of a drop
@@ -91,14 +98,19 @@ class Feed:
         """There may be news."""
         self._news.set()
 
+    async def quiet(self) -> None:
+        """Wait until no facts are between Postgres and those who hear them."""
+        await self._is_quiet.wait()
+
     async def begin(self) -> None:
         """Start from the present. Raises `Fault`."""
         asked = time.monotonic()
-        self._epoch, self._seen, now = await store.newest_fact(self._postgres)
+        self._epoch, self._seen, now, missing = await store.newest_fact(self._postgres)
         self._clock = now, (asked + time.monotonic()) / 2
-        self._gaps.clear()
+        self._gaps = dict.fromkeys(missing, time.monotonic())
         self._known.clear()
         self._told.clear()
+        self.turn += 1
 
     async def run(self) -> None:
         """Look until cancelled, and rest as long as `hear` says it needs."""
@@ -106,40 +118,71 @@ class Feed:
             rest = ROUND_SECONDS
             try:
                 batch = await self.look()
-                rest = await self._hear(batch) if batch is not None else rest
+                if batch is not None:
+                    rest = await self._hear(batch)
+                    self._is_fresh = self._is_fresh and not batch.is_fresh
             except Fault as fault:
                 if self._complaints.due():
                     log.warning("feed.blind", why=type(fault).__name__)
+            except Exception:  # a feed that ends would leave all who listen with what they have
+                rest, self._is_fresh = MISTAKE_SECONDS, True
+                log.exception("feed.mistaken")
             await asyncio.sleep(rest)
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(POLL_SECONDS - rest, 0)):
                     await self._news.wait()
-            except TimeoutError:
-                pass
             self._news.clear()
 
     async def look(self) -> Batch | None:
         """What is new; None if nothing is that anybody listens to. Raises `Fault`."""
-        scope = self._scope()
         asked = time.monotonic()
-        epoch, now, facts = await store.read_facts(
-            self._postgres, self._seen, list(self._gaps), bool(scope.buyers), FACTS_MAX
-        )
+        epoch, now, facts, scope = await self._read()
         if epoch != self._epoch:
             # Another history: what was seen may never have been, and its numbers come again.
-            began = self._epoch
+            self._is_fresh = self._is_fresh or bool(self._epoch)
             await self.begin()
-            return Batch(self._seen, epoch, time.monotonic(), [], [], True) if began else None
+        elif self._is_fresh:
+            await self.begin()
+        elif facts:
+            return await self._put_together(asked, now, facts, scope)
+        else:
+            self._pass_over(())
+        return Batch(self._seen, epoch, asked, [], [], True) if self._is_fresh else None
+
+    async def _read(self) -> tuple[int, datetime, list[Fact], Scope]:
+        """What there is, and who listens now that it is there: also whoever came meanwhile."""
+        named = bool(self._scope().buyers)
+        while True:
+            epoch, now, facts = await store.read_facts(
+                self._postgres, self._seen, list(self._gaps), named, FACTS_MAX
+            )
+            scope = self._scope()
+            if named or not scope.buyers or not facts:
+                return epoch, now, facts, scope
+            named = True
+
+    async def _put_together(
+        self, asked: float, now: datetime, facts: list[Fact], scope: Scope
+    ) -> Batch | None:
+        """The news of these facts. They count as seen when all that they lead to was read: else
+        the next look finds them again."""
+        self.turn += 1
+        self._is_quiet.clear()
+        try:
+            wanted = [f for f in facts if scope.drops is None or f.drop_id in scope.drops]
+            holds = await self._holds(facts, scope.buyers)
+            drops = await self._moved(wanted)
+        finally:
+            self.turn += 1
+            self._is_quiet.set()
         self._pass_over([fact.id for fact in facts])
         if len(facts) >= FACTS_MAX:
             self._news.set()  # there is more
-        wanted = [f for f in facts if scope.drops is None or f.drop_id in scope.drops]
-        drops = await self._moved(wanted)
-        holds = await self._holds(facts, scope.buyers)
         if not drops and not holds:
             return None
         age = now - min(fact.told_at for fact in facts)
-        return Batch(self._seen, epoch, asked - max(age.total_seconds(), 0.0), drops, holds)
+        since = asked - max(age.total_seconds(), 0.0)
+        return Batch(self._seen, self._epoch, since, drops, holds)
 
     def _pass_over(self, ids: Iterable[int]) -> None:
         """Note which numbers were seen, and which were passed over."""
@@ -178,12 +221,13 @@ class Feed:
             self._told[drop.id] = recent[0].purchased_at
             if since is None:
                 bought = bought[-told["purchased"] :]
-        status = before and before[1].status
+        has_changed = not told.keys().isdisjoint(RETOLD)
+        has_changed = has_changed or (before is not None and before[1].status != drop.status)
         return Moved(
             drop,
             self._epoch,
             is_new="created" in told,
-            has_changed="changed" in told or (status is not None and status != drop.status),
+            has_changed=has_changed,
             has_moved=before is None or version > before[0],
             bought=bought,
             recent=recent,
@@ -197,7 +241,8 @@ class Feed:
         drops = await shelf.list_drops(self._postgres, ids=ids, count=count)
         recent = await self.recent([drop.id for drop in drops])
         for drop in drops:
-            self._known.setdefault(drop.id, ((self._epoch, drop.version), drop))
+            # Its status alone: others may not have been told these figures yet.
+            self._known.setdefault(drop.id, ((self._epoch, -1), drop))
             if recent[drop.id]:
                 self._told.setdefault(drop.id, recent[drop.id][0].purchased_at)
         return [
@@ -211,7 +256,10 @@ class Feed:
             return {}
         found = await shelf.recent_purchases(self._postgres, sorted(drop_ids))
         return {
-            id: [Bought(id, public_name(self._salt, buyer), at) for buyer, at in found.get(id, [])]
+            id: [
+                Bought(id, public_name(self._salt, buyer), at, buyer)
+                for buyer, at in found.get(id, [])
+            ]
             for id in drop_ids
         }
 

@@ -85,7 +85,13 @@ class Wired(msgspec.Struct, frozen=True):
     def __add__(self, other: Wired) -> Wired:
         return Wired(self.frames + other.frames, self.events + other.events)
 
+    def marked(self, position: tuple[int, int]) -> Wired:
+        """The same; whoever has heard it to its last event has heard all up to this position."""
+        before, data, last = self.events.rpartition(_DATA)
+        return Wired(self.frames, b"%b\nid: %d-%d%b%b" % (before, *position, data, last))
 
+
+_DATA = b"\ndata: "  # JSON has no line breaks, so the last one is the last event's
 decode_frame = msgspec.json.Decoder(Frame).decode
 
 
@@ -94,7 +100,7 @@ def wired(event: str, data: Any, position: tuple[int, int]) -> Wired:
     body = data if isinstance(data, bytes) else encode(data)
     name = event.encode()
     text = b'{"event":"%b","data":%b,"seq":%d}' % (name, body, position[1])
-    return Wired(frame(TEXT, text), b"event: %b\nid: %d-%d\ndata: %b\n\n" % (name, *position, body))
+    return Wired(frame(TEXT, text), b"event: %b\ndata: %b\n\n" % (name, body))
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:

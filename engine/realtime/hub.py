@@ -26,7 +26,7 @@ from engine.infra.postgres import Postgres
 from engine.realtime import frames
 from engine.realtime.feed import ROUND_SECONDS, Feed, Scope
 from engine.realtime.frames import Wired
-from engine.realtime.listener import Listener
+from engine.realtime.listener import ROOMS_MAX, Listener
 from engine.realtime.models import Batch
 from engine.realtime.shows import DROPS_MAX, Shows, key_of
 
@@ -34,7 +34,7 @@ ROUND_SECONDS_MAX = 0.4  # a change may wait for one, and be told at the end of 
 REST_MIN = 2.0  # times what a slice took: where telling is late, requests still come first
 SLICE = 40  # listeners told in one go; requests come in between
 SWEEP_SECONDS = 0.5
-ROOMS_MAX = 32  # of a listener
+TRIES_MAX = 3  # to find a moment for a snapshot in which nothing happens
 GREETING = "Connected to inventory system"
 
 
@@ -70,9 +70,9 @@ class Hub:
         self._authenticate, self._share = authenticate, share
         self._rooms: dict[str, dict[Listener, None]] = defaultdict(dict)
         self._echoes: list[Echo] = []
-        self._rounds = 0  # begun; whoever joins must not miss one
         self._cost = 0.0  # seconds to tell one listener, as measured
         self._feeding: asyncio.Task[None] | None = None
+        self._beginning = asyncio.Lock()  # thousands may come at once
         self._sweeping: asyncio.Task[None] | None = None
         self._joining: set[asyncio.Task[None]] = set()
         self.listeners: dict[Listener, None] = {}
@@ -123,6 +123,7 @@ class Hub:
         if not listener.is_greeted:
             listener.is_greeted = True
             listener.tell(self.stamped("connected", message=GREETING))
+            listener.greeted()
 
     def leave(self, listener: Listener) -> None:
         """One less."""
@@ -132,15 +133,16 @@ class Hub:
             self.clients[listener.client] -= 1
             if not self.clients[listener.client]:
                 del self.clients[listener.client]
-        for room in list(listener.rooms):
+        for room in list(listener.asked):
             self._part(listener, room)
 
     def join(self, listener: Listener, room: str) -> None:
         """Let it hear a room, from a snapshot on. Raises `Problem`."""
         key = key_of(room, listener.buyer)
-        if key not in listener.rooms and len(listener.rooms) >= ROOMS_MAX:
+        if key not in listener.asked and len(listener.asked) >= ROOMS_MAX:
             raise Forbidden(f"At most {ROOMS_MAX} rooms")
-        self._start(self._bring_in(listener, key))
+        listener.asked[key] = None
+        self._bring(listener, key)
 
     def part(self, listener: Listener, room: str) -> None:
         """Let it hear a room no more. Raises `Problem`."""
@@ -148,6 +150,7 @@ class Hub:
         listener.tell(frames.wired("left", {"room": room}, self.position))
 
     def _part(self, listener: Listener, key: str) -> None:
+        listener.asked.pop(key, None)
         listener.rooms.pop(key, None)
         members = self._rooms.get(key)
         if members is not None:
@@ -174,7 +177,12 @@ class Hub:
 
     def catch_up(self, listener: Listener) -> None:
         """It fell behind and reads again: how things stand, instead of all that it missed."""
-        for key in listener.rooms:
+        for key in listener.asked:
+            self._bring(listener, key)
+
+    def _bring(self, listener: Listener, key: str) -> None:
+        if key not in listener.arriving:  # else it is shown what it asks for anyway
+            listener.arriving.add(key)
             self._start(self._bring_in(listener, key))
 
     def _start(self, work: Any) -> None:
@@ -183,29 +191,58 @@ class Hub:
         task.add_done_callback(self._joining.discard)
 
     async def _bring_in(self, listener: Listener, key: str) -> None:
-        """Tell it how a room stands, and let it hear what comes after that: a round that began in
-        between would be missed, so then it looks again."""
+        """Tell it how a room stands, and let it hear what comes after that. Who was shown nothing
+        because Postgres is away is told so, and shown it later."""
         try:
-            await self.begin()
-            self._say_hello(listener)
+            await self._show_when_possible(listener, key)
+        finally:
+            listener.arriving.discard(key)
+
+    async def _show_when_possible(self, listener: Listener, key: str) -> None:
+        has_complained = False
+        while _wants(listener, key):
+            try:
+                await self._show_in(listener, key)
+                return
+            except Fault as fault:
+                if not has_complained:
+                    listener.tell(frames.problem(fault, listener.id, self.position))
+                has_complained = True
+            except Problem as problem:
+                if _wants(listener, key):
+                    self._part(listener, key)
+                    listener.tell(frames.problem(problem, listener.id, self.position))
+                return
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _show_in(self, listener: Listener, key: str) -> None:
+        """Facts that were read while a snapshot was made may be missing in it, and were told
+        without it: then it looks again, and at last from within the room. Raises `Problem`."""
+        await self.begin()
+        self._say_hello(listener)
+        feed, tries = self._feed, 0
+        while True:
+            await feed.quiet()
+            turn = feed.turn
             if listener.seen == self.position:  # nothing happened since it was here
                 self._let_in(listener, key)
                 return
-            while True:
-                rounds = self._rounds
-                shown = await self._shows.of(key, rounds)
-                if rounds == self._rounds:
-                    break
-        except Problem as problem:
-            listener.tell(frames.problem(problem, listener.id, self.position))
-            return
-        self._let_in(listener, key)
-        listener.tell(shown)
+            if tries == TRIES_MAX:
+                self._let_in(listener, key)
+            shown = await self._shows.of(key, turn)
+            if turn == feed.turn or tries == TRIES_MAX:
+                break
+            tries += 1
+        if self._let_in(listener, key):
+            listener.tell(shown)
 
-    def _let_in(self, listener: Listener, key: str) -> None:
-        if listener.is_open:
-            listener.rooms[key] = None
-            self._rooms[key][listener] = None
+    def _let_in(self, listener: Listener, key: str) -> bool:
+        if not _wants(listener, key):
+            return False
+        listener.seen = None
+        listener.rooms[key] = None
+        self._rooms[key][listener] = None
+        return True
 
     def stamped(self, event: str, **data: Any) -> Wired:
         """A word to one listener, with the time it is."""
@@ -217,9 +254,11 @@ class Hub:
         """Follow the outbox from now on, as long as somebody listens. Raises `Fault`."""
         if self._sweeping is None:
             self._sweeping = asyncio.create_task(self._sweep(), name="hub-sweep")
-        if self._feeding is None:
-            await self._feed.begin()
-            if self._feeding is None:  # two may have come at once
+        if self._feeding is not None:
+            return
+        async with self._beginning:
+            if self._feeding is None:
+                await self._feed.begin()
                 self._feeding = asyncio.create_task(self._feed.run(), name="feed")
 
     def _scope(self) -> Scope:
@@ -241,7 +280,6 @@ class Hub:
     async def _hear(self, batch: Batch) -> float:
         """Tell everybody; seconds that the feed rests afterwards."""
         began = self.now()
-        self._rounds += 1
         position = batch.epoch, batch.seq
         if batch.is_fresh and any(echo.count for echo in self._echoes):
             standing = await self._feed.standing(None, DROPS_MAX)
@@ -252,7 +290,7 @@ class Hub:
             for listener in list(self.listeners):
                 self.catch_up(listener)
         else:
-            await self._tell(self._sorted(batch, position))
+            await self._tell(self._jobs(batch, position))
             meter.lag("told", time.monotonic() - batch.since)
         return max(ROUND_SECONDS - (self.now() - began), 0.0)
 
@@ -270,14 +308,29 @@ class Hub:
             room = key_of("me", hold.buyer)
             if room in self._rooms:
                 told[room] = told.get(room, Wired()) + frames.of_hold(hold, position)
-        return told
+        if self._feed.passed_over:  # what comes late would count as heard
+            return told
+        return {room: news.marked(position) for room, news in told.items() if news.events}
 
-    async def _tell(self, told: dict[str, Wired]) -> None:
+    def _jobs(self, batch: Batch, position: tuple[int, int]) -> list[tuple[list[Listener], Wired]]:
+        """Who is told what. Who hears all drops is told of one of them there, and beyond it only
+        what its own room adds."""
+        all_hear = self._rooms.get("drops", {})
+        beyond = {}
+        if all_hear and len(self._rooms) > 1:
+            beyond = {f"drop:{m.drop.id}": frames.of_drop(m, position)[1] for m in batch.drops}
+        jobs = []
+        for room, news in self._sorted(batch, position).items():
+            members = list(self._rooms.get(room, ()))
+            if room in beyond and (both := [each for each in members if each in all_hear]):
+                jobs.append((both, beyond[room]))
+                members = [each for each in members if each not in all_hear]
+            jobs.append((members, news))
+        return [(members, news) for members, news in jobs if members and news.frames]
+
+    async def _tell(self, jobs: list[tuple[list[Listener], Wired]]) -> None:
         """Write to the members of these rooms, some at a time. Between two slices the process has
         the rest of its time for others; with too many listeners for a round, less of it."""
-        jobs = [
-            (list(self._rooms.get(room, ())), news) for room, news in told.items() if news.frames
-        ]
         count = sum(len(members) for members, _ in jobs)
         step = min(self._cost / self._share, ROUND_SECONDS_MAX / max(count, 1))
         rest, due = min(REST_MIN, 1 / self._share - 1), self.now()
@@ -322,3 +375,8 @@ class Hub:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _wants(listener: Listener, key: str) -> bool:
+    """Whether it is there, and still asks for a room."""
+    return listener.is_open and key in listener.asked

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from engine.realtime.hub import Hub
 
 BEHIND_BYTES = 65_536  # that we keep for a reader
-PING_SECONDS = 4.0
-SILENCE_SECONDS = 5.0  # after a ping, or with something unread
+PING_SECONDS = 3.5
+SILENCE_SECONDS = 4.5  # after a ping, or with something unread; with the last word, under 10
+ROOMS_MAX = 32  # of one listener
 LAST_WORD_SECONDS = 1.0  # to read why it ends
 
 
@@ -33,7 +34,9 @@ class Listener(asyncio.Protocol):
         self.hub = hub
         self.client = client  # whose connections are counted together; None: not counted
         self.id = trace_id()
-        self.rooms: dict[str, None] = {}
+        self.asked: dict[str, None] = {}  # rooms that it wants to hear
+        self.arriving: set[str] = set()  # those that it is about to be shown
+        self.rooms: dict[str, None] = {}  # those that it hears by now
         self.buyer: str | None = None  # whose private room it may hear
         self.seen: tuple[int, int] | None = None  # the (epoch, place) it had come to before
         self.is_open = self.is_greeted = False
@@ -79,6 +82,9 @@ class Listener(asyncio.Protocol):
             self.has_missed = True
         elif self.is_open:
             self.send(self.pick(news))
+
+    def greeted(self) -> None:
+        """It has heard the first word."""
 
     def pick(self, news: Wired) -> bytes:
         """The form it understands."""

@@ -10,11 +10,12 @@ from engine.sale.models import Drop, Hold
 
 
 class Bought(msgspec.Struct, frozen=True):
-    """A purchase, for everybody: no id, and a name that tells nothing of who it is."""
+    """A purchase: for everybody its public name, which tells nothing of who it is."""
 
     drop_id: int
     username: str
     purchased_at: datetime
+    buyer: str  # told to nobody but himself
 
 
 class Moved(msgspec.Struct, frozen=True):

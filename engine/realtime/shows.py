@@ -19,6 +19,7 @@ from engine.sale.views import HoldView, hold_view
 
 DROPS_MAX = 100  # the newest; the others are heard of when they change
 HOLDS_MAX = 100
+MAKING_MAX = 2  # at once: the other connections are for those who buy
 FRESH_SECONDS = 0.5  # a snapshot may be so old when nothing changed since
 _DROP = re.compile(r"drop:([1-9][0-9]{0,12})")
 
@@ -37,7 +38,7 @@ def key_of(room: str, buyer: str | None) -> str:
     no room, `Unauthorized` for the private one of nobody."""
     if room == "me":
         if buyer is None:
-            raise Unauthorized("The room me needs an auth frame before it")
+            raise Unauthorized("The room me is somebody's: say whose, by a frame or in the request")
         return f"me:{buyer}"
     named = _DROP.fullmatch(room)
     if room != "drops" and (named is None or int(named[1]) > DROP_ID_MAX):
@@ -55,17 +56,22 @@ class Shows:
 
     def __init__(self, postgres: Postgres, feed: Feed) -> None:
         self._postgres, self._feed = postgres, feed
+        self._places = asyncio.Semaphore(MAKING_MAX)
         self._made: dict[str, tuple[int, float, asyncio.Task[Wired]]] = {}
 
-    async def of(self, key: str, rounds: int) -> Wired:
-        """The snapshot of a room, not older than the round of telling with this number.
+    async def of(self, key: str, turn: int) -> Wired:
+        """The snapshot of a room, not older than this turn of the feed.
         Raises `NotFound`, `Fault`."""
-        known = self._made.get(key)
-        if known is None or known[0] != rounds or time.monotonic() > known[1] + FRESH_SECONDS:
+        known, now = self._made.get(key), time.monotonic()
+        if known is None or known[0] != turn or now > known[1] + FRESH_SECONDS:
             if len(self._made) > DROPS_MAX:
-                self._made = {each: made for each, made in self._made.items() if made[0] == rounds}
+                self._made = {
+                    each: made
+                    for each, made in self._made.items()
+                    if made[0] == turn and now <= made[1] + FRESH_SECONDS
+                }
             making = asyncio.create_task(self._make(key), name="snapshot")
-            known = self._made[key] = rounds, time.monotonic(), making
+            known = self._made[key] = turn, now, making
         try:
             # One who leaves must not take it from the others.
             return await asyncio.shield(known[2])
@@ -75,8 +81,12 @@ class Shows:
             raise
 
     async def _make(self, key: str) -> Wired:
+        async with self._places:
+            return await self._ask(key)
+
+    async def _ask(self, key: str) -> Wired:
         kind, _, name = key.partition(":")
-        position = self._feed.position
+        position, is_whole = self._feed.position, not self._feed.passed_over
         shown = Snapshot(room_of(key), self._feed.time())
         if kind == "me":
             holds = await list_reservations(self._postgres, name, None, HOLDS_MAX, 0)
@@ -86,4 +96,5 @@ class Shows:
             shown.drops = [live_drop(each) for each in await self._feed.standing(ids, DROPS_MAX)]
             if ids and not shown.drops:
                 raise NotFound(f"There is no drop {name}")
-        return frames.wired("snapshot", shown, position)
+        told = frames.wired("snapshot", shown, position)
+        return told.marked(position) if is_whole else told

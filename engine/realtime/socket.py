@@ -25,6 +25,7 @@ from engine.realtime.listener import Listener
 FRAME_BYTES_MAX = 4_096  # that a client may send; the longest token fits
 FRAMES_A_SECOND = 20
 BURST = 40
+WANTED = 'Want JSON like {"action": "join", "room": "drops"}'
 GUESSES_MAX = 3  # bad tokens
 
 
@@ -39,10 +40,13 @@ class Socket(Listener):
         self._allowance = float(BURST)
         self._counted_at = hub.now()
         self._guesses = 0
+        self._is_cut = False
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: first the upgrade, then frames."""
         protocol = self._protocol
+        if self._is_cut and len(data) > FRAME_BYTES_MAX:
+            return  # read into the void: this is no answer to our goodbye
         protocol.receive_data(data)
         for event in protocol.events_received():
             if isinstance(event, Request):
@@ -80,20 +84,31 @@ class Socket(Listener):
         self._protocol.send_response(response)
         self._flush()
         self.is_open = True
+        self._transport.pause_reading()  # until it was greeted, which waits for Postgres
         self.hub.enter(self)
 
+    def greeted(self) -> None:
+        """It has heard the first word: now it may speak."""
+        self._transport.resume_reading()
+
     def _hear(self, raw: Raw) -> None:
+        if not self.is_open:
+            return
         self.heard_at = self.hub.now()
+        try:
+            self._count()
+        except RateLimited as limited:
+            self.complain(limited)
+            return
         if raw.opcode is Opcode.PONG:
             self.pinged_at = 0.0
-        elif raw.opcode is Opcode.TEXT and raw.fin and self.is_open:
+        elif raw.opcode is Opcode.TEXT and raw.fin:
             self._obey(bytes(raw.data))
-        elif raw.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT) and self.is_open:
+        elif raw.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             self.complain(Invalid("Want whole text frames of JSON"))
 
     def _obey(self, text: bytes) -> None:
         try:
-            self._count()
             said = frames.decode_frame(text)
             match said.action:
                 case "join":
@@ -106,8 +121,8 @@ class Socket(Listener):
                     self.tell(self.hub.stamped("pong"))
                 case _:
                     raise Invalid("action: want join, leave, auth or ping")
-        except msgspec.DecodeError as wrong:
-            self.complain(Invalid(f"Want JSON like {{'action': 'join', 'room': 'drops'}}: {wrong}"))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as wrong:
+            self.complain(Invalid(f"{WANTED}: {wrong}"))
         except Problem as problem:
             self.complain(problem)
 
@@ -150,6 +165,7 @@ class Socket(Listener):
 
     def say_goodbye(self, code: int, why: str) -> None:
         """A close frame."""
+        self._is_cut = True
         if self._protocol.state is State.OPEN:
             try:
                 self._protocol.send_close(code, why)

@@ -24,10 +24,10 @@ from engine.identity.models import Caller
 from engine.infra.errors import Fault, Forbidden, Problem, RateLimited, Retryable
 from engine.infra.http import Answer, Call, encode, iso, serve
 from engine.infra.meter import meter
-from engine.realtime.models import Batch, Moved
+from engine.realtime.models import Batch, Bought, Moved
 from engine.realtime.sessions import Frame, Sessions, Text, Told, session_of
 from engine.sale.models import Hold
-from engine.sale.views import Recent, drop_view, public_name
+from engine.sale.views import Recent, drop_view
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ SESSIONS_MAX = 10_000
 COME_AGAIN_SECONDS = 10
 _ENDED = ("expired", "released")
 
-About = tuple[int, str] | None  # whose purchase a frame tells of: drop and public name
+About = Bought | None  # the purchase that a frame tells of
 
 
 def _nobody(_: Scope) -> str | None:
@@ -57,7 +57,6 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]  # it has no types
 class SocketIo:
     """The facade, an ASGI app: http and websocket scopes of /socket.io, whatever their path.
 
-    salt      of names shown in public
     origins   of pages elsewhere that may connect, besides our own
     enter     who calls, from a request's headers (`Door.caller`)
     name      of this process, in the ids of its sessions; unique on the machine, without a dot
@@ -68,7 +67,6 @@ class SocketIo:
 
     def __init__(
         self,
-        salt: bytes,
         origins: Collection[bytes],
         enter: Callable[[Call], Awaitable[Caller]],
         name: str,
@@ -78,7 +76,7 @@ class SocketIo:
         subject: Callable[[Scope], str | None] = _nobody,
         sessions_of_one_max: int = SESSIONS_MAX,
     ) -> None:
-        self._salt, self._origins, self._enter, self._arrive = salt, origins, enter, arrive
+        self._origins, self._enter, self._arrive = origins, enter, arrive
         self._begin = begin
         self._sessions_max, self._most_of_one = sessions_max, sessions_of_one_max
         self._subject = subject
@@ -249,17 +247,16 @@ class SocketIo:
     def _of_owner(
         self, holds: list[Hold], news: list[tuple[About, Frame]], drops: dict[int, Moved]
     ) -> list[Frame]:
-        """The news for a buyer's own sockets: its purchases with ids, instead of without."""
-        name = public_name(self._salt, holds[0].buyer)
-        bought = {(hold.drop_id, name) for hold in holds if hold.status == "purchased"}
-        frames = [frame for about, frame in news if about not in bought]
+        """The news for a buyer's own sockets: its purchases with its id, its holds that ended."""
+        own = {hold.buyer for hold in holds}
+        frames = [
+            _purchase(about, about.buyer) if about is not None and about.buyer in own else frame
+            for about, frame in news
+        ]
         for hold in holds:
-            moved = drops.get(hold.drop_id)
-            left = hold.available if moved is None else moved.drop.free
-            if hold.status == "purchased":
-                moment = iso(hold.server_time)
-                frames.append(_purchase(hold.drop_id, hold.buyer, name, moment))
-            elif hold.status in _ENDED:
+            if hold.status in _ENDED:
+                moved = drops.get(hold.drop_id)
+                left = hold.available if moved is None else moved.drop.free
                 frames += _ended(hold.drop_id, left, hold, hold.status == "expired")
         return frames
 
@@ -302,21 +299,17 @@ def _news(moved: Moved) -> Iterator[tuple[About, Frame]]:
         yield None, _frame("inventory_update", stock)
     for one in moved.bought:
         moment = iso(one.purchased_at)
-        yield (drop.id, one.username), _purchase(drop.id, None, one.username, moment)
-        yield (
-            None,
-            _frame(
-                "purchase_update",
-                {"dropId": drop.id, "username": one.username, "purchasedAt": moment},
-            ),
-        )
+        yield one, _purchase(one, None)
+        told = {"dropId": drop.id, "username": one.username, "purchasedAt": moment}
+        yield None, _frame("purchase_update", told)
     if moved.expired or moved.released:
         for frame in _ended(drop.id, drop.free, None, moved.expired > 0):
             yield None, frame
 
 
-def _purchase(drop_id: int, buyer: str | None, username: str, moment: str) -> Frame:
-    data = {"dropId": drop_id, "userId": buyer, "username": username, "timestamp": moment}
+def _purchase(one: Bought, buyer: str | None) -> Frame:
+    moment = iso(one.purchased_at)
+    data = {"dropId": one.drop_id, "userId": buyer, "username": one.username, "timestamp": moment}
     return _frame("newPurchase", data)
 
 

@@ -45,7 +45,8 @@ async def read_facts(
     return rows[0]["present"], rows[0]["now"], facts
 
 
-async def newest_fact(postgres: Postgres) -> tuple[int, int, datetime]:
-    """The epoch, where the outbox ends, and Postgres's time."""
+async def newest_fact(postgres: Postgres) -> tuple[int, int, datetime, list[int]]:
+    """The epoch, where the outbox ends, Postgres's time, and which of the last numbers are not
+    there: some of them may still be on their way."""
     row = await postgres.call(_queries["newest_fact"])
-    return row["present"], row["id"], row["now"]
+    return row["present"], row["id"], row["now"], row["missing"]

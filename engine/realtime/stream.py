@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
+from typing import Any
 
 from engine.realtime.frames import Wired
 from engine.realtime.hub import Hub
 from engine.realtime.listener import Listener
 
 RETRY_MS = 2_000  # a browser's own wait before it comes again
-PING_EVERY = 4  # looks at it: a comment, so that proxies and phones keep the line
+UNHEARD_MS = 5_000  # what was sent may go unacknowledged
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"cache-control: no-store\r\nx-accel-buffering: no\r\nx-content-type-options: nosniff\r\n"
@@ -35,6 +37,13 @@ class Stream(Listener):
         super().__init__(hub, client)
         self.buyer, self.seen = buyer, seen
         self._asked, self._extra = rooms, extra
+
+    def connection_made(self, transport: Any) -> None:
+        """It is ours now. Nobody answers our comments, so the kernel notices who is gone."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
 
     def begin(self) -> None:
         """Answer, and tell how things stand."""

@@ -12,7 +12,12 @@ SELECT e.epoch AS present, clock_timestamp() AS now, f.id, f.drop_id, f.kind, f.
  ORDER BY f.id;
 
 -- name: newest_fact :one
--- Where the outbox ends now, the epoch, and the time.
+-- Where the outbox ends now, the epoch, the time, and which of the numbers before it are missing: rolled back, or
+-- not committed yet.
 -- Index  outbox_pkey
-SELECT e.epoch AS present, clock_timestamp() AS now, coalesce((SELECT o.id FROM outbox AS o ORDER BY o.id DESC LIMIT 1), 0) AS id
-  FROM engine_state AS e;
+SELECT e.epoch AS present, clock_timestamp() AS now, coalesce(l.id, 0) AS id,
+       ARRAY(SELECT generate_series(greatest(l.id - 200, 1), l.id - 1)
+             EXCEPT
+             SELECT o.id FROM outbox AS o WHERE o.id BETWEEN l.id - 200 AND l.id) AS missing
+  FROM engine_state AS e
+  LEFT JOIN LATERAL (SELECT o.id FROM outbox AS o ORDER BY o.id DESC LIMIT 1) AS l ON true;

@@ -40,7 +40,7 @@ class Served:
             port = bound.getsockname()[1]
             nobody: Any = None
             door = Door(Settings(auth=auth, jwt_secret=SECRET, port=port), nobody, nobody)
-            facade = SocketIo(SALT, {FRIEND}, door.caller, **{"name": "w1", **options})
+            facade = SocketIo({FRIEND}, door.caller, **{"name": "w1", **options})
             config = uvicorn.Config(
                 facade,
                 loop="none",

@@ -47,7 +47,7 @@ DROP = Drop(
 
 
 def bought_by(buyer: str, seconds: int = 0) -> Bought:
-    return Bought(DROP.id, public_name(SALT, buyer), NOW + timedelta(seconds=seconds))
+    return Bought(DROP.id, public_name(SALT, buyer), NOW + timedelta(seconds=seconds), buyer)
 
 
 def hold_of(buyer: str, status: str) -> Hold:
