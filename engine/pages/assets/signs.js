@@ -121,10 +121,10 @@ export const SIGNS = [
   },
   {
     id: "listeners", label: "Listeners",
-    show: ({ now, span }) => [
-      count(now.sum("listeners")),
-      `hear of a change within ${time(span?.quantile(0.99, "live_lag_seconds", { stage: "told" }))} (p99); ${count(span?.rise("listeners_dropped"))} dropped just now`,
-    ],
+    show: ({ now, span }) => {
+      const lag = span?.quantile(0.99, "live_lag_seconds", { stage: "told" }) ?? null;
+      return [count(now.sum("listeners")), `${lag === null ? "no change to tell" : `told within ${time(lag)} (p99)`}; ${count(span?.rise("listeners_dropped"))} dropped just now`];
+    },
   },
   {
     id: "publish", label: "Bouncer behind",
