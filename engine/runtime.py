@@ -41,7 +41,7 @@ from engine.sale.paying import PaymentRoutes
 from engine.sale.routes import SaleRoutes
 
 DRAIN_SECONDS = 6.0  # with the server's own grace less than a supervisor waits
-LIVE_SHARE = 0.15  # of an API process; the rest is for those who buy
+LIVE_SHARE = 0.09  # of an API process; the rest is for those who buy
 LISTENER_SHARE = 0.35  # more is told sooner, and on a small machine at the cost of those who buy
 KEEPER_STATEMENT_MS = 20_000  # a slice of a large drop on a busy machine
 
