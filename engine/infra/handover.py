@@ -129,16 +129,28 @@ class Reception:
             self._hang_up(line)
 
     def _meet(self) -> None:
-        assert self._door is not None
-        with suppress(OSError):
-            while True:
+        """Let in all who knock; where no files are left, ask again later instead of all the time."""
+        if self._door is None:
+            return
+        while True:
+            try:
                 line, _ = self._door.accept()
-                line.setblocking(False)
-                if not _is_ours(line):
-                    line.close()
-                    continue
-                self._lines.add(line)
-                self._loop.add_reader(line, self._hear, line)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._loop.remove_reader(self._door)
+                self._loop.call_later(SLOW_SECONDS, self._knock)
+                return
+            line.setblocking(False)
+            if not _is_ours(line):
+                line.close()
+                continue
+            self._lines.add(line)
+            self._loop.add_reader(line, self._hear, line)
+
+    def _knock(self) -> None:
+        if self._door is not None:
+            self._loop.add_reader(self._door, self._meet)
 
     def _hear(self, line: socket.socket) -> None:
         for _ in range(AT_ONCE):

@@ -46,7 +46,7 @@ ELEMENTS = {
     "web-components.min.js": b"text/javascript; charset=utf-8",
     "styles.min.css": b"text/css; charset=utf-8",
 }
-POLICY = b"default-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+POLICY = b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 HEADERS = [
     (b"content-security-policy", POLICY),
     (b"cross-origin-resource-policy", b"same-origin"),

@@ -13,5 +13,5 @@ async def not_upgraded(call: Call) -> Answer:
 
 
 def routes() -> list[Route]:
-    """/ws, at the root."""
-    return [Route("live", "GET", "/ws", not_upgraded, root=True)]
+    """/ws and /api/v1/ws."""
+    return [Route("live", "GET", path, not_upgraded, root=True) for path in ("/ws", "/api/v1/ws")]

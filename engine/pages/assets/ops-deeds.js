@@ -45,10 +45,11 @@ export class Deeds {
     if (deed === "reconcile") return this.#reconcile(drop, name);
     const { title, text, yes, done, isGrave } = DEEDS[deed], key = wish();
     this.#open(title(name), text(drop), yes, isGrave);
-    this.#ready(async () => {
+    this.#ready(async (isStillAsked) => {
       const reply = await this.access.operate("POST", `/drops/${drop.id}/${deed}`, key);
+      if (reply.ok) this.changed(reply.body);
+      if (!isStillAsked()) return this.#late(reply, `${name} ${done}.`, title(name));
       if (!this.#settled(reply, title(name).replace(/\?$/, ""))) return;
-      this.changed(reply.body);
       this.dialog.close();
       this.say(`${name} ${done}.`);
     });
@@ -68,8 +69,9 @@ export class Deeds {
       return;
     }
     element("ask-text").textContent = "Nothing was changed yet. This would be done, as keepers do by themselves within seconds:";
-    this.#ready(async () => {
+    this.#ready(async (isStillAsked) => {
       const mended = await this.access.operate("POST", path, key);
+      if (!isStillAsked()) return this.#late(mended, `${name} was reconciled.`, `Reconciling ${name}`);
       if (!this.#settled(mended, `Reconciling ${name}`)) return;
       const done = mended.body.found.filter((each) => each.done).length;
       const words = `${done} of ${mended.body.found.length} mended; its rows ${mended.body.clean ? "add up" : "do not add up"}`;
@@ -100,11 +102,17 @@ export class Deeds {
   }
 
   async #act() {
-    if (!this.#now?.act) return;
+    const mine = this.#now;
+    if (!mine?.act) return;
     element("ask-yes").disabled = true;
     element("ask-said").textContent = "Asking the engine …";
-    await this.#now.act();
-    element("ask-yes").disabled = false;
+    await mine.act(() => this.#now === mine);
+    if (this.#now === mine) element("ask-yes").disabled = false;
+  }
+
+  // The answer came when the dialog was closed, or asked about something else: say it aside.
+  #late(reply, done, what) {
+    this.say(reply.ok ? done : `${what.replace(/\?$/, "")}: not done, as far as we know: ${reply.message}`);
   }
 
   // Whether it was done. If not, why: here, to try again with the same key, or at the door.
