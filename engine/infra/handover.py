@@ -129,7 +129,7 @@ class Reception:
             self._hang_up(line)
 
     def _meet(self) -> None:
-        """Let in all who knock; where no files are left, ask again later instead of all the time."""
+        """Let in all who knock; where no files are left, ask again later, not all the time."""
         if self._door is None:
             return
         while True:
