@@ -73,6 +73,10 @@ settings: .venv/.ok ## every setting: value, default, unit and reason
 test: .venv/.ok ## run the tests, with servers of their own
 	@$(PY) -m pytest
 
+.PHONY: test-at-length
+test-at-length: .venv/.ok ## what `make test` leaves out: drills and browsers at length
+	@$(PY) -m pytest -m at_length
+
 .PHONY: browser
 browser: .venv/.ok ## a Chromium for tests/browser, where there is none; CHROMIUM=/path/to/it names one
 	@$(PY) -m tests.browser.chromium || { test -z "$$CHROMIUM" && test "$$(id -u)" = 0 \
@@ -148,7 +152,7 @@ fuzz: .venv/.ok ## ask a running service for all that the API's document allows;
 
 .PHONY: crash-points
 crash-points: .venv/.ok ## kill -9 and SIGSTOP at every message of every operation; six minutes
-	@CRASH_POINTS=all $(PY) -m pytest tests/faults/test_crash_points.py -n 2 -rA
+	@CRASH_POINTS=all $(PY) -m pytest tests/faults/test_crash_points.py -n 2 -rA -m ""
 
 .PHONY: model
 model: .venv/.ok ## random schedules through the model of the protocol; SECONDS SEED EXPLAIN=seed

@@ -56,54 +56,72 @@ async def migrate(settings: Settings, tell: Callable[[str], None] = _nobody) -> 
             await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {sql.quoted(settings.schema)}")
         await connection.execute(_BOOK)
         missing = _missing(await _done(connection))
-        for path in missing:
-            tell(path.stem)
-            last = path == missing[-1]
-            await _patiently(connection, path.stem, path.read_text(), tell, last=last)
+        for together in _in_one_commit(missing):
+            for path in together:
+                tell(path.stem)
+            await _patiently(connection, together, tell, last=together[-1] == missing[-1])
         if not missing:
             await _replace_functions(connection)
         return len(missing)
 
 
-async def _patiently(
-    connection: Any, name: str, text: str, tell: Callable[[str], None], *, last: bool
-) -> None:
-    """Run a migration without stopping a sale: while it waits for a table that a report reads,
-    everybody else waits behind it. So it waits half a second, lets them pass, and tries again.
+def _in_one_commit(paths: list[Path]) -> list[list[Path]]:
+    """What follows each other comes in one commit, and the functions with the last: nobody finds
+    new rows and old functions, however many migrations an update brings."""
+    groups: list[list[Path]] = []
+    for path in paths:
+        if groups and not (_is_alone(path) or _is_alone(groups[-1][0])):
+            groups[-1].append(path)
+        else:
+            groups.append([path])
+    return groups
 
-    With the last one come the functions, in one commit: nobody finds new rows and old functions.
-    """
-    if "CONCURRENTLY" in text:  # waits for everybody and stops nobody, outside of a transaction
-        for statement in re.sub("--.*", "", text).split(";"):
+
+def _is_alone(path: Path) -> bool:
+    """Whether it waits for everybody and stops nobody, outside of a transaction."""
+    return "CONCURRENTLY" in path.read_text()
+
+
+async def _patiently(
+    connection: Any, paths: list[Path], tell: Callable[[str], None], *, last: bool
+) -> None:
+    """Run migrations without stopping a sale: while one waits for a table that a report reads,
+    everybody else waits behind it. So it waits half a second, lets them pass, and tries again."""
+    if _is_alone(paths[0]):
+        for statement in re.sub("--.*", "", paths[0].read_text()).split(";"):
             if statement.strip():
                 await connection.execute(statement)
-        await _note(connection, name, text)
+        await _note(connection, paths[0])
         if last:
             await _replace_functions(connection)
         return
+    names = ", ".join(path.stem for path in paths)
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
-                await connection.execute(text)
+                for path in paths:
+                    await connection.execute(path.read_text())
+                    await _note(connection, path)
                 if last:
                     await _replace_functions(connection)
-                await _note(connection, name, text)
             return
         except asyncpg.LockNotAvailableError:
             if time.monotonic() > until:
                 raise Misconfigured(
-                    f"{name} waited {PATIENCE_SECONDS} s for a table that somebody keeps "
+                    f"{names} waited {PATIENCE_SECONDS} s for a table that somebody keeps "
                     "locked: end the dump, report or open transaction, and run it again"
                 ) from None
-            tell(f"{name}: waiting for a table that somebody reads")
+            tell(f"{names}: waiting for a table that somebody reads")
             await asyncio.sleep(1)
 
 
-async def _note(connection: Any, name: str, text: str) -> None:
+async def _note(connection: Any, path: Path) -> None:
     await connection.execute(
-        "INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)", name, _sha(text)
+        "INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)",
+        path.stem,
+        _sha(path),
     )
 
 
@@ -171,15 +189,15 @@ def _missing(done: Mapping[str, str]) -> list[Path]:
     if newer := sorted(set(done) - {path.stem for path in paths}):
         raise Misconfigured(f"the database is ahead of this program ({newer[0]}): use a newer one")
     for path in paths:
-        if path.stem in done and done[path.stem] != _sha(path.read_text()):
+        if path.stem in done and done[path.stem] != _sha(path):
             raise Misconfigured(
                 f"migration {path.name} was edited after it ran: write a new one instead"
             )
     return [path for path in paths if path.stem not in done]
 
 
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _sha(path: Path) -> str:
+    return hashlib.sha256(path.read_text().encode()).hexdigest()
 
 
 async def _replace_functions(connection: asyncpg.Connection) -> None:

@@ -126,7 +126,9 @@ async def test_every_message_of_the_sale_is_one_that_a_story_comes_by(sweep: Swe
 @pytest.mark.slow
 @pytest.mark.timeout(3_000 if EVERYTHING else 400)
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("deed", ["stop", "kill"])
+@pytest.mark.parametrize(
+    "deed", [pytest.param("stop", marks=[] if EVERYTHING else pytest.mark.at_length), "kill"]
+)
 async def test_whoever_ends_at_a_message_strands_nothing_and_makes_no_answer_untrue(
     sweep: Sweep, deed: Deed, group: str
 ) -> None:

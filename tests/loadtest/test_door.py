@@ -21,6 +21,7 @@ COMMAND = (
 )
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 async def test_a_small_crowd_is_kept_in_its_place(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from loadtest.pulse import Meter, Slice, Total
 COMMAND = "-m loadtest.drill --normal 3 --away 4 --back 4 --connections 64 --only-zeros --report"
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_short_loss_of_redis_costs_no_hold_and_tells_no_lie(tmp_path: Path) -> None:

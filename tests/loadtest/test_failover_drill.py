@@ -17,6 +17,7 @@ from loadtest.failover import Course, judge
 COMMAND = "-m loadtest.failover --normal 1 --after 3 --connections 16 --report"
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 async def test_a_short_drill_loses_nothing_with_a_synchronous_standby_and_counts_the_tail_without(

@@ -18,7 +18,10 @@ from tests.openapi.conftest import Document
 from tests.support.shop import Shop
 
 # Of no operation: it says that there is none, or is said before it is known which.
-ELSEWHERE = {"METHOD_NOT_ALLOWED", "REQUEST_TIMEOUT", "HEADERS_TOO_LARGE", "URI_TOO_LONG"}
+ELSEWHERE = {
+    *("METHOD_NOT_ALLOWED", "REQUEST_TIMEOUT", "HEADERS_TOO_LARGE", "URI_TOO_LONG"),
+    "UPGRADE_REQUIRED",
+}
 
 
 def _nodes(told: Any) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from tests.ops.conftest import Types
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("Run", "Operate", "Credentials", "Check")
-RUN = ("serve", "keep", "dev", "provider", "migrate", "seed")
+RUN = ("serve", "keep", "listen", "dev", "provider", "migrate", "seed")
 TOP = (*RUN, "drop", "reconcile", "audit", "apikey", "token")
 FIELDS = Settings.__struct_fields__
 

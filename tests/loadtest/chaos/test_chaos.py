@@ -69,7 +69,9 @@ async def test_a_short_chaos_breaks_no_promise(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.at_length)]
+)
 async def test_a_run_that_is_ended_leaves_nothing_running(
     tmp_path: Path, number: signal.Signals
 ) -> None:

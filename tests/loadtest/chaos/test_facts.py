@@ -33,7 +33,7 @@ async def test_a_hold_its_units_and_its_version_share_one_transaction(
     hold = next(f for f in lines(tmp_path, "holds"))
     unit = next(f for f in lines(tmp_path, "units") if f.after is None)
     stock = next(f for f in lines(tmp_path, "stock") if f.held)
-    told = next(f for f in lines(tmp_path, "outbox"))
+    told = next(f for f in lines(tmp_path, "outbox") if f.kind == "reserved")
     assert (hold.id, hold.buyer) == (held["id"], 'Zoë "\\ the" 1st')
     assert (unit.before, [unit.number]) == ("free", hold.units)
     assert hold.txid == unit.txid == stock.txid == told.txid
