@@ -86,7 +86,7 @@ browser: .venv/.ok ## a Chromium for tests/browser, where there is none; CHROMIU
 
 .PHONY: test-browser
 test-browser: .venv/.ok ## the pages in headless Chromium, at length; `make test` runs one file of it
-	@$(PY) -m pytest tests/browser -m ""
+	@$(PY) -m pytest tests/browser tests/pages/test_live.py -m ""
 
 .PHONY: screenshots
 screenshots: .venv/.ok ## take the pictures of the pages in docs/img anew
@@ -148,7 +148,7 @@ chaos: .venv/.ok ## break everything while it sells, and prove the zeros; DURATI
 
 .PHONY: fuzz
 fuzz: .venv/.ok ## ask a running service for all that the API's document allows; EXAMPLES=200
-	@EXAMPLES=$(or $(EXAMPLES),200) $(PY) -m pytest tests/openapi/test_fuzz.py -n 2
+	@EXAMPLES=$(or $(EXAMPLES),200) $(PY) -m pytest tests/openapi/test_fuzz.py -n 2 -m ""
 
 .PHONY: crash-points
 crash-points: .venv/.ok ## kill -9 and SIGSTOP at every message of every operation; six minutes

@@ -99,7 +99,13 @@ def _longest_above_its_share(seen: list[Sample]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("factor", [FACTOR, 0], ids=["with a cool-down", "without, for comparison"])
+@pytest.mark.parametrize(
+    "factor",
+    [
+        pytest.param(FACTOR, id="with a cool-down"),
+        pytest.param(0, id="without, for comparison", marks=pytest.mark.at_length),
+    ],
+)
 async def test_a_bot_with_a_hundredth_of_the_traffic_holds_at_most_a_hundredth_of_the_stock(
     settings: Settings, tmp_path: Path, factor: int
 ) -> None:

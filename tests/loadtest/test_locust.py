@@ -43,6 +43,7 @@ async def read_out(process: asyncio.subprocess.Process) -> str:
     return out.decode()
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(90)
 async def test_a_sound_service_is_found_clean(service: Service, tmp_path: Path) -> None:
@@ -89,6 +90,7 @@ async def test_buyers_pay_at_a_mock_provider_and_the_books_agree(
     assert owed is not None and int(owed[1]) > 0
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(90)
 async def test_a_sold_unit_put_back_by_hand_is_found(

@@ -63,7 +63,7 @@ def _passed(folder: Path) -> Counter[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(7_200 if "EXAMPLES" in os.environ else 420)
-@pytest.mark.parametrize("auth", ["open", "required"])
+@pytest.mark.parametrize("auth", ["open", pytest.param("required", marks=pytest.mark.at_length)])
 async def test_nothing_the_document_allows_or_forbids_is_answered_otherwise(
     settings: Settings, tmp_path: Path, auth: str
 ) -> None:

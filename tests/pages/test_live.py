@@ -30,7 +30,10 @@ OPEN_LINE = """async (options) => {
     });
 }"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHROMIUM to its path")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHROMIUM to its path"),
+    pytest.mark.at_length,
+]
 
 
 class Engine:

@@ -92,6 +92,7 @@ async def reading(port: int, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         writer.transport.abort()
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_an_export_of_very_many_rows_takes_little_memory(
