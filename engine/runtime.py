@@ -32,7 +32,6 @@ from engine.pages.metrics import MetricsPage
 from engine.realtime import routes as realtime
 from engine.realtime.doorway import Doorway
 from engine.realtime.elsewhere import LISTENER, Elsewhere
-from engine.realtime.hints import Hints
 from engine.realtime.hub import Hub
 from engine.realtime.socketio import SocketIo
 from engine.sale.bouncer import Bouncer
@@ -100,17 +99,14 @@ async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
     settings, tokens = base.settings, Tokens(base.settings.jwt_secret)
     hub = Hub(
         base.postgres,
+        settings.redis_url,
         salt_of(base),
         None if settings.auth == "open" else lambda token: tokens.caller(token).subject,
         share,
     )
-    hints = Hints(settings.redis_url, base.postgres.identity, hub.wake)
-    listening = asyncio.create_task(hints.listen(), name="hints")
     try:
         yield hub
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
         await hub.close()
 
 

@@ -13,22 +13,15 @@ from engine.infra.errors import Problem
 from engine.infra.http import encode, iso, problem_answer
 from engine.realtime.models import Moved
 from engine.sale.models import Hold
-from engine.sale.views import DropView, Recent, drop_view
+from engine.sale.views import DropView, Recent, StockView, drop_view
 
 TEXT, CLOSE, PING = 0x81, 0x88, 0x89  # first bytes of whole frames, RFC 6455 5.2
 
 
-class StockUpdate(msgspec.Struct, rename="camel"):
+class StockUpdate(StockView):
     """A drop's figures. Of two, the one with the greater (epoch, version) is the newer."""
 
-    drop_id: int
-    available_stock: int
-    held_stock: int
-    sold_stock: int
-    withdrawn_stock: int
-    total_stock: int
-    version: int
-    epoch: int
+    epoch: int = 0
 
 
 class NewPurchase(msgspec.Struct, rename="camel"):

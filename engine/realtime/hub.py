@@ -26,6 +26,7 @@ from engine.infra.postgres import Postgres
 from engine.realtime import frames
 from engine.realtime.feed import ROUND_SECONDS, Feed, Scope
 from engine.realtime.frames import Wired
+from engine.realtime.hints import Hints
 from engine.realtime.listener import ROOMS_MAX, Listener
 from engine.realtime.models import Batch
 from engine.realtime.shows import DROPS_MAX, Shows, key_of
@@ -59,6 +60,7 @@ class Hub:
     def __init__(
         self,
         postgres: Postgres,
+        redis_url: str,
         salt: bytes,
         authenticate: Callable[[str], str] | None,
         share: float,
@@ -66,12 +68,14 @@ class Hub:
         """`authenticate` makes a buyer of a token (None: whoever is named is believed); `share` of
         the process's time may go into telling."""
         self._feed = Feed(postgres, salt, self._scope, self._hear)
+        self._hints = Hints(redis_url, postgres.identity, self._feed.wake)
         self._shows = Shows(postgres, self._feed)
         self._authenticate, self._share = authenticate, share
         self._rooms: dict[str, dict[Listener, None]] = defaultdict(dict)
         self._echoes: list[Echo] = []
         self._cost = 0.0  # seconds to tell one listener, as measured
         self._feeding: asyncio.Task[None] | None = None
+        self._hinting: asyncio.Task[None] | None = None  # there is one a batch: only while it helps
         self._beginning = asyncio.Lock()  # thousands may come at once
         self._sweeping: asyncio.Task[None] | None = None
         self._joining: set[asyncio.Task[None]] = set()
@@ -88,10 +92,6 @@ class Hub:
     def is_following(self) -> bool:
         """Whether the outbox is read: only while somebody listens."""
         return self._feeding is not None
-
-    def wake(self) -> None:
-        """There may be news."""
-        self._feed.wake()
 
     def echo(self, echo: Echo) -> None:
         """Also tell somebody who keeps listeners of his own. Each of them needs a `begin`."""
@@ -260,6 +260,7 @@ class Hub:
             if self._feeding is None:
                 await self._feed.begin()
                 self._feeding = asyncio.create_task(self._feed.run(), name="feed")
+                self._hinting = asyncio.create_task(self._hints.listen(), name="hints")
 
     def _scope(self) -> Scope:
         drops: set[int] | None = set()
@@ -359,9 +360,10 @@ class Hub:
                 if n % 500 == 499:
                     await asyncio.sleep(0)
             meter.listeners = len(self.listeners) + sum(echo.count for echo in self._echoes)
-            if not meter.listeners and self._feeding is not None:
+            if not meter.listeners and self._feeding and self._hinting:
                 self._feeding.cancel()
-                self._feeding = None
+                self._hinting.cancel()
+                self._feeding = self._hinting = None
 
     def dismiss(self) -> None:
         """Everybody goes, told to come back."""
@@ -371,7 +373,8 @@ class Hub:
     async def close(self) -> None:
         """Nobody is told anything more."""
         self.dismiss()
-        tasks = [task for task in (self._feeding, self._sweeping, *self._joining) if task]
+        ours = self._feeding, self._hinting, self._sweeping, *self._joining
+        tasks = [task for task in ours if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

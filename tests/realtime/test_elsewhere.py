@@ -14,6 +14,7 @@ import websockets
 
 from engine.infra.handover import POSSIBLE
 from engine.infra.settings import Settings
+from engine.ops.launch import free_port
 from tests.support.live import Ear, lines
 from tests.support.service import Service
 from tests.support.socketio import Client
@@ -123,7 +124,7 @@ async def test_a_process_that_leaves_tells_its_listeners_to_come_again(
 async def test_a_port_of_its_own(settings: Settings, tmp_path: Path) -> None:
     """For a proxy that leads /ws there, and asks whether it lives."""
     async with Service.open(settings, tmp_path, 1, 0) as service:
-        port = service.port + 1
+        port = free_port()
         service._environment["LISTENER_PORT"] = str(port)
         await service.start_listener()
         async with _ear(port) as ear:
