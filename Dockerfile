@@ -17,6 +17,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY engine /app/engine
 COPY lua /app/lua
 COPY sql /app/sql
+COPY docs/check_proof.py /app/docs/check_proof.py
 RUN python -m compileall -q /app/engine
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \

@@ -141,6 +141,11 @@ listeners: .venv/.ok ## thousands listen to a drop while it is sold; SOCKETS=500
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(LISTENERS),--listeners $(LISTENERS))
 
+.PHONY: ledger
+ledger: .venv/.ok ## how fast the ledger is sealed, and a million records verified; RECORDS BOOKINGS
+	@$(PY) -m loadtest.ledger $(if $(RECORDS),--records $(RECORDS)) \
+		$(if $(BOOKINGS),--bookings $(BOOKINGS))
+
 .PHONY: chaos
 chaos: .venv/.ok ## break everything while it sells, and prove the zeros; DURATION=20m SEED=7 PLAN=1 KEEP=1
 	@$(PY) -m loadtest.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) \

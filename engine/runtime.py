@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from engine.coldchain.routes import ColdRoutes
 from engine.identity.access import Door
 from engine.identity.tokens import Tokens
 from engine.infra import tracing
@@ -34,6 +35,7 @@ from engine.realtime.doorway import Doorway
 from engine.realtime.elsewhere import LISTENER, Elsewhere
 from engine.realtime.hub import Hub
 from engine.realtime.socketio import SocketIo
+from engine.record.routes import LedgerRoutes
 from engine.sale.bouncer import Bouncer
 from engine.sale.operating import OperatorRoutes
 from engine.sale.paying import PaymentRoutes
@@ -174,6 +176,8 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt_of(base))
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
         paying = PaymentRoutes(settings, base.postgres, base.bouncer, crew, door, turns)
+        record = LedgerRoutes(settings, base.postgres, crew, door, turns)
+        cold = ColdRoutes(settings, base.postgres, base.bouncer, crew, door, turns, sale.hold)
         health = Health(base.postgres, base.redis)
         publisher = Publisher(
             "worker", meter, settings.metrics_dir, base.postgres, base.redis, crew.queued
@@ -187,6 +191,8 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             *sale.routes(),
             *paying.routes(),
             *operating.routes(),
+            *record.routes(),
+            *cold.routes(),
             *health.routes(),
             *metrics.routes(),
             *realtime.routes(),

@@ -43,11 +43,14 @@ CREATE TABLE drops (
     most_per_buyer integer,
     pay_seconds integer DEFAULT 600 NOT NULL,
     cooldown_factor integer DEFAULT 0 NOT NULL,
+    pick text DEFAULT 'any'::text NOT NULL,
+    listed boolean DEFAULT true NOT NULL,
     CONSTRAINT a_cool_down_lasts_0_to_1000_times_a_hold CHECK (((cooldown_factor >= 0) AND (cooldown_factor <= 1000))),
     CONSTRAINT a_drop_ends_after_it_starts CHECK (((ends_at IS NULL) OR (ends_at >= starts_at))),
     CONSTRAINT a_drop_has_between_one_and_a_million_units CHECK (((total_stock >= 1) AND (total_stock <= 1000000))),
     CONSTRAINT a_pause_has_a_known_reason CHECK ((paused_reason = ANY (ARRAY['admin'::text, 'audit'::text]))),
-    CONSTRAINT a_price_is_not_negative CHECK ((price_cents >= 0))
+    CONSTRAINT a_price_is_not_negative CHECK ((price_cents >= 0)),
+    CONSTRAINT units_are_any_or_named CHECK ((pick = ANY (ARRAY['any'::text, 'named'::text])))
 );
 
 CREATE TABLE stock (
@@ -84,6 +87,24 @@ CREATE TABLE api_keys (
     revoked_at timestamp with time zone
 );
 
+CREATE TABLE bookings (
+    id uuid NOT NULL,
+    purchase_id uuid NOT NULL,
+    reservation_id uuid NOT NULL,
+    drop_id bigint NOT NULL,
+    number integer NOT NULL,
+    buyer text NOT NULL COLLATE "C",
+    manifest_id text NOT NULL,
+    priority text DEFAULT 'STANDARD'::text NOT NULL,
+    vaccine_type text,
+    batch_number text,
+    quantity integer,
+    confirmed_at timestamp with time zone NOT NULL,
+    released_at timestamp with time zone,
+    CONSTRAINT a_priority_is_known CHECK ((priority = ANY (ARRAY['STANDARD'::text, 'PRIORITY'::text, 'EMERGENCY'::text]))),
+    CONSTRAINT a_quantity_is_positive CHECK ((quantity > 0))
+);
+
 ALTER TABLE drops ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME drops_id_seq
     START WITH 1
@@ -115,6 +136,82 @@ CREATE TABLE leases (
     until timestamp with time zone NOT NULL
 )
 WITH (fillfactor='50');
+
+CREATE TABLE ledger_checks (
+    only_row boolean DEFAULT true NOT NULL,
+    runner uuid,
+    beat_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    checked bigint DEFAULT 0 NOT NULL,
+    entries bigint DEFAULT 0 NOT NULL,
+    ended_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    verdict text,
+    mac text,
+    CONSTRAINT there_is_one_look CHECK (only_row)
+)
+WITH (fillfactor='50');
+
+CREATE TABLE ledger_entries (
+    sequence bigint NOT NULL,
+    height bigint NOT NULL,
+    action text NOT NULL,
+    subject_id uuid,
+    subject text NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    leaf bytea NOT NULL,
+    content text NOT NULL
+);
+
+CREATE TABLE ledger_head (
+    only_row boolean DEFAULT true NOT NULL,
+    height bigint DEFAULT 0 NOT NULL,
+    sequence bigint DEFAULT 0 NOT NULL,
+    data_hash text DEFAULT repeat('0'::text, 64) NOT NULL,
+    peaks bytea[] DEFAULT '{}'::bytea[] NOT NULL,
+    root bytea DEFAULT sha256('\x'::bytea) NOT NULL,
+    hmac_key text,
+    signing_key text,
+    signature bytea,
+    sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT a_head_is_signed CHECK (((height = 0) OR (signature IS NOT NULL))),
+    CONSTRAINT there_is_one_ledger CHECK (only_row)
+)
+WITH (fillfactor='50');
+
+CREATE TABLE ledger_keys (
+    hmac_key text NOT NULL,
+    signing_key text NOT NULL,
+    public_key bytea NOT NULL,
+    since bigint NOT NULL,
+    voucher bytea,
+    made_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE ledger_links (
+    height bigint NOT NULL,
+    is_block boolean NOT NULL,
+    first_sequence bigint NOT NULL,
+    records integer NOT NULL,
+    root bytea NOT NULL,
+    previous_hash text NOT NULL,
+    data_hash text NOT NULL,
+    nonce integer NOT NULL,
+    key_id text NOT NULL,
+    sealed_at timestamp with time zone NOT NULL,
+    CONSTRAINT a_block_has_between_one_and_4096_records CHECK (((records >= 1) AND (records <= 4096)))
+);
+
+CREATE TABLE ledger_nodes (
+    level integer NOT NULL,
+    place bigint NOT NULL,
+    hash bytea NOT NULL
+);
+
+CREATE TABLE ledger_salts (
+    buyer text NOT NULL COLLATE "C",
+    salt bytea NOT NULL,
+    since bigint NOT NULL,
+    subject text
+);
 
 CREATE TABLE outbox (
     id bigint NOT NULL,
@@ -149,6 +246,12 @@ CREATE TABLE payments (
     CONSTRAINT what_is_owed_has_a_reason CHECK (((outcome = 'refund_due'::text) = (reason IS NOT NULL)))
 );
 
+CREATE TABLE picks (
+    drop_id bigint NOT NULL,
+    number integer NOT NULL,
+    reservation_id uuid NOT NULL
+);
+
 CREATE TABLE proofs (
     drop_id bigint NOT NULL,
     version bigint NOT NULL,
@@ -171,6 +274,35 @@ CREATE TABLE purchases (
     refunded_at timestamp with time zone,
     refund_reason text,
     restocked boolean
+);
+
+CREATE TABLE readings (
+    drop_id bigint NOT NULL,
+    number integer NOT NULL,
+    temperature numeric(6,2) NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    request_id uuid NOT NULL
+)
+PARTITION BY RANGE (recorded_at);
+
+CREATE TABLE records (
+    id bigint NOT NULL,
+    action text NOT NULL,
+    drop_id bigint NOT NULL,
+    subjects uuid[] NOT NULL,
+    slots bigint[],
+    manifests text[],
+    buyers text[],
+    made_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE records ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME records_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE refunds (
@@ -230,6 +362,23 @@ CREATE TABLE schema_migrations (
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE slots (
+    drop_id bigint NOT NULL,
+    number integer NOT NULL,
+    target_temp numeric(6,2) NOT NULL,
+    temperature numeric(6,2) NOT NULL,
+    temp_status text DEFAULT 'NORMAL'::text NOT NULL,
+    measured_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_maintenance timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT a_temperature_is_normal_or_not CHECK ((temp_status = ANY (ARRAY['NORMAL'::text, 'WARNING'::text, 'CRITICAL'::text])))
+);
+
+CREATE TABLE unit_names (
+    drop_id bigint NOT NULL,
+    number integer NOT NULL,
+    name text NOT NULL COLLATE "C"
+);
+
 CREATE SEQUENCE unit_positions
     START WITH 281474976710656
     INCREMENT BY 1
@@ -245,6 +394,15 @@ CREATE TABLE units (
 )
 WITH (autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_threshold='50000', autovacuum_vacuum_insert_threshold='-1');
 
+ALTER TABLE ONLY ledger_links
+    ADD CONSTRAINT a_link_has_one_successor UNIQUE (previous_hash);
+
+ALTER TABLE ONLY unit_names
+    ADD CONSTRAINT a_name_names_one_unit UNIQUE (drop_id, name);
+
+ALTER TABLE ONLY picks
+    ADD CONSTRAINT a_named_unit_has_one_live_owner PRIMARY KEY (drop_id, number);
+
 ALTER TABLE ONLY allowances
     ADD CONSTRAINT allowances_pkey PRIMARY KEY (drop_id, buyer);
 
@@ -253,6 +411,15 @@ ALTER TABLE ONLY api_keys
 
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_prefix_key UNIQUE (prefix);
+
+ALTER TABLE ONLY bookings
+    ADD CONSTRAINT bookings_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY bookings
+    ADD CONSTRAINT bookings_purchase_id_key UNIQUE (purchase_id);
+
+ALTER TABLE ONLY bookings
+    ADD CONSTRAINT bookings_reservation_id_key UNIQUE (reservation_id);
 
 ALTER TABLE ONLY drops
     ADD CONSTRAINT drops_pkey PRIMARY KEY (id);
@@ -266,6 +433,27 @@ ALTER TABLE ONLY keepers
 ALTER TABLE ONLY leases
     ADD CONSTRAINT leases_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY ledger_checks
+    ADD CONSTRAINT ledger_checks_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY ledger_entries
+    ADD CONSTRAINT ledger_entries_pkey PRIMARY KEY (sequence);
+
+ALTER TABLE ONLY ledger_head
+    ADD CONSTRAINT ledger_head_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY ledger_keys
+    ADD CONSTRAINT ledger_keys_pkey PRIMARY KEY (hmac_key, signing_key);
+
+ALTER TABLE ONLY ledger_links
+    ADD CONSTRAINT ledger_links_pkey PRIMARY KEY (height);
+
+ALTER TABLE ONLY ledger_nodes
+    ADD CONSTRAINT ledger_nodes_pkey PRIMARY KEY (level, place);
+
+ALTER TABLE ONLY ledger_salts
+    ADD CONSTRAINT ledger_salts_pkey PRIMARY KEY (buyer);
+
 ALTER TABLE ONLY outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
 
@@ -277,6 +465,9 @@ ALTER TABLE ONLY proofs
 
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY records
+    ADD CONSTRAINT records_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY refunds
     ADD CONSTRAINT refunds_pkey PRIMARY KEY (id);
@@ -290,13 +481,25 @@ ALTER TABLE ONLY reservations
 ALTER TABLE ONLY schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY slots
+    ADD CONSTRAINT slots_pkey PRIMARY KEY (drop_id, number);
+
 ALTER TABLE ONLY stock
     ADD CONSTRAINT stock_pkey PRIMARY KEY (drop_id);
+
+ALTER TABLE ONLY unit_names
+    ADD CONSTRAINT unit_names_pkey PRIMARY KEY (drop_id, number);
 
 ALTER TABLE ONLY units
     ADD CONSTRAINT units_pkey PRIMARY KEY (drop_id, number);
 
+CREATE UNIQUE INDEX bookings_one_open_a_slot ON bookings USING btree (drop_id, number) WHERE (released_at IS NULL);
+
 CREATE INDEX drops_that_cool ON drops USING btree (id) WHERE (cooldown_factor > 0);
+
+CREATE INDEX ledger_entries_by_subject ON ledger_entries USING btree (subject_id);
+
+CREATE INDEX ledger_salts_by_subject ON ledger_salts USING btree (subject);
 
 CREATE INDEX payments_by_reservation ON payments USING btree (reservation_id);
 
@@ -309,6 +512,10 @@ CREATE INDEX purchases_by_drop ON purchases USING btree (drop_id, purchased_at D
 CREATE UNIQUE INDEX purchases_one_per_request ON purchases USING btree (request_id);
 
 CREATE UNIQUE INDEX purchases_one_per_reservation ON purchases USING btree (reservation_id);
+
+CREATE INDEX readings_by_request ON ONLY readings USING btree (request_id);
+
+CREATE INDEX readings_by_slot ON ONLY readings USING btree (drop_id, number, recorded_at DESC);
 
 CREATE INDEX refunds_due ON refunds USING btree (due_at) WHERE (done_at IS NULL);
 
@@ -334,7 +541,10 @@ CREATE TRIGGER new_terms_are_told AFTER UPDATE OF terms_version ON drops FOR EAC
 
 -- Functions, in sql/functions:
 --   abort_requests
+--   book_slots
+--   booking_content
 --   bump_epoch
+--   claim_seats
 --   claim_units
 --   claim_units_singly
 --   cool_down
@@ -343,14 +553,23 @@ CREATE TRIGGER new_terms_are_told AFTER UPDATE OF terms_version ON drops FOR EAC
 --   expire_holds
 --   extend_hold
 --   fill_drop
+--   find_run
 --   hold_status
+--   longest_run
+--   names_of
 --   owe_refunds
+--   partition_readings
 --   pay_hold
+--   purchase_content
 --   purchase_units
+--   record_readings
 --   refund_purchase
 --   release_holds
 --   return_units
+--   salted
+--   seal_records
 --   sell_holds
 --   settle_payments
 --   tell_terms
+--   temp_status
 --   withdraw_units

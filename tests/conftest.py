@@ -75,12 +75,13 @@ async def redis_url(valkey_server: devstack.Server) -> str:
 
 
 @pytest.fixture
-def settings(database: str, redis_url: str) -> Settings:
+def settings(database: str, redis_url: str, tmp_path: Path) -> Settings:
     """Settings of a test: AUTH=open, so that a test names buyers as it likes."""
     return Settings(
         database_url=database,
         redis_url=redis_url,
         auth="open",
+        data_dir=tmp_path,
         payment_secret=SECRET,
         log_level="warning",
         recount_seconds=0,  # a test wants every audit counted anew

@@ -47,6 +47,14 @@ class Door:
             return await self._shop(call, key.decode("latin-1"))
         return OPEN if self._open else ANYBODY
 
+    async def is_operator(self, call: Call) -> bool:
+        """Whether an operator calls. A bad credential is refused."""
+        return (await self.caller(call)).may("admin")
+
+    async def admit_operator(self, call: Call) -> None:
+        """Refuse whoever is none."""
+        require_admin(await self.caller(call))
+
     def _bearer(self, call: Call, token: str) -> Caller:
         """A token's caller, who pays for the request. Good ones are let in whatever their
         neighbours try: no number of attempts finds a key of 32 bytes, and none costs a query."""

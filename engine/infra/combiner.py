@@ -43,6 +43,7 @@ class Seat(Outcome[R], Generic[W, R]):
         "attempt",
         "copying",
         "deadline",
+        "given",
         "keyed",
         "over",
         "span",
@@ -63,6 +64,7 @@ class Seat(Outcome[R], Generic[W, R]):
         self.at_risk = False  # sent to Postgres, answer not known
         self.attempt = 0  # which try of this request; 0: the epoch's first
         self.keyed = keyed  # an earlier copy may have been sent, and may have succeeded
+        self.given: Any = None  # what was set aside for it when it was let through
         self.copying = False  # another worker is at it: this one waits for that one's outcome
         self.span: Any = None  # of its request, if that is traced
         self.over = over  # what it is told unless an earlier copy of it was done: nothing is tried

@@ -21,7 +21,9 @@ from msgspec import Meta
 
 from engine.infra.errors import Problem
 
-Tag = Literal["Drops", "Reservations", "Purchases", "Payments", "Operators", "Health"]
+Tag = Literal[
+    "Drops", "Reservations", "Purchases", "Payments", "Slots", "Operators", "Ledger", "Health"
+]
 
 
 def shown(sentence: str = "", /, **schema: Any) -> Meta:
@@ -109,12 +111,12 @@ class About(msgspec.Struct, frozen=True):
 UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
-def paged(cursor: str = UUID) -> tuple[Query, ...]:
+def paged(cursor: str = UUID, limit_max: int = 100) -> tuple[Query, ...]:
     """The parameters of a list."""
     return (
         Query(
             "limit",
-            Annotated[int, shown(minimum=1, maximum=100, default=20)],
+            Annotated[int, shown(minimum=1, maximum=limit_max, default=20)],
             "How many; `pageSize` is understood as well.",
         ),
         Query(

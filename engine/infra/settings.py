@@ -37,7 +37,7 @@ Span = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings. Times end in their unit; secrets end in `_secret`."""
+    """All settings. Times end in their unit; secrets say so (`is_secret`)."""
 
     host: Annotated[str, why("loopback unless told: AUTH=open must never face a network")] = (
         "127.0.0.1"
@@ -54,7 +54,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     jwt_secret: Annotated[str, why("signs and checks tokens (HS256)", "32 bytes or more")] = ""
     jwt_expires_in: Annotated[str, why("life of a token: a number and s, m, h or d")] = "7d"
-    hmac_secret: Annotated[str, why("salts names shown in public", "32 bytes or more")] = ""
+    hmac_secret: Annotated[
+        str, why("salts names shown in public, seals the ledger", "32 bytes or more")
+    ] = ""
+    hmac_secret_previous: Annotated[
+        str, why("older ones, a space between: what they sealed can be verified")
+    ] = ""
+    ledger_signing_key: Annotated[
+        str, why("Ed25519 key of the ledger's head; empty: HMAC_SECRET's", "64 hex digits")
+    ] = ""
+    ledger_signing_key_previous: Annotated[
+        str, why("older ones, a space between: the last vouches for the new one")
+    ] = ""
     payment_secret: Annotated[
         str,
         why(
@@ -96,12 +107,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     intent_ttl_ms: Annotated[
         Length, why("age at which an intent's worker is taken for dead", "ms")
     ] = 5_000
+    ledger_verify_seconds: Annotated[
+        Length,
+        why("age of a look at the whole ledger at which a keeper looks again; 0: never", "seconds"),
+    ] = 3_600
     auditor_ms: Annotated[
         Length, why("rest between two recounts of all warm drops; 0: never", "ms")
     ] = 5_000
     retention_hours: Annotated[
         int, why("how long finished requests are remembered; never under 24", "hours")
     ] = 72
+    readings_days: Annotated[
+        Span, why("how long what sensors measured is kept, in whole weeks", "days")
+    ] = 30
     recount_seconds: Annotated[
         float, why("how old the counted rows behind an audit may be", "seconds")
     ] = 5.0
@@ -271,6 +289,11 @@ def require_secrets(settings: Settings) -> None:
     for name in ("jwt_secret", "hmac_secret"):
         if len(getattr(settings, name).encode()) < SECRET_BYTES_MIN:
             raise Misconfigured(f"{too_short(name)}, or use AUTH=open on loopback")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting is nobody's to read."""
+    return "_secret" in name or "signing_key" in name
 
 
 def too_short(secret: str) -> str:

@@ -9,24 +9,44 @@ filler      puts the units of large drops on the shelf
 auditor     recounts the rows of warm drops; pauses what does not add up (one process does)
 beater      writes down that this process lives
 pruner      forgets what is past its retention
+sealer      puts what was sold, refunded and booked into the ledger
+checker     looks now and then whether the whole ledger is what was sealed
+partitioner makes room for what sensors will measure, and drops the weeks that are past theirs
 """
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+from functools import cache
+
+import structlog
+
+from engine.coldchain import freezers
 from engine.infra import sql
+from engine.infra.combiner import Crew
+from engine.infra.errors import Misconfigured
 from engine.infra.ids import new_id
+from engine.infra.log import Seldom
 from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
 from engine.keepers.keeper import Keeper, Work
+from engine.record import books, keys, ledger, look, seal
 from engine.record import store as record
 from engine.sale import drops, expire, payment, reconcile, shelf, store
 from engine.sale.bouncer import Bouncer
+
+log = structlog.get_logger()
 
 NEVER_SECONDS = 3_600.0
 PRUNE_BATCH = 5_000
 TOMBSTONE_HOURS = 1  # a claim that a tombstone must stop arrives within seconds
 BEAT_SECONDS = 1.0
+SEAL_SECONDS, SEAL_SECONDS_MAX = 0.25, 2.0  # between two looks: at rest, in a rush
+SEAL_RESTS = 15  # times as long as it sealed, in a rush
+CHECK_SECONDS = 60.0
+WRONG_KEYS_SECONDS = 30.0  # between two complaints; what is to be sealed waits
 
 
 def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Keeper]:
@@ -41,8 +61,12 @@ def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Kee
         Keeper("settler", settling(postgres, bouncer), 0.5),
         Keeper("filler", filling(postgres, bouncer), 0.5),
         Keeper("pruner", pruning(settings, postgres), 60.0),
+        Keeper("partitioner", partitioning(settings, postgres), 60.0),
         Keeper("beater", beating(postgres), BEAT_SECONDS),
+        Keeper("sealer", sealing(settings, postgres), SEAL_SECONDS_MAX),
     ]
+    if settings.ledger_verify_seconds > 0:
+        keepers.append(Keeper("checker", checking(settings, postgres), CHECK_SECONDS))
     if settings.auditor_ms > 0:
         auditor = Auditor(postgres, bouncer)
         keepers.append(Keeper("auditor", auditor.work, settings.auditor_ms / 1000))
@@ -102,10 +126,11 @@ def reaping(postgres: Postgres, bouncer: Bouncer) -> Work:
 
 def reconciling(postgres: Postgres, bouncer: Bouncer) -> Work:
     """Tell the bouncer the news."""
+    missed: dict[int, int] = {}
 
     async def work() -> None:
         await postgres.refresh_epoch()
-        await reconcile.reconcile(postgres, bouncer)
+        await reconcile.reconcile(postgres, bouncer, missed)
 
     return work
 
@@ -135,11 +160,57 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
     return work
 
 
+def partitioning(settings: Settings, postgres: Postgres) -> Work:
+    """Have a place for readings; at once again while weeks come or go."""
+
+    async def work() -> float | None:
+        changed = await freezers.partition(postgres, settings.readings_days)
+        return 1.0 if changed else None
+
+    return work
+
+
 def beating(postgres: Postgres) -> Work:
     """Say that we live, for /health."""
     keeper = new_id()
 
     async def work() -> None:
         await postgres.call(sql.load("engine")["beat"], keeper=keeper)
+
+    return work
+
+
+def sealing(settings: Settings, postgres: Postgres) -> Work:
+    """Seal; with a backlog at once again, or, while a rush adds to it, seldom: the sale wants the
+    same processors, and the ledger can wait. Without the right keys nothing is sealed, and said."""
+    complaints, ring = Seldom(WRONG_KEYS_SECONDS), cache(lambda: keys.ring(settings))
+    newest: int | None = None  # record, when a backlog was left
+
+    async def work() -> float | None:
+        nonlocal newest
+        try:
+            before, newest = newest, await books.newest_waiting(postgres)
+            is_rush = before is not None and newest is not None and newest > before
+            began = time.monotonic()
+            most = ledger.BLOCK_MAX if is_rush else seal.RECORDS_MAX
+            if await seal.seal(postgres, ring(), most) < most // seal.ENTRY_WEIGHT:
+                newest = None
+                return SEAL_SECONDS
+            return (time.monotonic() - began) * SEAL_RESTS if is_rush else 0.0
+        except Misconfigured as wrong:
+            if complaints.due():
+                log.warning("sealer.cannot_seal", why=str(wrong))
+            return None
+
+    return work
+
+
+def checking(settings: Settings, postgres: Postgres) -> Work:
+    """Look at the whole ledger, if nobody did for long."""
+    looking = look.Looking(postgres, Crew(), cache(lambda: keys.ring(settings)))
+
+    async def work() -> None:
+        with suppress(Misconfigured):  # the sealer says so
+            await looking.keep_fresh(settings.ledger_verify_seconds)
 
     return work

@@ -23,6 +23,7 @@ REFUSED = 3
 REST_MIN_SECONDS = 0.2
 REST_MAX_SECONDS = 5.0
 HEALTHY_SECONDS = 10.0
+ECHO_SECONDS = 1.0  # a signal to us and to our group is one wish, heard twice
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -35,8 +36,9 @@ class Stop(Exception):
 class Signals:
     """Signals as something to wait for, so that they never interrupt a half-done step.
 
-    SIGINT and SIGTERM raise `Stop` out of `wait`, each time they come. SIGHUP sets `reload`. A
-    child's end only cuts the waiting short.
+    SIGINT and SIGTERM raise `Stop` out of `wait`, each time they come; what follows one within a
+    second is the same wish, since `timeout` and who ends a group reach us twice. SIGHUP sets
+    `reload`. A child's end only cuts the waiting short.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,7 @@ class Signals:
         os.set_blocking(self._write, False)
         self._before: dict[signal.Signals, object] = {}
         self._had_terminal = _has_terminal()
+        self._stopped_at = float("-inf")
 
     def __enter__(self) -> Self:
         self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
@@ -76,9 +79,16 @@ class Signals:
         if signal.SIGHUP in came:
             # A closed terminal sends it too, and nobody could end us from there any more.
             if self._had_terminal and not _has_terminal():
-                raise Stop
-            self.reload = True
+                self._stop()
+            else:
+                self.reload = True
         if came & {signal.SIGINT, signal.SIGTERM}:
+            self._stop()
+
+    def _stop(self) -> None:
+        now = time.monotonic()
+        if now >= self._stopped_at + ECHO_SECONDS:
+            self._stopped_at = now
             raise Stop
 
 

@@ -17,7 +17,9 @@ from engine.infra.settings import ALIASES, Settings
 from engine.ops import terminal
 from engine.ops.audit_commands import audit, reconcile
 from engine.ops.drop_commands import drop
+from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
+from engine.ops.ledger_commands import ledger
 from engine.ops.size_commands import size
 
 RUN = Group.create_ordered("Run")
@@ -42,12 +44,14 @@ app = cyclopts.App(
 )
 app["--help"].group = OTHER
 app["--version"].group = OTHER
-drop.group = OPERATE
+drop.group = freezer.group = ledger.group = OPERATE
 apikey.group = token.group = CREDENTIALS
 app.command(drop)
+app.command(freezer)
 app.command(audit, group=OPERATE)
 app.command(reconcile, group=OPERATE)
 app.command(apikey)
+app.command(ledger)
 app.command(token)
 app.command(size, group=CHECK)
 
@@ -93,7 +97,10 @@ def serve() -> None:
 
 @app.command(group=RUN)
 def keep() -> None:
-    """Run the keepers: sweeper, bell, reaper, reconciler, filler, auditor, pruner.
+    """Run the keepers, who free, mend, recount, seal and tidy behind the sale.
+
+    They are: sweeper, ringer, bell, reaper, reconciler, settler, filler, auditor, sealer, checker,
+    beater, pruner, partitioner.
 
     At least one process must run, or holds do not expire; a second one on another machine makes
     sure of it. They do the same work without treading on each other.
@@ -199,9 +206,11 @@ def migrate(
 
 @app.command(group=RUN)
 def seed() -> None:
-    """Put the demo on show: 20 sneaker drops and ten past purchases.
+    """Put the demo on show: 20 sneaker drops and ten past purchases, a freezer and a small hall.
 
-    Only for a demo. Made once; run again, it arms the drop that opens in a minute anew.
+    The freezer has twenty slots, some of them booked; the hall has a seat map. Only for a demo.
+    Made once, and no freezer where there is one; run again, it arms the drop that opens in a minute
+    anew.
 
     **Examples**
 

@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import UNSET
@@ -34,6 +35,7 @@ CHECK_VIOLATION = "23514"
 OPTIONS = {
     "totalStock": "--stock",
     "addStock": "UNITS",
+    "pick": "--named",
     "withdrawStock": "UNITS",
     "body": "the options",
 }
@@ -72,6 +74,27 @@ def _worded(wrong: Invalid) -> Invalid:
     name, problem = fields[0]["field"], fields[0]["problem"]
     dashed = "--" + re.sub(r"([A-Z])", r"-\1", name).lower()
     return Invalid(f"{OPTIONS.get(name, dashed)}: {problem}")
+
+
+def lines_of(path: Path) -> list[str]:
+    """Names of units, a line each; empty lines are none."""
+    try:
+        return [line for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"{path} cannot be read: {error}") from None
+
+
+def picks(named: bool, units: Path | None) -> dict[str, Any]:
+    """What a new drop's body says of its units."""
+    if units is not None and not named:
+        raise Invalid("--units: add --named, so that buyers pick units by these names")
+    told: dict[str, Any] = {"pick": "named"} if named else {}
+    return told if units is None else told | {"units": lines_of(units)}
+
+
+def more(units: int | Path) -> dict[str, Any]:
+    """What a change says of units that are added: how many, or how they are called."""
+    return {"add_stock": units} if isinstance(units, int) else {"units": lines_of(units)}
 
 
 def limit(text: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cyclopts
@@ -27,6 +28,7 @@ Id = Annotated[
 ]
 Price = Annotated[str, Parameter(help="money with at most two decimals: 120 or 119.90")]
 Moment = Annotated[str | None, Parameter(help="ISO 8601: 2030-01-31T12:00:00Z (UTC unless said)")]
+Currency = Annotated[str | None, Parameter(help="three letters (USD)")]
 End = Annotated[str | None, Parameter(help="the same, or none")]
 HoldSeconds = Annotated[int | None, Parameter(help="how long a buyer may think (60)")]
 LifeSeconds = Annotated[int | None, Parameter(help="how long a hold may be extended to")]
@@ -102,8 +104,10 @@ def create(
     /,
     *,
     price: Price,
-    stock: Annotated[int, Parameter(help="units, 1 to 1,000,000")],
-    currency: Annotated[str | None, Parameter(help="three letters (USD)")] = None,
+    stock: Annotated[int | None, Parameter(help="units, 1 to 1,000,000")] = None,
+    named: Annotated[bool, Parameter(negative="", help="buyers pick units: seats, slots")] = False,
+    units: Annotated[Path | None, Parameter(help="a file of their names, a line each")] = None,
+    currency: Currency = None,
     starts_at: Moment = None,
     ends_at: Moment = None,
     hold_seconds: HoldSeconds = None,
@@ -118,13 +122,14 @@ def create(
 ) -> None:
     """Make a drop.
 
-    It opens at `--starts-at`, or now. Up to 10,000 units are there at once; of a larger drop a
-    keeper puts them on the shelf, which takes about ten seconds for a million. It is `preparing`
-    meanwhile; `--wait` shows how far it is.
+    It opens at `--starts-at`, or now. Of more than 10,000 units a keeper puts them on the shelf, a
+    million in about ten seconds. It is `preparing` meanwhile; `--wait` shows how far it is. With
+    `--named` buyers pick units by name, or by number if there is no file.
 
     **Examples**
 
         velvetrope drop create "Meridian Daybreak" --price 139 --stock 120
+        velvetrope drop create "Premiere" --price 45 --named --units seats.txt
         velvetrope drop create "Tour" --price 89.50 --stock 200000 --max-per-buyer 4 \\
             --starts-at 2030-01-31T12:00:00Z --hold-seconds 300 --wait
     """
@@ -136,7 +141,8 @@ def create(
         body = bodies.DropBody(
             name=name,
             price=price,
-            total_stock=stock,
+            total_stock=said(stock),
+            **drop_acts.picks(named, units),
             currency=said(currency),
             starts_at=optional(starts_at),
             ends_at=optional(ends_at),
@@ -211,7 +217,7 @@ def change(
 @drop.command
 def add(
     id: Id,
-    units: Annotated[int, Parameter(help="how many more")],
+    units: Annotated[int | Path, Parameter(help="how many more, or a file of their names")],
     /,
     *,
     wait: Wait = False,
@@ -219,18 +225,20 @@ def add(
 ) -> None:
     """Put more units on sale, also in mid-sale.
 
-    Up to 10,000 are there at once, more are filled in by a keeper while the drop sells on.
+    Up to 10,000 are there at once, more are filled in by a keeper while the drop sells on. Units
+    that have names need more of them: a file, a line each.
 
     **Examples**
 
-        velvetrope drop add 20 50
         velvetrope drop add 20 100000 --wait
+        velvetrope drop add 21 balcony.txt
     """
+    from engine.ops import drop_acts
 
     async def work(given: Settings) -> None:
-        await _change(given, id, json, wait, add_stock=units)
+        await _change(given, id, json, wait, **drop_acts.more(units))
 
-    terminal.run(work, deed="add_stock", drop_id=id, units=units)
+    terminal.run(work, deed="add_stock", drop_id=id, units=str(units))
 
 
 @drop.command

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from engine.infra.errors import Misconfigured
 from engine.infra.ids import new_id, request_identity
 from engine.infra.postgres import Postgres, Session
 from engine.infra.settings import Settings
 from engine.ops.catalogue import BUYERS, CATALOGUE, DemoDrop
+from engine.ops.rooms import SEATS, SLOTS, open_freezer, open_hall
+from engine.record import keys
+from engine.record.seal import seal
 from engine.runtime import ground
 from engine.sale import drops, reconcile, shelf, store
 from engine.sale.models import Claim, Confirm, NewDrop
@@ -18,6 +23,8 @@ MINUTE = 60
 async def seed(settings: Settings) -> str:
     """Create what is missing of the demo, arm the next start, and tell the bouncer; what it did."""
     async with ground(settings) as base:
+        # First, so that it stands last on the shop's page; the hall, last, stands first.
+        freezer = await open_freezer(base.postgres, settings.readings_days)
         known = await shelf.drops_pictured(base.postgres, [_picture(demo) for demo in CATALOGUE])
         if not known:
             made = [await _create(base.postgres, demo) for demo in reversed(CATALOGUE)]
@@ -26,6 +33,12 @@ async def seed(settings: Settings) -> str:
         else:
             made = await _rearm(base.postgres, known)
             did = f"the demo was there; drop {made[0]} opens in {MINUTE} s"
+        if freezer is not None:
+            hall = await open_hall(base.postgres)
+            made += [freezer, hall]
+            with suppress(Misconfigured):  # without secrets nothing is sealed, and a keeper says so
+                await seal(base.postgres, keys.ring(settings))
+            did += f", {len(SLOTS)} slots (drop {freezer}) and {len(SEATS)} seats (drop {hall})"
         await reconcile.tell(base.postgres, base.bouncer, made)
         return did
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.infra.settings import Settings
+from engine.infra.settings import Settings, is_secret
 from engine.ops.doorstep import masked
 
 
@@ -45,7 +45,7 @@ def _row(field: msgspec.inspect.Field, value: object) -> Row:
 
 
 def _shown(name: str, value: object) -> str:
-    if name.endswith("_secret"):
+    if is_secret(name):
         return f"set, {len(str(value).encode())} bytes" if value else "not set"
     if name.endswith("_url"):
         return masked(str(value)) if value else "not set"

@@ -14,13 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.infra.errors import Misconfigured
-from engine.infra.settings import Settings
+from engine.infra.settings import Settings, is_secret
 
 # All settings but the secrets, which are nobody's to read, and the folder itself.
 TOLD = tuple(
     name.upper()
     for name in Settings.__struct_fields__
-    if not name.endswith("_secret") and name != "data_dir"
+    if not is_secret(name) and name != "data_dir"
 )
 
 

@@ -55,7 +55,9 @@ TAGS = {
     "Reservations": "Units that are a buyer's until a deadline.",
     "Purchases": "Holds that were bought.",
     "Payments": "What providers of payments say.",
+    "Slots": "The cold chain: named units with a temperature, held, booked and watched.",
     "Operators": "Running a sale. An admin's token, or a key with the scope `admin`.",
+    "Ledger": "What was sold, refunded and booked: chained, signed, for anybody to check.",
     "Health": "For people, and for machines that watch. Asks for no credential.",
 }
 SHORT = " (short form)"  # another way in to the same operation
@@ -259,7 +261,8 @@ class _Writer:
                 for name, text in reply.headers.items()
             },
         }
-        forms = {"application/json": reply.type, **reply.forms} if reply.type else {}
+        json = {"application/json": reply.type} if reply.type else {}
+        forms = {**json, **reply.forms}
         if forms:
             told["content"] = {name: self._form(kind) for name, kind in forms.items()}
         return told

@@ -40,6 +40,17 @@ ASSETS = {
     "holds.js": b"text/javascript; charset=utf-8",
     "ring.js": b"text/javascript; charset=utf-8",
     "words.js": b"text/javascript; charset=utf-8",
+    "seats.css": b"text/css; charset=utf-8",
+    "seats.js": b"text/javascript; charset=utf-8",
+    "seatmap.js": b"text/javascript; charset=utf-8",
+    "board.html": b"text/html; charset=utf-8",
+    "board.css": b"text/css; charset=utf-8",
+    "board.js": b"text/javascript; charset=utf-8",
+    "slot.js": b"text/javascript; charset=utf-8",
+    "ledger.html": b"text/html; charset=utf-8",
+    "ledger.css": b"text/css; charset=utf-8",
+    "ledger.js": b"text/javascript; charset=utf-8",
+    "chain.js": b"text/javascript; charset=utf-8",
 }
 # Stoplight Elements, which draws the API's page: a package that ships files and nothing else.
 ELEMENTS = {
@@ -79,19 +90,40 @@ class Pages:
         self._write = write
 
     def routes(self) -> list[Route]:
-        """/, /ops, /docs, /openapi.json, /assets/{id} and /pictures/{id}."""
+        """/, /slots-board, /ledger-view, its check_proof.py, /ops, /docs, /openapi.json,
+        /assets/{id}, /pictures/{id} and /favicon.ico."""
         return [
             Route("page", "GET", "/", self.index),
+            Route("slots_board", "GET", "/slots-board", self.slots_board),
+            Route("ledger_view", "GET", "/ledger-view", self.ledger_view),
+            Route("check_proof", "GET", "/ledger-view/check_proof.py", self.check_proof),
             Route("ops", "GET", "/ops", self.ops),
             Route("docs", "GET", "/docs", self.docs),
             Route("openapi", "GET", "/openapi.json", self.openapi),
             Route("asset", "GET", "/assets/{id}", self.asset),
             Route("picture", "GET", "/pictures/{id}", self.picture),
+            Route("favicon", "GET", "/favicon.ico", self.favicon),
         ]
 
     async def index(self, call: Call) -> Answer:
         """The shop."""
         return _asset("index.html")
+
+    async def slots_board(self, call: Call) -> Answer:
+        """The freezers, slot by slot."""
+        return _asset("board.html")
+
+    async def ledger_view(self, call: Call) -> Answer:
+        """The ledger as a chain, and how to check it."""
+        return _asset("ledger.html")
+
+    async def check_proof(self, call: Call) -> Answer:
+        """The script that checks a proof offline."""
+        return Answer(_script(), headers=HEADERS, content_type=b"text/x-python; charset=utf-8")
+
+    async def favicon(self, call: Call) -> Answer:
+        """What browsers ask for unasked, on pages that name no icon (an answer of the API)."""
+        return _asset("rope.svg")
 
     async def ops(self, call: Call) -> Answer:
         """The dashboard: a page for everybody, whose figures and deeds ask who it is."""
@@ -141,6 +173,14 @@ def _asset(name: str) -> Answer:
 @cache
 def _read(name: str) -> bytes:
     return (Path(__file__).parent / "assets" / name).read_bytes()
+
+
+@cache
+def _script() -> bytes:
+    """docs/check_proof.py of the checkout, or the copy inside the wheel."""
+    checkout = Path(__file__).parents[2] / "docs" / "check_proof.py"
+    copy = Path(__file__).parents[1] / "_docs" / "check_proof.py"
+    return (checkout if checkout.is_file() else copy).read_bytes()
 
 
 @cache

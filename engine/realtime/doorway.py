@@ -103,7 +103,9 @@ class Doorway:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         rooms = [room for given in query.get("room", []) for room in given.split(",") if room]
         if not rooms:
-            raise invalid("room", "want ?room=drops, or drop:1,drop:2")
+            raise invalid(
+                "room", "want ?room=drops, drop:1, slots, ledger or me; several as drop:1,drop:2"
+            )
         buyer = None
         given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if given[2] or "userId" in query:

@@ -27,8 +27,10 @@ from engine.infra.http import iso
 from engine.infra.log import Seldom
 from engine.infra.postgres import Postgres
 from engine.realtime import store
-from engine.realtime.models import Batch, Bought, Moved
+from engine.realtime.models import Batch, Bought, Moved, Seats, SeatsMoved, Slot, SlotMoved
+from engine.realtime.places import ChainTold, SeatsTold, SlotsTold
 from engine.realtime.store import Fact
+from engine.record.views import EntryView
 from engine.sale import shelf
 from engine.sale.models import Drop, Hold
 from engine.sale.store import find_holds_of
@@ -44,6 +46,8 @@ GAPS_MAX = 1_000
 FACTS_MAX = 500  # in one look
 RETOLD = frozenset({"changed", "refunded"})  # terms, or who bought last: the drop is told anew
 PURCHASES_TOLD = 3  # of a drop, in one look
+SEALED = "sealed"  # the ledger got entries
+BESIDE = frozenset({SEALED, "condition"})  # kinds that say nothing of a drop's figures
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -51,6 +55,14 @@ class Scope(msgspec.Struct, frozen=True):
 
     drops: Collection[int] | None
     buyers: Collection[str]
+    seats: Collection[int] = ()  # drops of which it is told which units went
+    slots: bool = False
+    ledger: bool = False
+
+    @property
+    def asks_whose(self) -> bool:
+        """Whether it matters which holds a fact is about."""
+        return bool(self.buyers) or self.slots
 
 
 class Feed:
@@ -75,6 +87,8 @@ class Feed:
         self._known: dict[int, tuple[tuple[int, int], Drop]] = {}
         self._told: dict[int, datetime] = {}  # the newest purchase that was told of a drop
         self._clock: tuple[datetime, float] | None = None
+        self.seats, self.slots = SeatsTold(postgres), SlotsTold(postgres)
+        self.chain = ChainTold(postgres)
         self._complaints = Seldom()
 
     @property
@@ -110,6 +124,9 @@ class Feed:
         self._gaps = dict.fromkeys(missing, time.monotonic())
         self._known.clear()
         self._told.clear()
+        self.seats.forget()
+        self.slots.forget()
+        self.chain.forget()
         self.turn += 1
 
     async def run(self) -> None:
@@ -151,13 +168,13 @@ class Feed:
 
     async def _read(self) -> tuple[int, datetime, list[Fact], Scope]:
         """What there is, and who listens now that it is there: also whoever came meanwhile."""
-        named = bool(self._scope().buyers)
+        named = self._scope().asks_whose
         while True:
             epoch, now, facts = await store.read_facts(
                 self._postgres, self._seen, list(self._gaps), named, FACTS_MAX
             )
             scope = self._scope()
-            if named or not scope.buyers or not facts:
+            if named or not scope.asks_whose or not facts:
                 return epoch, now, facts, scope
             named = True
 
@@ -169,8 +186,13 @@ class Feed:
         self.turn += 1
         self._is_quiet.clear()
         try:
-            wanted = [f for f in facts if scope.drops is None or f.drop_id in scope.drops]
+            wanted = [
+                fact
+                for fact in facts
+                if fact.kind not in BESIDE and (scope.drops is None or fact.drop_id in scope.drops)
+            ]
             holds = await self._holds(facts, scope.buyers)
+            places = await self._places(facts, scope)
             drops = await self._moved(wanted)
         finally:
             self.turn += 1
@@ -178,11 +200,34 @@ class Feed:
         self._pass_over([fact.id for fact in facts])
         if len(facts) >= FACTS_MAX:
             self._news.set()  # there is more
-        if not drops and not holds:
+        seats, slots, entries = places()
+        if not (drops or holds or seats or slots or entries):
             return None
         age = now - min(fact.told_at for fact in facts)
         since = asked - max(age.total_seconds(), 0.0)
-        return Batch(self._seen, self._epoch, since, drops, holds)
+        return Batch(self._seen, self._epoch, since, drops, holds, False, seats, slots, entries)
+
+    async def _places(
+        self, facts: list[Fact], scope: Scope
+    ) -> Callable[[], tuple[list[SeatsMoved], list[SlotMoved], list[EntryView]]]:
+        """Reads what stands one by one; what it returns compares, and counts it as told."""
+        touched = {fact.drop_id for fact in facts if fact.kind != SEALED}
+        seats = await self.seats.read(touched.intersection(scope.seats))
+        slots = await self.slots.read(touched) if scope.slots and touched else []
+        lapsed = await self.slots.lapsed(facts, slots) if slots else {}
+        is_sealed = any(fact.kind == SEALED for fact in facts)
+        entries = await self.chain.read() if scope.ledger and is_sealed else None
+
+        def note() -> tuple[list[SeatsMoved], list[SlotMoved], list[EntryView]]:
+            if touched and not scope.slots:
+                self.slots.forget()
+            return (
+                self.seats.note(touched, seats),
+                self.slots.note(slots, lapsed) if slots else [],
+                self.chain.note(entries) if is_sealed else [],
+            )
+
+        return note
 
     def _pass_over(self, ids: Iterable[int]) -> None:
         """Note which numbers were seen, and which were passed over."""
@@ -249,6 +294,36 @@ class Feed:
             Moved(drop, self._epoch, False, False, False, [], recent[drop.id], 0, 0)
             for drop in drops
         ]
+
+    async def shelf(self, drop_id: int) -> Seats | None:
+        """A named drop's shelf as it was told, or as it stands; None: it is not told which units
+        went. Raises `Fault`."""
+        known, turn = self.seats.known(drop_id), self.turn
+        if known is not None:
+            return known
+        for seats in await self.seats.read([drop_id]):
+            if turn == self.turn:  # nothing passed meanwhile: the next change follows this
+                self.seats.keep(seats)
+            return seats
+        return None
+
+    async def freezers(self) -> list[Slot]:
+        """All slots, likewise. Raises `Fault`."""
+        known, turn = self.slots.known(), self.turn
+        if known is not None:
+            return known
+        slots = await self.slots.read()
+        if turn == self.turn:
+            self.slots.keep(slots)
+        return slots
+
+    async def entries(self) -> list[EntryView]:
+        """The ledger's newest entries, newest first. Raises `Fault`."""
+        turn = self.turn
+        entries = await self.chain.read()
+        if turn == self.turn:
+            self.chain.keep(entries)
+        return entries[::-1]
 
     async def recent(self, drop_ids: Collection[int]) -> dict[int, list[Bought]]:
         """The newest purchases of drops, newest first, three each."""

@@ -5,14 +5,16 @@ An event is encoded once, whoever hears it; `Wired` holds both forms of what one
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
 
 from engine.infra.errors import Problem
 from engine.infra.http import encode, iso, problem_answer
-from engine.realtime.models import Moved
-from engine.sale.models import Hold
+from engine.realtime.models import Moved, Seats, SeatsMoved, Slot, SlotMoved
+from engine.record.views import EntryView
+from engine.sale.models import Hold, unit_id
 from engine.sale.views import DropView, Recent, StockView, drop_view
 
 TEXT, CLOSE, PING = 0x81, 0x88, 0x89  # first bytes of whole frames, RFC 6455 5.2
@@ -58,6 +60,40 @@ class LiveDrop(DropView):
     """A drop as everybody sees it, and the history that its version counts in."""
 
     epoch: int = 0
+
+
+class Shelf(msgspec.Struct, rename="camel"):
+    """Which units of a named drop nobody can have, at one (epoch, version)."""
+
+    drop_id: int
+    version: int
+    epoch: int
+    taken: list[int]
+
+
+class UnitsUpdate(msgspec.Struct, rename="camel"):
+    """Units of a named drop that went and came back since another version. Who does not know the
+    drop at that one asks how it stands."""
+
+    drop_id: int
+    since: int
+    version: int
+    epoch: int
+    taken: list[int]
+    freed: list[int]
+
+
+class LiveSlot(msgspec.Struct, rename="camel"):
+    """A slot for everybody: not who holds it, nor what is in it."""
+
+    slot_id: int
+    name: str
+    status: str
+    temp_status: str
+    temperature: float
+    target_temp: float
+    measured_at: str
+    expires_at: str | None  # of the hold on it
 
 
 class Frame(msgspec.Struct):
@@ -138,6 +174,50 @@ def of_drop(moved: Moved, position: tuple[int, int]) -> tuple[Wired, Wired]:
         gone = HoldsEnded(drop.id, drop.free, moved.expired + moved.released)
         ended += wired("reservation_update", gone, position)
     return told, ended
+
+
+def shelf(seats: Seats, total: int) -> Shelf:
+    """How a named drop of so many units stands, one by one."""
+    taken = [number for number in range(1, total + 1) if number not in seats.free]
+    return Shelf(seats.drop_id, seats.version, seats.epoch, taken)
+
+
+def of_seats(moved: SeatsMoved, position: tuple[int, int]) -> Wired:
+    """Which units went and came back, for who looks at their drop."""
+    update = UnitsUpdate(
+        moved.drop_id, moved.since, moved.version, moved.epoch, moved.taken, moved.freed
+    )
+    return wired("units_update", update, position)
+
+
+def live_slot(slot: Slot) -> LiveSlot:
+    """A slot for everybody."""
+    return LiveSlot(
+        unit_id(slot.drop_id, slot.number),
+        slot.name,
+        slot.status,
+        slot.temp_status,
+        slot.temperature,
+        slot.target_temp,
+        iso(slot.measured_at),
+        None if slot.expires_at is None else iso(slot.expires_at),
+    )
+
+
+def of_slots(moved: Iterable[SlotMoved], position: tuple[int, int]) -> Wired:
+    """Slots that changed, for who looks at all of them."""
+    told = Wired()
+    for each in moved:
+        told += wired("slot_update", live_slot(each.slot), position)
+    return told
+
+
+def of_entries(entries: Iterable[EntryView], position: tuple[int, int]) -> Wired:
+    """What the ledger got."""
+    told = Wired()
+    for entry in entries:
+        told += wired("ledger_update", {"entry": entry}, position)
+    return told
 
 
 def of_hold(hold: Hold, position: tuple[int, int]) -> Wired:

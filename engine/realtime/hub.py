@@ -28,8 +28,9 @@ from engine.realtime.feed import ROUND_SECONDS, Feed, Scope
 from engine.realtime.frames import Wired
 from engine.realtime.hints import Hints
 from engine.realtime.listener import ROOMS_MAX, Listener
-from engine.realtime.models import Batch
+from engine.realtime.models import Batch, SlotMoved
 from engine.realtime.shows import DROPS_MAX, Shows, key_of
+from engine.realtime.sorting import Jobs, sort
 
 ROUND_SECONDS_MAX = 0.4  # a change may wait for one, and be told at the end of the next
 REST_MIN = 2.0  # times what a slice took: where telling is late, requests still come first
@@ -263,20 +264,23 @@ class Hub:
                 self._hinting = asyncio.create_task(self._hints.listen(), name="hints")
 
     def _scope(self) -> Scope:
-        drops: set[int] | None = set()
-        buyers = []
+        seats, buyers = set[int](), list[str]()
         for key in self._rooms:
             kind, _, name = key.partition(":")
-            if kind == "drop" and drops is not None:
-                drops.add(int(name))
-            elif kind == "drops":
-                drops = None
+            if kind == "drop":
+                seats.add(int(name))
             elif kind == "me":
                 buyers.append(name)
+        listens = any(echo.count for echo in self._echoes)
         for echo in self._echoes:
-            drops = None if echo.count else drops
             buyers += echo.buyers
-        return Scope(drops, buyers)
+        return Scope(
+            None if listens or "drops" in self._rooms else seats,
+            buyers,
+            seats,
+            slots=listens or "slots" in self._rooms,
+            ledger=listens or "ledger" in self._rooms,
+        )
 
     async def _hear(self, batch: Batch) -> float:
         """Tell everybody; seconds that the feed rests afterwards."""
@@ -284,52 +288,26 @@ class Hub:
         position = batch.epoch, batch.seq
         if batch.is_fresh and any(echo.count for echo in self._echoes):
             standing = await self._feed.standing(None, DROPS_MAX)
-            batch = msgspec.structs.replace(batch, drops=standing)
+            slots = [SlotMoved(slot) for slot in await self._feed.freezers()]
+            batch = msgspec.structs.replace(batch, drops=standing, slots=slots)
         for echo in self._echoes:
             echo.hear(batch)
         if batch.is_fresh:
             for listener in list(self.listeners):
                 self.catch_up(listener)
         else:
-            await self._tell(self._jobs(batch, position))
+            await self._tell(self._sorted(batch, position))
             meter.lag("told", time.monotonic() - batch.since)
         return max(ROUND_SECONDS - (self.now() - began), 0.0)
 
-    def _sorted(self, batch: Batch, position: tuple[int, int]) -> dict[str, Wired]:
-        """What each room is told."""
-        told: dict[str, Wired] = {}
-        for moved in batch.drops:
-            news, ended = frames.of_drop(moved, position)
-            room = f"drop:{moved.drop.id}"
-            if room in self._rooms:
-                told[room] = news + ended
-            if "drops" in self._rooms:
-                told["drops"] = told.get("drops", Wired()) + news
-        for hold in batch.holds:
-            room = key_of("me", hold.buyer)
-            if room in self._rooms:
-                told[room] = told.get(room, Wired()) + frames.of_hold(hold, position)
-        if self._feed.passed_over:  # what comes late would count as heard
-            return told
-        return {room: news.marked(position) for room, news in told.items() if news.events}
+    def _sorted(self, batch: Batch, position: tuple[int, int]) -> Jobs:
+        """What each room is told; what comes late would count as heard, so then it has no mark."""
+        jobs = sort(batch, self._rooms, position)
+        if self._feed.passed_over:
+            return jobs
+        return [(members, news.marked(position)) for members, news in jobs]
 
-    def _jobs(self, batch: Batch, position: tuple[int, int]) -> list[tuple[list[Listener], Wired]]:
-        """Who is told what. Who hears all drops is told of one of them there, and beyond it only
-        what its own room adds."""
-        all_hear = self._rooms.get("drops", {})
-        beyond = {}
-        if all_hear and len(self._rooms) > 1:
-            beyond = {f"drop:{m.drop.id}": frames.of_drop(m, position)[1] for m in batch.drops}
-        jobs = []
-        for room, news in self._sorted(batch, position).items():
-            members = list(self._rooms.get(room, ()))
-            if room in beyond and (both := [each for each in members if each in all_hear]):
-                jobs.append((both, beyond[room]))
-                members = [each for each in members if each not in all_hear]
-            jobs.append((members, news))
-        return [(members, news) for members, news in jobs if members and news.frames]
-
-    async def _tell(self, jobs: list[tuple[list[Listener], Wired]]) -> None:
+    async def _tell(self, jobs: Jobs) -> None:
         """Write to the members of these rooms, some at a time. Between two slices the process has
         the rest of its time for others; with too many listeners for a round, less of it."""
         count = sum(len(members) for members, _ in jobs)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from engine.record.views import EntryView
 from engine.sale.models import Drop, Hold
 
 
@@ -32,6 +33,49 @@ class Moved(msgspec.Struct, frozen=True):
     released: int  # holds that were given back
 
 
+class Seats(msgspec.Struct, frozen=True):
+    """Which units of a named drop are on the shelf, at one (epoch, version)."""
+
+    drop_id: int
+    epoch: int
+    version: int
+    free: frozenset[int]
+
+
+class SeatsMoved(msgspec.Struct, frozen=True):
+    """Units of a named drop that left the shelf or came back, from one version to another."""
+
+    drop_id: int
+    epoch: int
+    since: int  # the version at which those who listen know the shelf
+    version: int
+    taken: list[int]
+    freed: list[int]
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A slot as it stands, for those who look at all of them."""
+
+    drop_id: int
+    number: int
+    name: str
+    status: str  # AVAILABLE, RESERVED, OCCUPIED
+    temp_status: str
+    temperature: float
+    target_temp: float
+    measured_at: datetime
+    expires_at: datetime | None  # of the hold on it
+    reservation_id: str | None  # told to its owner alone, as is
+    buyer: str | None
+
+
+class SlotMoved(msgspec.Struct, frozen=True):
+    """A slot that is another than was told, or whose hold ran out."""
+
+    slot: Slot
+    lapsed: tuple[str, str] | None = None  # the hold that ran out, and whose it was
+
+
 class Batch(msgspec.Struct, frozen=True):
     """All news of one look. What is missing did not change."""
 
@@ -41,3 +85,6 @@ class Batch(msgspec.Struct, frozen=True):
     drops: list[Moved]
     holds: list[Hold]  # of buyers who listen: as they stand now
     is_fresh: bool = False  # what went before is not known: everybody gets a snapshot instead
+    seats: list[SeatsMoved] = []  # of drops that somebody looks at alone
+    slots: list[SlotMoved] = []
+    entries: list[EntryView] = []  # of the ledger, oldest first: the newest at most

@@ -12,7 +12,8 @@ from engine.infra.errors import Invalid, NotFound, Unauthorized
 from engine.infra.postgres import Postgres
 from engine.realtime import frames
 from engine.realtime.feed import Feed
-from engine.realtime.frames import LiveDrop, Wired, live_drop
+from engine.realtime.frames import LiveDrop, LiveSlot, Shelf, Wired, live_drop, live_slot
+from engine.record.views import EntryView
 from engine.sale.bodies import DROP_ID_MAX
 from engine.sale.store import list_reservations
 from engine.sale.views import HoldView, hold_view
@@ -21,6 +22,7 @@ DROPS_MAX = 100  # the newest; the others are heard of when they change
 HOLDS_MAX = 100
 MAKING_MAX = 2  # at once: the other connections are for those who buy
 FRESH_SECONDS = 0.5  # a snapshot may be so old when nothing changed since
+PUBLIC = frozenset({"drops", "slots", "ledger"})
 _DROP = re.compile(r"drop:([1-9][0-9]{0,12})")
 
 
@@ -31,6 +33,9 @@ class Snapshot(msgspec.Struct, rename="camel", omit_defaults=True):
     server_time: str | None
     drops: list[LiveDrop] | msgspec.UnsetType = msgspec.UNSET
     reservations: list[HoldView] | msgspec.UnsetType = msgspec.UNSET
+    units: Shelf | msgspec.UnsetType = msgspec.UNSET  # of one drop, if they have names
+    slots: list[LiveSlot] | msgspec.UnsetType = msgspec.UNSET
+    entries: list[EntryView] | msgspec.UnsetType = msgspec.UNSET  # newest first
 
 
 def key_of(room: str, buyer: str | None) -> str:
@@ -41,8 +46,8 @@ def key_of(room: str, buyer: str | None) -> str:
             raise Unauthorized("The room me is somebody's: say whose, by a frame or in the request")
         return f"me:{buyer}"
     named = _DROP.fullmatch(room)
-    if room != "drops" and (named is None or int(named[1]) > DROP_ID_MAX):
-        raise Invalid(f"There is no room {room!r}: want drops, drop:1 or me")
+    if room not in PUBLIC and (named is None or int(named[1]) > DROP_ID_MAX):
+        raise Invalid(f"There is no room {room!r}: want drops, drop:1, slots, ledger or me")
     return room
 
 
@@ -91,10 +96,22 @@ class Shows:
         if kind == "me":
             holds = await list_reservations(self._postgres, name, None, HOLDS_MAX, 0)
             shown.reservations = [hold_view(hold) for hold in holds]
+        elif kind == "slots":
+            shown.slots = [live_slot(slot) for slot in await self._feed.freezers()]
+        elif kind == "ledger":
+            shown.entries = await self._feed.entries()
         else:
-            ids = [int(name)] if kind == "drop" else None
-            shown.drops = [live_drop(each) for each in await self._feed.standing(ids, DROPS_MAX)]
-            if ids and not shown.drops:
-                raise NotFound(f"There is no drop {name}")
+            await self._show_drops(shown, int(name) if kind == "drop" else None)
         told = frames.wired("snapshot", shown, position)
         return told.marked(position) if is_whole else told
+
+    async def _show_drops(self, shown: Snapshot, one: int | None) -> None:
+        drops = await self._feed.standing(None if one is None else [one], DROPS_MAX)
+        shown.drops = [live_drop(each) for each in drops]
+        if one is None:
+            return
+        if not drops:
+            raise NotFound(f"There is no drop {one}")
+        if drops[0].drop.pick == "named":
+            seats = await self._feed.shelf(one)
+            shown.units = frames.shelf(seats, drops[0].drop.total_stock) if seats else msgspec.UNSET

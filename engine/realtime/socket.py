@@ -181,5 +181,5 @@ class Socket(Listener):
 
 def _room(said: Any) -> str:
     if said.room is msgspec.UNSET:
-        raise Invalid("room: want drops, drop:1 or me")
+        raise Invalid("room: want drops, drop:1, slots, ledger or me")
     return str(said.room)

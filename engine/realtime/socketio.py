@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import socketio
 import structlog
@@ -24,8 +25,11 @@ from engine.identity.models import Caller
 from engine.infra.errors import Fault, Forbidden, Problem, RateLimited, Retryable
 from engine.infra.http import Answer, Call, encode, iso, serve
 from engine.infra.meter import meter
-from engine.realtime.models import Batch, Bought, Moved
+from engine.realtime.cryovault import slot_events
+from engine.realtime.models import Batch, Bought, Moved, SlotMoved
+from engine.realtime.places import ENTRIES_MAX
 from engine.realtime.sessions import Frame, Sessions, Text, Told, session_of
+from engine.record.views import EntryView
 from engine.sale.models import Hold
 from engine.sale.views import Recent, drop_view
 
@@ -42,7 +46,17 @@ SESSIONS_MAX = 10_000
 COME_AGAIN_SECONDS = 10
 _ENDED = ("expired", "released")
 
-About = Bought | None  # the purchase that a frame tells of
+
+class News(NamedTuple):
+    """A frame for everybody; for those it is about, on their own sockets, another one."""
+
+    frame: Frame
+    owners: frozenset[str | None] = frozenset()
+    own: Callable[[str], Frame] | None = None
+
+    def of(self, buyer: str) -> Frame:
+        """As this buyer's sockets hear it."""
+        return self.own(buyer) if self.own is not None and buyer in self.owners else self.frame
 
 
 def _nobody(_: Scope) -> str | None:
@@ -88,6 +102,8 @@ class SocketIo:
         self._listeners: dict[str, str | None] = {}  # session → buyer, None: not known
         self._drops: dict[int, Moved] = {}  # what nobody was told yet
         self._holds: dict[str, Hold] = {}
+        self._slots: dict[tuple[int, int], SlotMoved] = {}
+        self._entries: list[EntryView] = []
         self._rests_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._server.on("connect", self._connect)
@@ -216,6 +232,11 @@ class SocketIo:
             before = self._drops.get(now.drop.id)
             self._drops[now.drop.id] = now if before is None else _both(before, now)
         self._holds |= {hold.id: hold for hold in batch.holds}
+        for slot in batch.slots:
+            key = slot.slot.drop_id, slot.slot.number
+            lapsed = slot.lapsed or (self._slots[key].lapsed if key in self._slots else None)
+            self._slots[key] = replace(slot, lapsed=lapsed)
+        self._entries = [*self._entries, *batch.entries][-ENTRIES_MAX:]
         if self._timer is None:
             rest = self._rests_until - time.monotonic()
             if rest > 0:
@@ -227,38 +248,28 @@ class SocketIo:
         """Tell what there is; each frame is encoded once."""
         self._timer = None
         drops, holds, self._drops, self._holds = self._drops, self._holds, {}, {}
+        slots, entries, self._slots, self._entries = self._slots, self._entries, {}, []
         if not self._listeners:
             return
-        news = [told for moved in drops.values() for told in _news(moved)]
-        owned: dict[str, list[Hold]] = {}
+        freezers = {drop_id for drop_id, _ in slots}
+        news = [each for moved in drops.values() for each in _news(moved, freezers)]
+        news += [each for slot in slots.values() for each in _slot_news(slot)]
+        news += [News(_frame("ledger_update", {"entry": entry})) for entry in entries]
+        owned: dict[str | None, list[Hold]] = {}
         for hold in holds.values():
             owned.setdefault(hold.buyer, []).append(hold)
-        frames, told = [frame for _, frame in news], 0
+        concerned = frozenset[str | None]().union(owned, *(each.owners for each in news))
+        frames, told = [each.frame for each in news], 0
         for session, buyer in self._listeners.items():
             mine = frames
-            if buyer is not None and buyer in owned:
-                mine = self._of_owner(owned[buyer], news, drops)
+            if buyer is not None and buyer in concerned:
+                mine = [each.of(buyer) for each in news]
+                mine += _own_ends(owned.get(buyer, []), drops, freezers)
             for frame in mine:
                 self._sessions.tell(session, frame)
             told += len(mine)
         meter.count("live_sent", by=told)
         self._rests_until = time.monotonic() + min(told / FRAMES_A_SECOND, REST_SECONDS_MAX)
-
-    def _of_owner(
-        self, holds: list[Hold], news: list[tuple[About, Frame]], drops: dict[int, Moved]
-    ) -> list[Frame]:
-        """The news for a buyer's own sockets: its purchases with its id, its holds that ended."""
-        own = {hold.buyer for hold in holds}
-        frames = [
-            _purchase(about, about.buyer) if about is not None and about.buyer in own else frame
-            for about, frame in news
-        ]
-        for hold in holds:
-            if hold.status in _ENDED:
-                moved = drops.get(hold.drop_id)
-                left = hold.available if moved is None else moved.drop.free
-                frames += _ended(hold.drop_id, left, hold, hold.status == "expired")
-        return frames
 
 
 async def _join(sid: str, *rooms: object) -> None:
@@ -284,27 +295,51 @@ def _both(before: Moved, after: Moved) -> Moved:
     )
 
 
-def _news(moved: Moved) -> Iterator[tuple[About, Frame]]:
-    """What everybody is told of one drop, in the order the other systems tell it.
-
-    The one place for `slot_update` and `ledger_update`: a Batch knows of neither yet.
-    """
+def _news(moved: Moved, freezers: Collection[int]) -> Iterator[News]:
+    """What everybody is told of one drop, in the order the other systems tell it."""
     drop = moved.drop
     if moved.is_new:
         recent = [Recent(one.username, iso(one.purchased_at)) for one in moved.recent or ()]
-        yield None, _frame("new_drop", drop_view(drop, recent))
+        yield News(_frame("new_drop", drop_view(drop, recent)))
     if moved.has_moved:
         stock = {"dropId": drop.id, "availableStock": drop.free}
-        yield None, _frame("stockUpdate", stock)
-        yield None, _frame("inventory_update", stock)
+        yield News(_frame("stockUpdate", stock))
+        yield News(_frame("inventory_update", stock))
     for one in moved.bought:
         moment = iso(one.purchased_at)
-        yield one, _purchase(one, None)
+        yield News(_purchase(one, None), frozenset({one.buyer}), partial(_purchase, one))
         told = {"dropId": drop.id, "username": one.username, "purchasedAt": moment}
-        yield None, _frame("purchase_update", told)
+        yield News(_frame("purchase_update", told))
     if moved.expired or moved.released:
-        for frame in _ended(drop.id, drop.free, None, moved.expired > 0):
-            yield None, frame
+        has_expired = moved.expired > 0 and drop.id not in freezers  # that is told slot by slot
+        for frame in _ended(drop.id, drop.free, None, has_expired):
+            yield News(frame)
+
+
+def _slot_news(moved: SlotMoved) -> Iterator[News]:
+    """What everybody is told of one slot, and its owners."""
+    lapsed_of = moved.lapsed[1] if moved.lapsed else None
+    owners = frozenset({moved.slot.buyer, lapsed_of})
+    for n, (event, told) in enumerate(slot_events(moved, None)):
+
+        def own(buyer: str, n: int = n) -> Frame:
+            return _frame(*slot_events(moved, buyer)[n])
+
+        yield News(_frame(event, told), owners, own)
+
+
+def _own_ends(
+    holds: Iterable[Hold], drops: Mapping[int, Moved], freezers: Collection[int]
+) -> list[Frame]:
+    """For a buyer's own sockets: its holds that ended, with their ids."""
+    frames = []
+    for hold in holds:
+        if hold.status in _ENDED:
+            moved = drops.get(hold.drop_id)
+            left = hold.available if moved is None else moved.drop.free
+            has_expired = hold.status == "expired" and hold.drop_id not in freezers
+            frames += _ended(hold.drop_id, left, hold, has_expired)
+    return frames
 
 
 def _purchase(one: Bought, buyer: str | None) -> Frame:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from engine.infra.describe import HIDDEN, shown
-from engine.infra.http import PRICE_MAX_CENTS, cents, decoder, either, invalid, parse_time
+from engine.infra.http import PRICE_MAX_CENTS, cents, decoder, either, invalid
+from engine.sale.checks import (
+    NAME_MAX,
+    PICKS_MAX,
+    count_of,
+    image,
+    moment,
+    unit_names,
+    wanted_units,
+    whole,
+)
 from engine.sale.drops import WITHDRAWN_MAX
 from engine.sale.models import STOCK_MAX, Change, NewDrop
 
 DROP_ID_MAX = (1 << 43) - 1  # so that a unit's id fits 63 bits
-ORDER_MAX = 100
+ORDER_MAX = PICKS_MAX
 HOLD_MAX_SECONDS = 86_400
 BUYER_MAX = 10_000
 COOLDOWN_MAX = 1_000
@@ -36,6 +45,7 @@ Name = Annotated[
 NUMBER = "[1-9][0-9]{0,11}"  # of a drop, as text
 DropId = Annotated[int, shown(minimum=1, maximum=DROP_ID_MAX, examples=[20])]
 Year = r"^(20|21)[0-9]{2}-"
+UnitName = Annotated[str, shown(minLength=1, maxLength=NAME_MAX, format="printable")]
 When = Annotated[str | None | UnsetType, shown(format="date-time", pattern=Year)]
 
 
@@ -50,7 +60,16 @@ class ReserveBody(msgspec.Struct):
     user_id: Name = field(name="userId", default=UNSET)
     user_id_snake: Name = field(name="user_id", default=UNSET)
     quantity: Annotated[Whole, shown(minimum=1, maximum=ORDER_MAX, default=1, examples=[1])] = UNSET
-    units: Annotated[Any, HIDDEN] = UNSET
+    units: Annotated[
+        list[UnitName | int] | None | UnsetType,
+        shown(
+            "These very units of a named drop, by name or by id: all of them or none. Without it a"
+            " named drop gives `quantity` units beside each other.",
+            minItems=1,
+            maxItems=ORDER_MAX,
+            uniqueItems=True,
+        ),
+    ] = UNSET
 
     @property
     def buyer(self) -> str | int | None:
@@ -60,13 +79,23 @@ class ReserveBody(msgspec.Struct):
 
     @property
     def units_wanted(self) -> int:
-        """1 to 100, 1 unless said."""
-        if self.units not in (UNSET, None):
-            raise invalid("units", "units cannot be named yet: say a quantity")
-        quantity = 1 if self.quantity is UNSET else self.quantity
+        """1 to 100; as many as it names, else 1 unless said."""
+        quantity = (
+            (len(self.units) if self.units else 1) if self.quantity is UNSET else self.quantity
+        )
         if not 1 <= quantity <= ORDER_MAX:
             raise invalid("quantity", f"want 1 to {ORDER_MAX}")
         return quantity
+
+    @property
+    def picks(self) -> tuple[str | int, ...]:
+        """The units that it names, by name or by id; none: whichever."""
+        if self.units is UNSET or self.units is None:
+            return ()
+        picks = wanted_units(self.units)
+        if self.units_wanted != len(picks):
+            raise invalid("units", f"{len(picks)} are named, and quantity says {self.quantity}")
+        return picks
 
 
 class ConfirmBody(msgspec.Struct):
@@ -205,22 +234,22 @@ class TermsBody(msgspec.Struct):
         told = {
             "name": _told(self.name, lambda: line("name", str(self.name), 200)),
             "price_cents": UNSET if self.price is UNSET else cents("price", self.price),
-            "image_url": _told(images, lambda: _image(images)),
-            "starts_at": _told(starts, lambda: _moment("startsAt", starts)),
-            "ends_at": _told(ends, lambda: _moment("endsAt", ends)),
-            "hold_seconds": _told(hold, lambda: _whole("holdSeconds", hold, HOLD_MAX_SECONDS)),
+            "image_url": _told(images, lambda: image(images)),
+            "starts_at": _told(starts, lambda: moment("startsAt", starts)),
+            "ends_at": _told(ends, lambda: moment("endsAt", ends)),
+            "hold_seconds": _told(hold, lambda: whole("holdSeconds", hold, HOLD_MAX_SECONDS)),
             "max_hold_seconds": _told(
-                life, lambda: _whole("maxHoldSeconds", life, HOLD_MAX_SECONDS * 2)
+                life, lambda: whole("maxHoldSeconds", life, HOLD_MAX_SECONDS * 2)
             ),
-            "pay_seconds": _told(pay, lambda: _whole("paySeconds", pay, HOLD_MAX_SECONDS)),
+            "pay_seconds": _told(pay, lambda: whole("paySeconds", pay, HOLD_MAX_SECONDS)),
             "max_per_buyer": _told(
-                each, lambda: each if each is None else _whole("maxPerBuyer", each, BUYER_MAX)
+                each, lambda: each if each is None else whole("maxPerBuyer", each, BUYER_MAX)
             ),
-            "max_per_order": _told(order, lambda: _whole("maxPerOrder", order, ORDER_MAX)),
+            "max_per_order": _told(order, lambda: whole("maxPerOrder", order, ORDER_MAX)),
             "cooldown_factor": _told(
-                cool, lambda: _whole("cooldownFactor", cool, COOLDOWN_MAX, low=0)
+                cool, lambda: whole("cooldownFactor", cool, COOLDOWN_MAX, low=0)
             ),
-            "total_stock": _told(total, lambda: _whole("totalStock", total, STOCK_MAX)),
+            "total_stock": _told(total, lambda: whole("totalStock", total, STOCK_MAX)),
         }
         return {name: value for name, value in told.items() if value is not UNSET}
 
@@ -228,8 +257,17 @@ class TermsBody(msgspec.Struct):
 class DropBody(TermsBody):
     """A drop to be."""
 
-    pick: Annotated[Text, shown(enum=["any"])] = UNSET
-    units: Annotated[list[str] | UnsetType, HIDDEN] = UNSET
+    pick: Annotated[
+        Text,
+        shown("`named`: buyers pick units by name.", enum=["any", "named"], default="any"),
+    ] = UNSET
+    units: Annotated[
+        list[UnitName] | UnsetType,
+        shown("Names of a named drop's units: as many as `totalStock`. Else their numbers."),
+    ] = UNSET
+    listed: Annotated[
+        bool | UnsetType, shown("false: sold, but on no shop's page.", default=True)
+    ] = UNSET
 
 
 class ChangeBody(TermsBody):
@@ -239,6 +277,9 @@ class ChangeBody(TermsBody):
         Whole, shown("Units to add, with the next free numbers.", minimum=1, maximum=STOCK_MAX)
     ] = field(name="addStock", default=UNSET)
     add_stock_snake: Whole = field(name="add_stock", default=UNSET)
+    units: Annotated[
+        list[UnitName] | UnsetType, shown("The same of a named drop: names of the units to add.")
+    ] = UNSET
     withdraw_stock: Annotated[
         int | Literal["all"] | UnsetType,
         shown("Free units to take off sale.", minimum=1, maximum=WITHDRAWN_MAX),
@@ -254,9 +295,15 @@ drop_body, change_body = decoder(DropBody), decoder(ChangeBody)
 
 def new_drop(body: DropBody) -> NewDrop:
     """A checked drop from a request. Raises `Invalid` naming the field."""
-    if body.pick not in (UNSET, "any") or body.units is not UNSET:
-        raise invalid("pick", "only 'any' is offered: units cannot be named yet")
+    if body.pick not in (UNSET, "any", "named"):
+        raise invalid("pick", "want any or named")
     told = body.told()
+    names: tuple[str, ...] = ()
+    if body.units is not UNSET:
+        if body.pick != "named":
+            raise invalid("pick", "units have names where it is 'named'")
+        names = unit_names(body.units)
+        told["total_stock"] = count_of(names, told.get("total_stock"), "totalStock")
     for name, field_name in (
         ("total_stock", "totalStock"),
         ("name", "name"),
@@ -285,6 +332,9 @@ def new_drop(body: DropBody) -> NewDrop:
         told.get("max_per_order", min(each or 10, 10)),
         told["total_stock"],
         told.get("cooldown_factor", 0),
+        "any" if body.pick is UNSET else body.pick,
+        names,
+        body.listed is not False,
     )
 
 
@@ -301,13 +351,16 @@ def drop_change(body: ChangeBody) -> Change:
         raise invalid("startsAt", "want a time: a drop always starts")
     add = _one("addStock", body.add_stock, body.add_stock_snake)
     gone = _one("withdrawStock", body.withdraw_stock, body.withdraw_stock_snake)
+    if body.units is not UNSET:
+        told["names"] = unit_names(body.units)
+        add = count_of(told["names"], None if add is UNSET else add, "addStock")
     if add is not UNSET and gone is not UNSET:
         raise invalid("withdrawStock", "add or withdraw, not both at once")
     if add is not UNSET:
-        told["add_stock"] = _whole("addStock", add, STOCK_MAX)
+        told["add_stock"] = whole("addStock", add, STOCK_MAX)
     if gone is not UNSET:
         told["withdraw_stock"] = (
-            gone if gone == "all" else _whole("withdrawStock", gone, WITHDRAWN_MAX)
+            gone if gone == "all" else whole("withdrawStock", gone, WITHDRAWN_MAX)
         )
     if not told:
         raise invalid("body", "names nothing that can be changed")
@@ -325,12 +378,6 @@ def _told(value: Any, check: Callable[[], Any]) -> Any:
     return UNSET if value is UNSET else check()
 
 
-def _whole(name: str, number: int, high: int, low: int = 1) -> int:
-    if not low <= number <= high:
-        raise invalid(name, f"want {low} to {high}")
-    return number
-
-
 def line(name: str, text: str, length_max: int) -> str:
     """One line of text: printable, not blank."""
     line = text.strip()
@@ -344,25 +391,3 @@ def currency(code: str) -> str:
     if not (len(code) == 3 and code.isascii() and code.isalpha()):
         raise invalid("currency", "want a three-letter code like USD")
     return code.upper()
-
-
-def _image(url: str | None) -> str | None:
-    """A picture's address: of this origin, or https."""
-    if url is None:
-        return None
-    if (
-        len(url) > 2_000
-        or not url.isprintable()
-        or not url.startswith(("/", "https://", "http://"))
-    ):
-        raise invalid("imageUrl", "want a path or an http(s) address")
-    return url
-
-
-def _moment(name: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    moment = parse_time(name, text)
-    if not 2000 <= moment.year <= 2200:
-        raise invalid(name, "want a year from 2000 to 2200")
-    return moment

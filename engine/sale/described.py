@@ -22,11 +22,13 @@ from engine.sale.errors import (
     NotYourReservation,
     Paused,
     Preparing,
+    SlotNotAvailable,
     SoldOut,
 )
 from engine.sale.models import DropStatus
 from engine.sale.notices import NoticeBody, PayBody, RefundBody
 from engine.sale.repair import Repair
+from engine.sale.sheet import SheetView
 from engine.sale.views import (
     Chapter,
     DropView,
@@ -58,7 +60,9 @@ RESERVE = About(
     keyed=True,
     body=Body(ReserveBody, ("dropId", "userId")),
     answers={201: HoldView},
-    refusals=(SoldOut, LimitReached, NotStarted, Ended, Paused, Preparing, NotFound),
+    refusals=(
+        *(SoldOut, SlotNotAvailable, LimitReached, NotStarted, Ended, Paused, Preparing, NotFound),
+    ),
     leads_to=("show_reservation", "purchase", "release", "extend", "pay"),
 )
 PURCHASE = About(
@@ -90,6 +94,11 @@ STOCK = About(
         ),
         304: Reply(headers=headers),
     },
+)
+UNITS = replace(
+    STOCK,
+    query=(*STOCK.query, *paged(NUMBER, limit_max=1_000)),
+    answers={200: Reply(SheetView, headers=headers), 304: Reply(headers=headers)},
 )
 RESERVE_DROP = replace(RESERVE, id=DropId, body=Body(ReserveBody, ("userId",), omits=("dropId",)))
 PURCHASE_HOLD = replace(PURCHASE, body=Body(ConfirmBody, omits=("reservationId",)))
@@ -162,7 +171,9 @@ CHANGE_DROP = replace(
         omits=("totalStock", "currency"),
         extra={
             "minProperties": 1,
-            "not": {"required": ["addStock", "withdrawStock"]},
+            "not": {
+                "anyOf": [{"required": [more, "withdrawStock"]} for more in ("addStock", "units")]
+            },
             "properties": {"startsAt": {"type": "string"}},  # a drop always starts
         },
     ),

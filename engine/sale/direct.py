@@ -43,7 +43,7 @@ class Direct:
         if offer is None:
             return Admission("absent", 0, None, [], young=True)
         total = max(offer.figures.total, offer.promised)
-        figures = msgspec.structs.replace(offer.figures, total=total)
+        figures, named = msgspec.structs.replace(offer.figures, total=total), offer.is_named
         if shut := _shut(offer, offer.now_ms + age_ms):
             return Admission("shut", figures.free, figures, [shut], young=True)
         words, available = [], figures.free
@@ -51,11 +51,11 @@ class Direct:
             if wish.quantity > offer.max_per_order:
                 words.append("too_many")
             elif wish.quantity > available:
-                words.append("sold_out")
+                words.append("taken" if wish.picks else "sold_out")
             else:
                 words.append("admitted")
                 available -= wish.quantity
-        return Admission("open", available, figures, words, True, age_ms / 1000)
+        return Admission("open", available, figures, words, True, age_ms / 1000, named=named)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

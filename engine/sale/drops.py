@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from engine.infra.errors import NotFound
@@ -18,9 +20,16 @@ WITHDRAWN_MAX = 50_000  # units taken off sale in one transaction: they must fit
 async def create(session: Session, drop: NewDrop) -> int:
     """A new drop; its id. A small one is full at once, a large one is filled by a keeper."""
     drop_id = await shelf.insert_drop(session, drop)
+    if drop.names:
+        await _name(session, drop_id, 1, drop.names)
     if drop.total_stock <= SLICE:
         await shelf.fill_drop(session, drop_id, SLICE)
     return drop_id
+
+
+async def _name(session: Session, drop_id: int, first: int, names: Sequence[str]) -> None:
+    if known := await shelf.name_units(session, drop_id, first, names):
+        raise invalid("units", f"{known[0]} is the name of a unit already")
 
 
 async def fill(postgres: Postgres) -> int:
@@ -46,6 +55,8 @@ async def change(session: Session, drop_id: int, wish: Change) -> None:
     if terms.total_stock + wish.add_stock > STOCK_MAX:
         room = STOCK_MAX - terms.total_stock
         raise invalid("addStock", f"a drop has at most {STOCK_MAX} units: {room} more fit here")
+    if wish.add_stock:
+        await _name_more(session, drop_id, terms.total_stock + 1, wish.names)
     told = msgspec.structs.replace(
         terms, **wish.terms, total_stock=terms.total_stock + wish.add_stock
     )
@@ -53,6 +64,21 @@ async def change(session: Session, drop_id: int, wish: Change) -> None:
     await shelf.change_drop(session, drop_id, told)
     if wish.add_stock:  # a keeper adds what does not fit one slice
         await shelf.fill_drop(session, drop_id, SLICE)
+
+
+async def _name_more(session: Session, drop_id: int, first: int, names: Sequence[str]) -> None:
+    """Names for units that are added, if there must be any: numbers go on by themselves. Not while
+    units are still to come that are called by theirs: such a name would be one of them."""
+    is_named = (await one(session, drop_id)).pick == "named"
+    if names:
+        if not is_named:
+            raise invalid("units", "the units of this drop have no names: say addStock")
+        stock = await shelf.stock_of(session, drop_id)
+        if stock is None or stock.total < first - 1:
+            raise Preparing("Units are still being put on the shelf: name more when all are there")
+        await _name(session, drop_id, first, names)
+    elif is_named and await shelf.named_otherwise(session, drop_id):
+        raise invalid("units", "the units of this drop have names: say how the new ones are called")
 
 
 async def _withdraw(session: Session, drop_id: int, wanted: int | str) -> None:

@@ -2,6 +2,7 @@
 
 Refusal
 ├── SoldOut                not enough left
+├── SlotNotAvailable       named units that are taken
 ├── NotOpen                outside the window, or switched off
 │   └── NotStarted · Ended · Paused · Preparing
 ├── CoolingDown            let holds of this drop go, and must wait for the next one
@@ -34,6 +35,22 @@ class SoldOut(Refusal):
         self.retryable = not final
         if final:
             self.retry_after_seconds = None  # nothing to wait for
+
+
+class SlotNotAvailable(Refusal):
+    """What you picked is taken."""
+
+    code = "SLOT_NOT_AVAILABLE"
+    status = 409
+    example: ClassVar[dict[str, Any]] = {"units": ["F1-A"]}
+    retryable = True
+    retry_after_seconds: int | None = 1
+
+    def __init__(self, message: str = "", *, final: bool, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.retryable = not final  # as of SoldOut: what is held may return
+        if final:
+            self.retry_after_seconds = None
 
 
 class NotOpen(Refusal):

@@ -55,6 +55,7 @@ class Offer(msgspec.Struct, frozen=True):
     now_ms: int = 0  # Postgres's clock when this was read
     changed_ms: int = 0  # and when the figures last changed
     cooldown_factor: int = 0  # 0: who lets a hold go may have the next at once
+    is_named: bool = False  # its units are picked by name
 
 
 class Reserve(msgspec.Struct, frozen=True):
@@ -65,6 +66,7 @@ class Reserve(msgspec.Struct, frozen=True):
     quantity: int
     request_id: str  # 32 hex digits: who asked, under which Idempotency-Key
     keyed: bool  # whether the key came from the client
+    picks: tuple[int, ...] = ()  # these very units, ascending; none: whichever, or the best
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -82,14 +84,16 @@ class Hold(msgspec.Struct, frozen=True):
     server_time: datetime
     available: int | None = None  # free units when the hold was made; None when told later
     replayed: bool = False
+    names: list[str] | None = None  # of `units`, in their order; None: they have none
 
     def answers(self, wish: Reserve) -> bool:
         """Whether this hold is what the wish asked for: the request's fingerprint."""
-        return (self.drop_id, self.buyer, self.quantity) == (
+        same = (self.drop_id, self.buyer, self.quantity) == (
             wish.drop_id,
             wish.buyer,
             wish.quantity,
         )
+        return same and (not wish.picks or list(wish.picks) == sorted(self.units))
 
 
 class Confirm(msgspec.Struct, frozen=True):
@@ -120,6 +124,7 @@ class Purchase(msgspec.Struct, frozen=True):
     refunded_at: datetime | None = None
     restocked: bool | None = None  # None: not refunded
     refund_reason: str | None = None
+    names: list[str] | None = None  # of `units`, in their order; None: they have none
 
     @property
     def named(self) -> str | None:
@@ -204,6 +209,7 @@ class Returned(msgspec.Struct, frozen=True):
     reservations: list[str]
     buyers: list[str]
     quantities: list[int]
+    numbers: list[int] | None = None  # the units that are free again; None: not a named drop's
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -214,6 +220,7 @@ class Taken(msgspec.Struct, frozen=True):
     bought: list[str]
     buyers: list[str]
     quantities: list[int]
+    numbers: list[int] | None = None  # the units that were taken anew; None: not a named drop's
 
 
 class Longer(msgspec.Struct, frozen=True):
@@ -250,6 +257,8 @@ class Drop(msgspec.Struct, frozen=True):
     created_at: datetime
     server_time: datetime
     cooldown_factor: int
+    pick: str  # any, or named: buyers pick units by name
+    listed: bool  # False: a shop's page does not show it
 
 
 class NewDrop(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -268,6 +277,9 @@ class NewDrop(msgspec.Struct, frozen=True, omit_defaults=True):
     max_per_order: int
     total_stock: int
     cooldown_factor: int = 0
+    pick: str = "any"
+    names: tuple[str, ...] = ()  # of a named drop's units; none: their numbers are their names
+    listed: bool = True
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -303,6 +315,7 @@ class Change(msgspec.Struct, frozen=True):
     max_per_order: int | UnsetType = UNSET
     cooldown_factor: int | UnsetType = UNSET
     add_stock: int = 0
+    names: tuple[str, ...] = ()  # of units to add; none: their numbers are their names
     withdraw_stock: int | Literal["all"] = 0
 
     @property
@@ -322,6 +335,7 @@ class Claim(msgspec.Struct, frozen=True):
     id: str
     buyer: str
     quantity: int
+    picks: tuple[int, ...] | None = None  # None: not a named drop; (): Postgres picks the best
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -336,6 +350,7 @@ class Claimed(msgspec.Struct, frozen=True):
     available: int
     price_cents: int
     currency: str
+    names: list[str] | None = None  # of `numbers`; None: not a named drop
 
 
 class Allowance(msgspec.Struct, frozen=True):

@@ -17,7 +17,8 @@ from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
 from engine.infra.turns import Turns
-from engine.record import idempotency
+from engine.record import books, idempotency
+from engine.record.views import sealed
 from engine.sale import arguments, bodies, described, drops, export, reconcile, store, views
 from engine.sale.audit import Auditing
 from engine.sale.bouncer import Bouncer
@@ -265,7 +266,9 @@ class OperatorRoutes:
         items = None
         if page.page:
             items = await store.count_drop_purchases(self._postgres, drop_id, buyer, refunded)
-        rows = [views.purchase_view(each) for each in found[: page.limit]]
+        shown = found[: page.limit]
+        places = await books.sequences(self._postgres, [each.id for each in shown])
+        rows = [views.purchase_view(each, ledger=sealed(places.get(each.id))) for each in shown]
         return _listed(rows, page, found[page.limit - 1].id if _more(found, page) else None, items)
 
     async def timeline(self, call: Call) -> Answer:

@@ -169,4 +169,6 @@ async def publish_taken(bouncer: Bouncer, taken: Sequence[Taken]) -> None:
         uses = [
             (buyer, units, False) for buyer, units in zip(drop.buyers, drop.quantities, strict=True)
         ]
-        await bouncer.settle(drop.drop_id, drop.figures, uses=uses)
+        # Which units were taken anew is not told: the reconciler loads a named drop's bitmap then.
+        changes = None if drop.buyers else ((), ())
+        await bouncer.settle(drop.drop_id, drop.figures, changes=changes, uses=uses)

@@ -15,7 +15,8 @@ async def prove(postgres: Postgres, drop_id: int) -> Proof | None:
         rows = await shelf.count_units(session, drop_id)
     if rows is None:
         return None
-    offenders = rows["strays_named"] + rows["misfits_named"] + rows["unmet_named"]
+    kinds = ("strays", "misfits", "unmet", "misnamed")
+    offenders = [words for kind in kinds for words in rows[f"{kind}_named"]]
     return Proof(rows["version"], rows["counted_at"], _problems(rows), offenders)
 
 
@@ -54,6 +55,10 @@ def _problems(rows: dict[str, Any]) -> list[str]:
         (
             rows["unmet"] == 0,
             f"INV-13: {rows['unmet']} payments came to neither a purchase nor a refund",
+        ),
+        (
+            rows["misnamed"] == 0,
+            f"INV-1: {rows['misnamed']} units have no name, or are not with whom picked them",
         ),
     ]
     return [words for holds, words in checks if not holds]

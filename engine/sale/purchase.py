@@ -77,7 +77,7 @@ class Purchasing:
         if others:  # hardly ever: nearly everybody buys what he holds
             await self._answer(others)
         for drop_id, figures, _ in drops:
-            await self._bouncer.settle(drop_id, figures)
+            await self._bouncer.settle(drop_id, figures, changes=((), ()))
 
     async def _answer(self, seats: list[Chair]) -> None:
         """Tell seats that bought nothing now what became of their holds."""

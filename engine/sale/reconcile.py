@@ -15,7 +15,7 @@ import structlog
 from engine.infra.ids import new_id
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
-from engine.sale import shelf, store
+from engine.sale import seatmap, shelf, store
 from engine.sale.bouncer import Belief, Bouncer, Intent
 from engine.sale.models import Claim, Offer
 
@@ -27,15 +27,31 @@ SLICE = 16  # looks at the bouncer at once: one for each of its connections
 T = TypeVar("T")
 
 
-async def reconcile(postgres: Postgres, bouncer: Bouncer) -> int:
-    """Tell the bouncer what is news to it; how many drops were. Raises `Away`."""
+async def reconcile(
+    postgres: Postgres, bouncer: Bouncer, missed: dict[int, int] | None = None
+) -> int:
+    """Tell the bouncer what is news to it; how many drops were. Raises `Away`. `missed`: the
+    versions of the bitmaps that the last round found behind, for the next one."""
     told = 0
     # Beliefs first, truth second: then a belief can only be older than the truth, unless
     # Postgres itself has lost history.
     warm = [offer.drop_id for offer in await shelf.offers(postgres)]
     beliefs = dict(zip(warm, await in_slices(warm, bouncer.inspect), strict=True))
+    before = {} if missed is None else dict(missed)
+    if missed is not None:
+        missed.clear()
     for offer in await shelf.offers(postgres, warm):
-        told += await agree(postgres, bouncer, offer, beliefs[offer.drop_id])
+        belief = beliefs[offer.drop_id]
+        told += await agree(postgres, bouncer, offer, belief)
+        seen = -1 if belief is None else belief.seats_version
+        if not offer.is_named or seen >= offer.figures.version:
+            continue
+        # To be behind for a moment is nothing: a batch commits, then tells. Where a bitmap still is
+        # where it was a round ago, what it waits for is lost.
+        if seen in (-1, before.get(offer.drop_id)):
+            await seatmap.load(postgres, bouncer, offer.drop_id)
+        elif missed is not None:
+            missed[offer.drop_id] = seen
     return told
 
 
@@ -72,6 +88,8 @@ async def tell(postgres: Postgres, bouncer: Bouncer, drop_ids: list[int]) -> int
     told = 0
     for offer in await shelf.offers(postgres, drop_ids):
         told += await bouncer.tell(offer)
+        if offer.is_named:
+            await seatmap.load(postgres, bouncer, offer.drop_id)
     return told
 
 

@@ -1,7 +1,8 @@
 """Refuse: the other half of a reservation. Nobody is told "no" before what must be asked was asked.
 
 The bouncer's "sold out" is final for requests without a key. One with a key is looked up first: it
-may be a winner who lost his answer. The bouncer's "limit" is a suspicion, and Postgres decides.
+may be a winner who lost his answer. The bouncer's "limit" is a suspicion, and Postgres decides; so
+are its "taken" and "scattered" of named units.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ from engine.sale.errors import (
     NotStarted,
     Paused,
     Preparing,
+    SlotNotAvailable,
     SoldOut,
 )
-from engine.sale.models import Allowance, Claim, Figures, Hold, Reserve
+from engine.sale.models import Allowance, Claim, Claimed, Figures, Hold, Reserve
 
 Chair = Seat[Reserve, Hold]
 Queue = Combiner[Reserve, Hold]
 
 COPY_WAIT_SECONDS = 0.05  # between two looks at a copy that runs elsewhere
+CONTENDED_SECONDS = 0.005  # before units are tried again that others have in their hands
 COPY_LOCK_MS = 100  # that a tombstone waits for one; its neighbours wait as long
+CHOSEN = ("taken", "scattered")  # what is said of named units
 SHUT: dict[str, type[NotOpen]] = {
     "preparing": Preparing,
     "paused": Paused,
@@ -46,11 +50,27 @@ SHUT: dict[str, type[NotOpen]] = {
 }
 
 
-class Refusing:
-    """The refusals of one worker."""
+class Found(msgspec.Struct):
+    """What Postgres says of those who may have to hear "no"."""
 
-    def __init__(self, postgres: Postgres, bouncer: Bouncer, queue: Callable[[int], Queue]) -> None:
-        self._postgres, self._bouncer, self._queue = postgres, bouncer, queue
+    holds: dict[str, Hold]  # by request
+    allowances: dict[str, Allowance]  # by buyer
+    taken: dict[int, str]  # names of units that somebody has
+    longest: int = 0  # free units beside each other
+
+
+class Refusing:
+    """The refusals of one worker. `renew` has a bitmap of free units loaded that was untrue."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        bouncer: Bouncer,
+        queue: Callable[[int], Queue],
+        renew: Callable[[int], None],
+    ) -> None:
+        self._postgres, self._bouncer = postgres, bouncer
+        self._queue, self._renew = queue, renew
 
     async def refuse(
         self,
@@ -66,9 +86,10 @@ class Refusing:
             for seat, word in refused
             if word == "repeated" or (seat.wish.keyed and (word in SHUT or not looked_up))
         ]
-        suspects = {seat.wish.buyer for seat, word in refused if word in ("limit", "cooling")}
+        # But who has named units is asked later than that.
+        later = [s for s, word in refused if looked_up and s.wish.keyed and word in CHOSEN]
         try:
-            holds, allowances = await self._look_up(drop_id, asked, suspects, admission.young)
+            found = await self._look_up(drop_id, asked, later, refused, admission.young)
         except (Unreachable, Undone, Unknown) as fault:
             if isinstance(fault, Undone) and len(refused) > 1:
                 # A copy in somebody's hands must not spoil its neighbours' answers.
@@ -87,20 +108,23 @@ class Refusing:
         said: dict[str, Problem] = {}  # thousands may hear the same: its words are encoded once
         for seat, word in refused:
             wish = seat.wish
-            if wish.request_id in holds:
-                replay(seat, holds[wish.request_id])
+            if wish.request_id in found.holds:
+                replay(seat, found.holds[wish.request_id])
             elif word == "repeated":
                 seat.copying = True
                 self._queue(drop_id).again(seat, COPY_WAIT_SECONDS)
             elif word == "limit":
-                await self._refuse_limit(drop_id, seat, allowances.get(wish.buyer), looked_up)
+                allowance = found.allowances.get(wish.buyer)
+                await self._refuse_limit(drop_id, seat, allowance, looked_up)
             elif word == "cooling":
-                await self._refuse_cooling(drop_id, seat, allowances.get(wish.buyer), looked_up)
+                allowance = found.allowances.get(wish.buyer)
+                await self._refuse_cooling(drop_id, seat, allowance, looked_up)
             elif seat.over is not None:
                 seat.fail(seat.over)
             elif word == "too_many":
-                what = f"{wish.quantity} is more than one order of this drop may hold"
-                seat.fail(invalid("quantity", what))
+                seat.fail(_too_many(wish))
+            elif word in CHOSEN:
+                self._refuse_units(drop_id, seat, word, found, admission)
             else:
                 assert admission.figures is not None
                 if word not in said:
@@ -108,24 +132,38 @@ class Refusing:
                 seat.fail(said[word])
 
     async def _look_up(
-        self, drop_id: int, asked: list[Chair], suspects: set[str], young: bool
-    ) -> tuple[dict[str, Hold], dict[str, Allowance]]:
-        """The holds that requests have, and what suspected buyers use, from Postgres."""
-        holds: dict[str, Hold] = {}
-        allowances: dict[str, Allowance] = {}
-        if not asked and not suspects:
-            return holds, allowances
+        self,
+        drop_id: int,
+        asked: list[Chair],
+        later: list[Chair],
+        refused: list[tuple[Chair, str]],
+        young: bool,
+    ) -> Found:
+        """The holds that requests have, what suspected buyers use, and who has what they picked,
+        from Postgres. Of those who are asked `later` no copy needs to be stopped."""
+        found = Found({}, {}, {})
+        words = {word for _, word in refused}
+        suspects = {seat.wish.buyer for seat, word in refused if word in ("limit", "cooling")}
+        picked = {n for seat, word in refused if word == "taken" for n in seat.wish.picks}
+        if not asked and not suspects and not picked and "scattered" not in words:
+            return found
         direct = False
         async with self._postgres.session() as session:
-            if asked:
-                requests = [seat.wish.request_id for seat in asked]
-                holds, direct = await store.look_up_requests(session, requests)
+            # Holds last: a copy that gets these very units meanwhile must not be why this one does
+            # not, and be overlooked.
             if suspects:
-                allowances = await store.find_allowances(session, drop_id, sorted(suspects))
+                found.allowances = await store.find_allowances(session, drop_id, sorted(suspects))
+            if picked:
+                found.taken = await store.find_taken(session, drop_id, sorted(picked))
+            if "scattered" in words:
+                found.longest = await store.longest_run(session, drop_id)
+            if asked or later:
+                requests = [seat.wish.request_id for seat in asked + later]
+                found.holds, direct = await store.look_up_requests(session, requests)
         if young or direct:
-            left = [s for s in asked if s.wish.keyed and s.wish.request_id not in holds]
-            holds |= await self._stop_copies(drop_id, left)
-        return holds, allowances
+            left = [s for s in asked if s.wish.keyed and s.wish.request_id not in found.holds]
+            found.holds |= await self._stop_copies(drop_id, left)
+        return found
 
     async def _stop_copies(self, drop_id: int, seats: list[Chair]) -> dict[str, Hold]:
         """Holds of copies that were under way. A bouncer that was filled or met a moment ago, or
@@ -180,11 +218,58 @@ class Refusing:
             )
         )
 
+    def _refuse_units(
+        self, drop_id: int, seat: Chair, word: str, found: Found, admission: Admission
+    ) -> None:
+        """No, if Postgres agrees. If it does not, the bouncer's bitmap is untrue, or its units came
+        back a moment ago: then Postgres is asked for them."""
+        wish, figures = seat.wish, admission.figures
+        assert figures is not None
+        names = [found.taken[number] for number in wish.picks if number in found.taken]
+        if names:
+            seat.fail(SlotNotAvailable(final=figures.final, units=names))
+        elif word == "scattered" and found.longest < wish.quantity:
+            left = max(min(admission.available, figures.free), 0)
+            seat.fail(
+                SoldOut(
+                    f"No {wish.quantity} units beside each other are left",
+                    final=figures.final,
+                    availableStock=left,
+                    heldStock=figures.held + figures.free - left,  # and those on their way
+                    longestRun=found.longest,
+                )
+            )
+        else:
+            seat.trusted = True
+            self._renew(drop_id)
+            self._queue(drop_id).again(seat, CONTENDED_SECONDS)
+
 
 def claim_of(seat: Chair) -> Claim:
     """The claim of a seat, under the id its hold would get."""
     wish = seat.wish
-    return Claim(wish.request_id, seat.attempt, new_id(), wish.buyer, wish.quantity)
+    picks = wish.picks or seat.given
+    return Claim(wish.request_id, seat.attempt, new_id(), wish.buyer, wish.quantity, picks)
+
+
+def hold_of(
+    drop_id: int, claim: Claim, units: list[int], names: list[str] | None, claimed: Claimed
+) -> Hold:
+    """The hold that a claim got."""
+    return Hold(
+        claim.id,
+        drop_id,
+        claim.buyer,
+        claim.quantity,
+        units,
+        "active",
+        claimed.price_cents * claim.quantity,
+        claimed.currency,
+        claimed.expires_at,
+        claimed.created_at,
+        claimed.available,
+        names=names,
+    )
 
 
 def again(hold: Hold) -> Hold:
@@ -215,3 +300,9 @@ def _refusal(word: str, figures: Figures, available: int) -> Problem:
     if word == "sold_out":
         return sold_out(figures, available)
     return SHUT[word](**({"pausedReason": word} if word in ("admin", "audit") else {}))
+
+
+def _too_many(wish: Reserve) -> Problem:
+    """The order is too large; named by the field that said how large."""
+    more = f"{wish.quantity} is more than one order of this drop may hold"
+    return invalid("units" if wish.picks else "quantity", f"{more}: see its maxPerOrder")

@@ -101,4 +101,5 @@ async def publish_returned(bouncer: Bouncer, returned: list[Returned]) -> None:
             (buyer, -units, False)
             for buyer, units in zip(drop.buyers, drop.quantities, strict=True)
         ]
-        await bouncer.settle(drop.drop_id, drop.figures, uses=uses)
+        changes = None if drop.numbers is None else ((), drop.numbers)
+        await bouncer.settle(drop.drop_id, drop.figures, changes=changes, uses=uses)

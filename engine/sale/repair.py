@@ -11,7 +11,7 @@ import msgspec
 from engine.infra.errors import NotFound
 from engine.infra.postgres import Postgres, Undone
 from engine.infra.redis import Away
-from engine.sale import shelf, store
+from engine.sale import seatmap, shelf, store
 from engine.sale.audit import LARGE
 from engine.sale.bouncer import Bouncer
 from engine.sale.expire import expire_drop
@@ -25,7 +25,7 @@ RECONCILE = "velvetrope reconcile"
 class Finding(msgspec.Struct, frozen=True):
     """One thing that was not as it should be; `done`: it was mended."""
 
-    action: str  # expire, reap, recount, tell, pause or resume; wait: for Redis
+    action: str  # expire, reap, recount, tell, seat, pause or resume; wait: for Redis
     count: int
     detail: str
     done: bool
@@ -56,6 +56,7 @@ async def repair(
             await _reap(postgres, bouncer, drop_id, dry_run),
             await _recount(bouncer, drop_id, dry_run),
             await _tell(postgres, bouncer, drop_id, dry_run),
+            await _seat(postgres, bouncer, drop_id, dry_run),
         ]
     except Away:
         found.append(Finding("wait", 0, "the bouncer is away: Postgres sells alone", done=False))
@@ -101,10 +102,15 @@ async def _reap(
 
 async def _recount(bouncer: Bouncer, drop_id: int, dry_run: bool) -> Finding | None:
     belief = await bouncer.inspect(drop_id, deep=True)
-    if belief is None or belief.open == belief.summed:
+    if belief is None or (belief.open == belief.summed and belief.strays == 0):
         return None
     off = belief.open - belief.summed if dry_run else await bouncer.recount(drop_id)
     detail = "units were counted as on their way, more (or, negative, fewer) than there are intents"
+    if not off and belief.strays:
+        off, detail = (
+            belief.strays,
+            "named units were on nobody's way (or, negative, not on theirs)",
+        )
     return Finding("recount", off, detail, not dry_run) if off else None
 
 
@@ -127,6 +133,23 @@ async def _tell(
             f"the bouncer was at version {belief.version}, Postgres is at {offer.figures.version}"
         )
     return Finding("tell", 1, detail, told > 0)
+
+
+async def _seat(
+    postgres: Postgres, bouncer: Bouncer, drop_id: int, dry_run: bool
+) -> Finding | None:
+    """The bitmap of a named drop: loaded if it is missing, and if versions before it are."""
+    belief = await bouncer.inspect(drop_id)
+    if belief is None or not belief.missed:
+        return None
+    at = belief.seats_version
+    detail = (
+        "the bouncer did not know which units are free"
+        if at < 0
+        else f"the bouncer knew which units were free at version {at}, not at {belief.version}"
+    )
+    done = False if dry_run else await seatmap.load(postgres, bouncer, drop_id)
+    return Finding("seat", 1, detail, done)
 
 
 async def _switch(

@@ -34,7 +34,16 @@ from engine.sale.bouncer import ATTEMPTS_PER_EPOCH, Admission, Bouncer
 from engine.sale.direct import Direct
 from engine.sale.memory import Memory
 from engine.sale.models import Claim, Claimed, Figures, Hold, Reserve
-from engine.sale.refuse import Chair, Refusing, again, claim_of, replay
+from engine.sale.refuse import (
+    CONTENDED_SECONDS,
+    Chair,
+    Refusing,
+    again,
+    claim_of,
+    hold_of,
+    replay,
+)
+from engine.sale.seatmap import Seatmaps
 
 log = structlog.get_logger()
 
@@ -42,6 +51,7 @@ BATCH_MAX = 256  # requests; more save nothing, and all who wait would be in one
 AT_ONCE = 2  # batches of a drop: one is committed while the other is admitted
 TRIES = 3  # of a batch that met a deadlock or a lock time-out
 SETTLE_SECONDS = 0.02  # that answers wait for the bouncer
+PATIENCE_SECONDS = 0.5  # with a unit that is on another's way to Postgres; then Postgres is asked
 QUEUES_MAX = 4_096  # drops a worker keeps a queue for
 NOTHING_ASKED = Admission("open", 0, None, [], young=False)
 
@@ -59,7 +69,8 @@ class Reserving:
         self._queues: dict[int, Combiner[Reserve, Hold]] = {}
         self._running: dict[str, Chair] = {}
         self._direct = Direct(postgres, deadline_seconds, max(postgres.size // 2, 1))
-        self._refusing = Refusing(postgres, bouncer, self._queue)
+        self._seatmaps = Seatmaps(postgres, bouncer, crew)
+        self._refusing = Refusing(postgres, bouncer, self._queue, self._seatmaps.renew)
         self._memory = Memory(postgres, bouncer, crew)
         self.refuse_from_memory = self._memory.refuse  # for requests without a key
 
@@ -125,9 +136,13 @@ class Reserving:
                 seat.fail(NotFound(f"There is no drop {drop_id}"))
             return
         words = admission.words if admission.word == "open" else admission.words * len(seats)
+        if admission.named or any(seat.wish.picks for seat in seats):
+            self._set_aside(drop_id, seats, words, admission)
         admitted = [seat for seat, word in zip(seats, words, strict=True) if word == "admitted"]
         refused = [
-            (seat, word) for seat, word in zip(seats, words, strict=True) if word != "admitted"
+            (seat, word)
+            for seat, word in zip(seats, words, strict=True)
+            if word not in ("admitted", "contended")
         ]
         if admission.figures is not None and any(word == "sold_out" for _, word in refused):
             at = asked - admission.age_seconds
@@ -137,6 +152,21 @@ class Reserving:
                 await self._claim(drop_id, epoch, admitted)
         if refused:
             await self._refusing.refuse(drop_id, refused, admission)
+
+    def _set_aside(
+        self, drop_id: int, seats: list[Chair], words: list[str], admission: Admission
+    ) -> None:
+        """What was chosen for each. Who wants a unit that is on another's way to Postgres waits for
+        that one's outcome, for a while."""
+        if admission.blind:
+            self._seatmaps.renew(drop_id)
+        late = time.monotonic() + self._deadline_seconds - PATIENCE_SECONDS
+        firsts = admission.firsts or [0] * len(seats)
+        for seat, word, first in zip(seats, words, firsts, strict=True):
+            seat.given = tuple(range(first, first + seat.wish.quantity)) if first else ()
+            if word == "contended":
+                seat.trusted = seat.trusted or seat.deadline < late
+                self._queue(drop_id).again(seat, CONTENDED_SECONDS)
 
     def _number(self, seats: list[Chair]) -> int:
         """Give every seat an attempt of the present epoch; that epoch, which fences the claim."""
@@ -151,17 +181,14 @@ class Reserving:
         for _ in range(TRIES):
             epoch = self._number(seats)
             batch = [
-                (
-                    seat.wish.request_id,
-                    seat.attempt,
-                    seat.wish.quantity,
-                    seat.wish.buyer,
-                    seat.trusted,
-                )
+                (wish.request_id, seat.attempt, wish.quantity, wish.buyer, seat.trusted)
                 for seat in seats
+                for wish in (seat.wish,)
             ]
+            picks = [seat.wish.picks for seat in seats]
+            picks = picks if any(picks) else []
             try:
-                admission = await self._bouncer.admit(drop_id, epoch, batch)
+                admission = await self._bouncer.admit(drop_id, epoch, batch, picks)
             except Away:
                 break
             if admission.word in ("open", "shut"):
@@ -246,9 +273,14 @@ class Reserving:
         told_at = time.monotonic()
         words = claimed.words or ["held"] * len(seats)
         lives = claimed.expires_at - claimed.created_at if "held" in words else None
+        figures, changes = claimed.figures, None
+        if claims[0].picks is not None:
+            # Of a batch that took nothing the version is another's: that one tells what it changed.
+            figures, changes = (figures, (claimed.numbers, ())) if claimed.numbers else (None, None)
         settle = self._bouncer.settle(
             drop_id,
-            claimed.figures,
+            figures,
+            changes=changes,
             closed=[
                 (c.request_id, c.attempt, w == "held") for c, w in zip(claims, words, strict=True)
             ],
@@ -263,7 +295,8 @@ class Reserving:
                 units = claimed.numbers[taken : taken + claim.quantity]
                 taken += claim.quantity
                 assert len(units) == claim.quantity, "INV-2: a hold without its units"
-                seat.answer(_hold(drop_id, claim, units, claimed))
+                names = claimed.names and claimed.names[taken - claim.quantity : taken]
+                seat.answer(hold_of(drop_id, claim, units, names, claimed))
             else:
                 assert claimed.stored_attempts is not None
                 seat.at_risk = False
@@ -297,7 +330,7 @@ class Reserving:
                 case "repeated" if unmarked:  # its hold is safe; this timeline had no epoch yet
                     queue.again(seat)
                 case "contended":  # others have the last free units in their hands
-                    queue.again(seat, 0.005)
+                    queue.again(seat, CONTENDED_SECONDS)
                 case "not_found":
                     seat.fail(NotFound(f"There is no drop {drop_id}"))
                 case _:
@@ -349,6 +382,8 @@ class Reserving:
                 (c.request_id, c.attempt, w == "held") for c, w in zip(claims, words, strict=True)
             ],
         )
+        if held and claims[0].picks is not None:
+            self._seatmaps.renew(drop_id)  # that version's changes were lost with the reply
         for seat, claim, word in zip(seats, claims, words, strict=True):
             seat.at_risk = False
             if word == "held":
@@ -362,19 +397,3 @@ def _count_holds(holds: int, units: int) -> None:
     if holds:
         meter.count("holds", by=holds)
         meter.count("held_units", by=units)
-
-
-def _hold(drop_id: int, claim: Claim, units: list[int], claimed: Claimed) -> Hold:
-    return Hold(
-        claim.id,
-        drop_id,
-        claim.buyer,
-        claim.quantity,
-        units,
-        "active",
-        claimed.price_cents * claim.quantity,
-        claimed.currency,
-        claimed.expires_at,
-        claimed.created_at,
-        claimed.available,
-    )

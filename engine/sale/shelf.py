@@ -6,20 +6,53 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from engine.infra import sql
 from engine.infra.postgres import Session
 from engine.sale.models import Drop, NewDrop, Offer, Proof, Stock, Terms
-from engine.sale.store import Caller, figures
+from engine.sale.rows import figures
+from engine.sale.store import Caller
 
 NAMED = 3  # offenders of each kind
 
 _queries = sql.load("sale")
 
 
+class Unit(msgspec.Struct, frozen=True):
+    """A named unit, and what is the matter with it: free, held, sold or withdrawn."""
+
+    number: int
+    name: str
+    status: str
+
+
+class Sheet(msgspec.Struct):
+    """A page of a seat map at one version, encoded once for all who share it."""
+
+    epoch: int
+    version: int
+    total: int  # units of the drop
+    units: list[Unit]
+    body: bytes = b""
+
+
 async def insert_drop(session: Session, drop: NewDrop) -> int:
     """A new drop without units yet; its id."""
-    words = {name: getattr(drop, name) for name in NewDrop.__struct_fields__}
+    words = {name: getattr(drop, name) for name in NewDrop.__struct_fields__ if name != "names"}
     return int((await session.call(_queries["insert_drop"], **words))["drop_id"])
+
+
+async def name_units(session: Session, drop_id: int, first: int, names: Sequence[str]) -> list[str]:
+    """Call units so, from this number on; those of the names that a unit had already."""
+    words = {"drop_id": drop_id, "first": first, "names": names}
+    new = {row["name"] for row in await session.call(_queries["name_units"], **words)}
+    return [name for name in names if name not in new]
+
+
+async def named_otherwise(session: Session, drop_id: int) -> bool:
+    """Whether a unit of a drop has a name that is not its number."""
+    return bool((await session.call(_queries["named_otherwise"], drop_id=drop_id))["named"])
 
 
 async def fill_drop(caller: Caller, drop_id: int, slice: int) -> int:
@@ -138,9 +171,38 @@ async def offers(caller: Caller, drop_ids: Sequence[int] | None = None) -> list[
             row["now_ms"],
             row["changed_ms"],
             row["cooldown_factor"],
+            row["is_named"],
         )
         for row in await caller.call(_queries["offers"], drop_ids=drop_ids)
     ]
+
+
+async def find_numbers(
+    caller: Caller, names: Sequence[tuple[int, str]]
+) -> dict[tuple[int, str], int]:
+    """The units that are called so, by (drop, name); unknown names are absent."""
+    rows = await caller.call(
+        _queries["find_numbers"],
+        drop_ids=[drop_id for drop_id, _ in names],
+        names=[name for _, name in names],
+    )
+    return {(row["drop_id"], row["name"]): row["number"] for row in rows}
+
+
+async def find_picks(caller: Caller, drop_ids: Sequence[int]) -> dict[int, tuple[bool, int]]:
+    """Whether the units of drops have names, and how many there are or will be."""
+    rows = await caller.call(_queries["find_picks"], drop_ids=drop_ids)
+    return {row["id"]: (row["is_named"], row["total_stock"]) for row in rows}
+
+
+async def list_units(caller: Caller, drop_id: int, after: int, count: int) -> Sheet | None:
+    """Named units after a number; None: no such drop, or its units have no names."""
+    words = {"drop_id": drop_id, "after": after, "count": count}
+    row = await caller.call(_queries["list_units"], **words)
+    if row is None or row["pick"] != "named":
+        return None
+    columns = (row["numbers"], row["names"], row["statuses"])
+    return Sheet(row["epoch"], row["version"], row["total"], list(map(Unit, *columns)))
 
 
 async def warmest(caller: Caller, count: int) -> list[int]:
@@ -181,6 +243,9 @@ async def count_units(session: Session, drop_id: int) -> dict[str, Any] | None:
         return None
     found = dict(row)
     queries = {"strays": _queries, "misfits": _queries, "unmet": sql.load("payments")}
+    found |= {"misnamed": 0, "misnamed_named": []}
+    if found["pick"] == "named" or found["picked_rows"]:
+        queries["misnamed"] = _queries
     for name, slice_queries in queries.items():
         rows = await session.call(slice_queries[f"find_{name}"], drop_id=drop_id, count=NAMED)
         found[name] = rows[0]["total"] if rows else 0

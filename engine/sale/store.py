@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from engine.infra import sql
 from engine.infra.postgres import Postgres, Session
@@ -19,36 +18,26 @@ from engine.sale.models import (
     Release,
     Returned,
 )
+from engine.sale.rows import as_hold, as_life, as_purchase, as_purchases, as_returned, figures
 
 _queries = sql.load("sale")
-_claim_units, _abort_requests = _queries["claim_units"], _queries["abort_requests"]
+_claim_units, _claim_seats = _queries["claim_units"], _queries["claim_seats"]
+_abort_requests = _queries["abort_requests"]
 
 Caller = Postgres | Session
-
-
-def figures(row: Any) -> Figures:
-    """A row's columns of that name."""
-    return Figures(
-        row["epoch"],
-        row["version"],
-        row["free"],
-        row["held"],
-        row["sold"],
-        row["withdrawn"],
-        row["total"],
-    )
 
 
 async def claim_units(
     session: Session, drop_id: int, epoch: int, claims: Sequence[Claim]
 ) -> Claimed:
-    """Claim units for a batch, sorted by request."""
+    """Claim units for a batch, sorted by request; named ones where any claim says which."""
     once: dict[str, int] = {}
     for claim in claims:
         once[claim.buyer] = once.get(claim.buyer, 0) + claim.quantity
     buyers_once = sorted(once)
+    seats = any(claim.picks is not None for claim in claims)
     row = await session.call(
-        _claim_units,
+        _claim_seats if seats else _claim_units,
         drop_id=drop_id,
         epoch=epoch,
         requests=[claim.request_id for claim in claims],
@@ -58,6 +47,7 @@ async def claim_units(
         quantities=[claim.quantity for claim in claims],
         buyers_once=buyers_once,
         units_once=[once[buyer] for buyer in buyers_once],
+        **({"picks": _picks(claims)} if seats else {}),
     )
     known = row["version"] is not None and row["epoch"] is not None
     return Claimed(
@@ -70,7 +60,13 @@ async def claim_units(
         row["available"],
         row["price_cents"],
         row["currency"],
+        row["names"] if seats else None,
     )
+
+
+def _picks(claims: Sequence[Claim]) -> list[int]:
+    """Flat, along the quantities: zeros where Postgres picks."""
+    return [number for claim in claims for number in claim.picks or (0,) * claim.quantity]
 
 
 async def abort_requests(
@@ -88,33 +84,36 @@ async def abort_requests(
     return row["words"], figures(row) if row["version"] is not None else None
 
 
-def _hold(row: Any, available: int | None = None) -> Hold:
-    return Hold(
-        str(row["id"]),
-        row["drop_id"],
-        row["buyer"],
-        row["quantity"],
-        row["units"],
-        row["status"],
-        row["amount_cents"],
-        row["currency"],
-        row["expires_at"],
-        row["server_time"],
-        available,
-    )
-
-
 async def find_holds_by_request(caller: Caller, requests: Sequence[str]) -> dict[str, Hold]:
     """The holds that requests already have, by request."""
     rows = await caller.call(_queries["find_holds_by_request"], requests=requests)
-    return {row["request_id"].hex: _hold(row, row["available"]) for row in rows}
+    return {row["request_id"].hex: as_hold(row, row["available"]) for row in rows}
 
 
 async def look_up_requests(caller: Caller, requests: Sequence[str]) -> tuple[dict[str, Hold], bool]:
     """The holds that requests already have, and whether others may be on their way unseen."""
     rows = await caller.call(_queries["look_up_requests"], requests=requests)
     found = [row for row in rows if row["id"] is not None]
-    return {row["request_id"].hex: _hold(row, row["available"]) for row in found}, rows[0]["direct"]
+    return {row["request_id"].hex: as_hold(row, row["available"]) for row in found}, rows[0][
+        "direct"
+    ]
+
+
+async def find_taken(caller: Caller, drop_id: int, numbers: Sequence[int]) -> dict[int, str]:
+    """Those of these named units that are not on sale now, and what they are called."""
+    rows = await caller.call(_queries["find_taken"], drop_id=drop_id, numbers=numbers)
+    return {row["number"]: row["name"] for row in rows}
+
+
+async def free_numbers(caller: Caller, drop_id: int) -> tuple[Figures, list[int]]:
+    """A drop's figures, and the units that are free at that version, ascending if named."""
+    row = await caller.call(_queries["free_numbers"], drop_id=drop_id)
+    return figures(row), row["numbers"]
+
+
+async def longest_run(caller: Caller, drop_id: int) -> int:
+    """How many free units there are beside each other at most."""
+    return int((await caller.call(_queries["longest_run"], drop_id=drop_id))["units"])
 
 
 async def find_allowances(
@@ -139,19 +138,19 @@ async def find_allowances(
 async def find_reservation(caller: Caller, id: str) -> Hold | None:
     """One hold of any status."""
     row = await caller.call(_queries["find_reservation"], id=id)
-    return row and _hold(row)
+    return row and as_hold(row)
 
 
 async def find_reservations(caller: Caller, ids: Sequence[str]) -> dict[str, Hold]:
     """Holds of any status, by id."""
     rows = await caller.call(_queries["find_reservations"], ids=ids)
-    return {str(row["id"]): _hold(row) for row in rows}
+    return {str(row["id"]): as_hold(row) for row in rows}
 
 
 async def find_holds_of(caller: Caller, ids: Sequence[str], buyers: Sequence[str]) -> list[Hold]:
     """Those of these holds, of any status, that are these buyers'."""
     rows = await caller.call(_queries["find_holds_of"], ids=ids, buyers=buyers)
-    return [_hold(row) for row in rows]
+    return [as_hold(row) for row in rows]
 
 
 async def list_reservations(
@@ -160,7 +159,7 @@ async def list_reservations(
     """A buyer's live holds, newest first."""
     query = _queries["list_reservations"]
     return [
-        _hold(row)
+        as_hold(row)
         for row in await caller.call(query, buyer=buyer, before=before, count=count, skip=skip)
     ]
 
@@ -183,61 +182,13 @@ async def purchase_units(
         references=[confirm.reference for confirm, _ in confirms],
     )
     wishes = {id: confirm for confirm, id in confirms}
-    return [(row["drop_id"], figures(row), _bought(row, wishes)) for row in rows]
-
-
-def _bought(row: Any, wishes: dict[str, Confirm]) -> list[Purchase]:
-    """What was bought of one drop just now, as `find_purchases_by_reservation` would tell it."""
-    drop_id, currency, moment = row["drop_id"], row["currency"], row["purchased_at"]
-    numbers, taken, made = row["numbers"], 0, []
-    columns = (row["ids"], row["amounts"], row["quantities"], row["buyers"])
-    for key, amount_cents, quantity, buyer in zip(*columns, strict=True):
-        id = str(key)
-        wish = wishes[id]
-        units = numbers[taken : taken + quantity]
-        taken += quantity
-        made.append(
-            Purchase(
-                id,
-                wish.request_id,
-                wish.reservation_id,
-                drop_id,
-                buyer,
-                quantity,
-                units,
-                amount_cents,
-                currency,
-                moment,
-                wish.reference,
-            )
-        )
-    return made
-
-
-def _purchase(row: Any) -> Purchase:
-    return Purchase(
-        str(row["id"]),
-        row["request_id"].hex,
-        str(row["reservation_id"]),
-        row["drop_id"],
-        row["buyer"],
-        row["quantity"],
-        row["units"],
-        row["amount_cents"],
-        row["currency"],
-        row["purchased_at"],
-        row["payment_reference"],
-        row["adopted"],
-        row["refunded_at"],
-        row["restocked"],
-        row["refund_reason"],
-    )
+    return [(row["drop_id"], figures(row), as_purchases(row, wishes)) for row in rows]
 
 
 async def find_purchases_by_request(caller: Caller, requests: Sequence[str]) -> dict[str, Purchase]:
     """Purchases that requests made, by request."""
     rows = await caller.call(_queries["find_purchases_by_request"], requests=requests)
-    return {row["request_id"].hex: _purchase(row) for row in rows}
+    return {row["request_id"].hex: as_purchase(row) for row in rows}
 
 
 async def find_purchases_by_reservation(
@@ -245,13 +196,13 @@ async def find_purchases_by_reservation(
 ) -> dict[str, Purchase]:
     """Purchases that holds became, by hold."""
     rows = await caller.call(_queries["find_purchases_by_reservation"], reservations=reservations)
-    return {str(row["reservation_id"]): _purchase(row) for row in rows}
+    return {str(row["reservation_id"]): as_purchase(row) for row in rows}
 
 
 async def find_purchase(caller: Caller, id: str) -> Purchase | None:
     """One purchase."""
     row = await caller.call(_queries["find_purchase"], id=id)
-    return row and _purchase(row)
+    return row and as_purchase(row)
 
 
 async def list_purchases(
@@ -260,26 +211,12 @@ async def list_purchases(
     """What a buyer bought, newest first."""
     query = _queries["list_purchases"]
     rows = await caller.call(query, buyer=buyer, before=before, count=count, skip=skip)
-    return [_purchase(row) for row in rows]
+    return [as_purchase(row) for row in rows]
 
 
 async def count_purchases(caller: Caller, buyer: str) -> int:
     """How many purchases a buyer made."""
     return int((await caller.call(_queries["count_purchases"], buyer=buyer))["items"])
-
-
-def _life(row: Any) -> Life:
-    return Life(
-        _hold(row),
-        row["drop_name"],
-        row["created_at"],
-        row["ended_at"] or row["purchased_at"],
-        row["purchase_id"] and str(row["purchase_id"]),
-        row["payment_reference"],
-        row["extended_at"],
-        row["paying_at"],
-        row["refunded_at"],
-    )
 
 
 async def list_holds(
@@ -298,7 +235,7 @@ async def list_holds(
         query = _queries["list_holds_of_drop"]
     else:
         query, words = _queries["list_holds_of_buyer"], words | {"buyer": buyer}
-    return [_life(row) for row in await caller.call(query, **words, count=count, skip=skip)]
+    return [as_life(row) for row in await caller.call(query, **words, count=count, skip=skip)]
 
 
 async def count_holds(
@@ -328,7 +265,7 @@ async def list_drop_purchases(
     """What was bought of a drop, refunded or not or (None) either, newest first."""
     query = _queries["list_purchases_of_drop"]
     words = {"drop_id": drop_id, "buyer": buyer, "refunded": refunded, "before": before}
-    return [_purchase(row) for row in await caller.call(query, **words, count=count, skip=skip)]
+    return [as_purchase(row) for row in await caller.call(query, **words, count=count, skip=skip)]
 
 
 async def count_drop_purchases(
@@ -339,20 +276,6 @@ async def count_drop_purchases(
     return int((await caller.call(_queries["count_purchases_of_drop"], **words))["items"])
 
 
-def returned_rows(rows: Any) -> list[Returned]:
-    """What came back, drop by drop."""
-    return [
-        Returned(
-            row["drop_id"],
-            figures(row),
-            [str(id) for id in row["returned"]],
-            row["buyers"],
-            row["quantities"],
-        )
-        for row in rows
-    ]
-
-
 async def release_holds(caller: Caller, releases: Sequence[Release]) -> list[Returned]:
     """Give live holds back; what is not returned was not released by this call."""
     rows = await caller.call(
@@ -360,12 +283,12 @@ async def release_holds(caller: Caller, releases: Sequence[Release]) -> list[Ret
         reservations=[release.reservation_id for release in releases],
         buyers=[release.buyer for release in releases],
     )
-    return returned_rows(rows)
+    return as_returned(rows)
 
 
 async def expire_holds(caller: Caller, drop_id: int | None, count: int) -> list[Returned]:
     """Free what ran out, of one drop or of all, at most `count` holds."""
-    return returned_rows(await caller.call(_queries["expire_holds"], drop_id=drop_id, count=count))
+    return as_returned(await caller.call(_queries["expire_holds"], drop_id=drop_id, count=count))
 
 
 async def count_due(caller: Caller, drop_id: int) -> tuple[int, float]:

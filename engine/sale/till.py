@@ -8,7 +8,8 @@ from typing import Any
 from engine.infra import sql
 from engine.infra.postgres import Session
 from engine.sale.models import Longer, Notice, Payment, Refund, Returned, Taken
-from engine.sale.store import Caller, figures, returned_rows
+from engine.sale.rows import as_returned, figures
+from engine.sale.store import Caller
 
 _queries = sql.load("payments")
 
@@ -32,7 +33,7 @@ async def refund_purchase(
 ) -> list[Returned]:
     """Undo a purchase; nothing if it was undone before."""
     words = {"purchase": id, "restock": restock, "reason": reason}
-    return returned_rows(await session.call(_queries["refund_purchase"], **words))
+    return as_returned(await session.call(_queries["refund_purchase"], **words))
 
 
 async def settle_payments(session: Session, notices: Sequence[tuple[Notice, str]]) -> list[Taken]:
@@ -55,6 +56,7 @@ async def settle_payments(session: Session, notices: Sequence[tuple[Notice, str]
             [str(id) for id in row["bought"]],
             row["buyers"] or [],
             row["quantities"] or [],
+            row["numbers"],
         )
         for row in rows
     ]

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from engine.infra.describe import BuyerId, Currency, Id, Moment, Money, shown
 from engine.infra.http import iso, money
+from engine.record.views import Sealed
 from engine.sale.models import (
     Drop,
     DropStatus,
@@ -45,6 +46,7 @@ class UnitView(msgspec.Struct):
 
     id: int
     number: int
+    name: str | UnsetType = UNSET  # of a named drop
 
 
 class HoldView(msgspec.Struct, rename="camel"):
@@ -114,6 +116,7 @@ class PurchaseView(msgspec.Struct, rename="camel"):
     refunded_at: Moment | UnsetType = UNSET
     restocked: bool | UnsetType = UNSET
     refund_reason: str | None | UnsetType = UNSET
+    ledger: Sealed | UnsetType = UNSET
     drop: DropView | UnsetType = UNSET
 
 
@@ -148,13 +151,20 @@ class DropView(msgspec.Struct, rename="camel"):
     max_per_buyer: int | None
     max_per_order: int
     cooldown_factor: int
+    pick: Annotated[str, shown(enum=["any", "named"])]
+    listed: Annotated[bool, shown("false: for no shop's page, as a freezer.")]
     created_at: Moment
     server_time: Moment
     recent_purchases: list[Recent] | UnsetType = UNSET
 
 
-def _units(drop_id: int, numbers: list[int]) -> list[UnitView]:
-    return [UnitView(unit_id(drop_id, number), number) for number in numbers]
+def _units(drop_id: int, numbers: list[int], names: list[str] | None) -> list[UnitView]:
+    if names is None:
+        return [UnitView(unit_id(drop_id, number), number) for number in numbers]
+    return [
+        UnitView(unit_id(drop_id, number), number, name)
+        for number, name in zip(numbers, names, strict=True)
+    ]
 
 
 def hold_view(
@@ -166,7 +176,7 @@ def hold_view(
         hold.drop_id,
         hold.buyer,
         hold.quantity,
-        _units(hold.drop_id, hold.units),
+        _units(hold.drop_id, hold.units, hold.names),
         hold.status,
         money(hold.amount_cents),
         hold.currency,
@@ -212,15 +222,19 @@ def refund_view(refund: Refund) -> RefundView:
     )
 
 
-def purchase_view(purchase: Purchase, drop: DropView | UnsetType = UNSET) -> PurchaseView:
-    """A purchase for its owner, with its drop where asked."""
+def purchase_view(
+    purchase: Purchase,
+    drop: DropView | UnsetType = UNSET,
+    ledger: Sealed | UnsetType = UNSET,
+) -> PurchaseView:
+    """A purchase for its owner, with its drop and its place in the ledger where asked."""
     return PurchaseView(
         purchase.id,
         purchase.reservation_id,
         purchase.drop_id,
         purchase.buyer,
         purchase.quantity,
-        _units(purchase.drop_id, purchase.units),
+        _units(purchase.drop_id, purchase.units, purchase.names),
         money(purchase.amount_cents),
         purchase.currency,
         iso(purchase.purchased_at),
@@ -229,6 +243,7 @@ def purchase_view(purchase: Purchase, drop: DropView | UnsetType = UNSET) -> Pur
         UNSET if purchase.refunded_at is None else iso(purchase.refunded_at),
         UNSET if purchase.restocked is None else purchase.restocked,
         UNSET if purchase.refunded_at is None else purchase.refund_reason,
+        ledger,
         drop,
     )
 
@@ -300,7 +315,7 @@ def chapter(life: Life) -> Chapter:
         hold.drop_id,
         life.drop_name,
         hold.quantity,
-        _units(hold.drop_id, hold.units),
+        _units(hold.drop_id, hold.units, hold.names),
         money(hold.amount_cents),
         hold.currency,
         hold.status,
@@ -335,6 +350,8 @@ def drop_view(drop: Drop, recent: list[Recent] | UnsetType = UNSET) -> DropView:
         drop.max_per_buyer,
         drop.max_per_order,
         drop.cooldown_factor,
+        drop.pick,
+        drop.listed,
         iso(drop.created_at),
         iso(drop.server_time),
         recent,

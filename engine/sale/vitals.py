@@ -10,6 +10,7 @@ from engine.infra.meter import Labels
 from engine.infra.metrics import DROPS_MAX, Values
 from engine.infra.postgres import Postgres
 from engine.infra.redis import Away
+from engine.record import books
 from engine.sale import shelf
 from engine.sale.audit import undersell
 from engine.sale.bouncer import Belief, Bouncer
@@ -24,6 +25,7 @@ async def look(postgres: Postgres, bouncer: Bouncer, intent_ttl_seconds: float) 
     found: dict[str, dict[Labels, float]] = {
         name: {(): value} for name, value in (await shelf.signs(postgres, KEEPER_SECONDS)).items()
     }
+    found |= {name: {(): value} for name, value in (await books.signs(postgres)).items()}
     warm = await shelf.warmest(postgres, DROPS_MAX)
     if not warm:
         return found

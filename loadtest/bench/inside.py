@@ -77,7 +77,9 @@ def with_engine(settings: Settings, work: Callable[[Ground], Awaitable[T]]) -> T
         gc.unfreeze()
 
 
-async def open_drops(postgres: Postgres, units: int, count: int = 1) -> list[int]:
+async def open_drops(
+    postgres: Postgres, units: int, count: int = 1, pick: str = "any"
+) -> list[int]:
     """New drops, filled and on sale; nobody has to wait for a keeper."""
     wanted = NewDrop(
         name="Bench",
@@ -92,6 +94,7 @@ async def open_drops(postgres: Postgres, units: int, count: int = 1) -> list[int
         max_per_buyer=1,
         max_per_order=1,
         total_stock=units,
+        pick=pick,
     )
     opened = []
     for _ in range(count):

@@ -5,7 +5,8 @@
 -- units) undoes it and the batch goes one by one through claim_units_singly.
 --
 -- Arrays run in parallel, sorted by request. `buyers_once`, sorted, and `units_once` are the batch
--- summed up by buyer. `owners` is what older workers send, and read by nobody.
+-- summed up by buyer. `owners` is what older workers send, and read by nobody. Named units are claimed by
+-- claim_seats; asked for here, they go one by one as well, beside each other.
 --
 -- Measured and rejected, as CPU of this (batches of 128, of 5), the noise being 5 %: units and reservations
 -- in one statement (1.02, 1.04); no window when everybody wants one unit (0.99, 1.00); ctid = ANY (ARRAY(…))
@@ -54,7 +55,7 @@ BEGIN
      CROSS JOIN drops AS d
      CROSS JOIN engine_state AS e
       JOIN stock AS s ON s.drop_id = d.id
-     WHERE d.id = p_drop AND d.prepared_at IS NOT NULL
+     WHERE d.id = p_drop AND d.prepared_at IS NOT NULL AND d.pick = 'any'
        AND e.timeline = substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8);
 
     IF epoch IS DISTINCT FROM p_epoch OR v_paused IS NOT NULL

@@ -3,21 +3,28 @@
 -- Per request one word: held · repeated (it has its hold already) · blocked (a tombstone of this
 -- or a later attempt, in stored_attempts) · fenced (another epoch) · not_found · preparing ·
 -- admin or audit (paused) · not_started · ended · too_many (for one order) · limit · cooling (let holds go, and must
--- wait) · sold_out · contended (units are free, but others have them locked). `numbers` lists the units of the held ones in order.
+-- wait) · sold_out · contended (units are free, but others have them locked) · taken (somebody has a unit it picked) ·
+-- scattered (enough are free, but not beside each other). `numbers` lists the units of the held ones in order, `names` what
+-- they are called.
 --
--- A refusal leaves no trace. "sold_out" is said only after the stock row was locked and read.
+-- Of a named drop p_picks says what each request picked, as in claim_seats; without it, or where it says zeros, it gets
+-- the first free units that are beside each other (find_run).
 --
--- Locks  as claim_units: allowances by buyer, then by request: its row, units (SKIP LOCKED);
+-- A refusal leaves no trace. "sold_out" and "scattered" are said only after the stock row was locked and read; "taken" of
+-- what was not on the shelf, locked or not.
+--
+-- Locks  as claim_units: allowances by buyer, then by request: its row, units (SKIP LOCKED), picks;
 --        the stock row last.
--- Index  units_free_by_position, reservations_one_per_request
+-- Index  units_free_by_position, units_pkey, reservations_one_per_request, a_named_unit_has_one_live_owner
 CREATE OR REPLACE FUNCTION claim_units_singly(
     p_drop bigint, p_epoch bigint,
     p_requests uuid[], p_attempts bigint[], p_ids uuid[], p_buyers text[], p_quantities integer[],
+    p_picks integer[] DEFAULT NULL,
     OUT words text[], OUT stored_attempts bigint[], OUT numbers integer[],
     OUT epoch bigint, OUT version bigint,
     OUT free integer, OUT held integer, OUT sold integer, OUT withdrawn integer, OUT total integer,
     OUT created_at timestamptz, OUT expires_at timestamptz, OUT available integer,
-    OUT price_cents bigint, OUT currency text
+    OUT price_cents bigint, OUT currency text, OUT names text[]
 )
     LANGUAGE plpgsql
     SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
@@ -34,6 +41,12 @@ DECLARE
     v_fresh    boolean;
     v_quantity integer;
     v_word     text;
+    v_named    boolean;
+    v_locked   integer;
+    v_contended boolean;
+    v_run      integer;
+    v_picks    integer[];
+    v_upto     integer := 0;
     i          integer;
 BEGIN
     words := array_fill('held'::text, ARRAY[cardinality(p_requests)]);
@@ -45,6 +58,7 @@ BEGIN
         words := array_fill('not_found'::text, ARRAY[cardinality(p_requests)]);
         RETURN;
     END IF;
+    v_named := v_drop.pick = 'named';
     expires_at := created_at + make_interval(secs => v_drop.hold_seconds);
     price_cents := v_drop.price_cents;
     currency := v_drop.currency;
@@ -71,6 +85,8 @@ BEGIN
 
     FOR i IN 1 .. cardinality(p_requests) LOOP
         v_quantity := p_quantities[i];
+        v_picks := p_picks[v_upto + 1 : v_upto + v_quantity];
+        v_upto := v_upto + v_quantity;
         -- The look-up comes before every refusal: a fenced or late copy of a request that has
         -- its hold must hear of the hold.
         SELECT * INTO v_found FROM reservations WHERE reservations.request_id = p_requests[i];
@@ -121,6 +137,23 @@ BEGIN
             words[i] := (SELECT CASE WHEN a.used + v_quantity > v_drop.max_per_buyer THEN 'limit' ELSE 'cooling' END
                            FROM allowances AS a
                           WHERE a.drop_id = p_drop AND a.buyer = p_buyers[i]);
+        ELSIF v_named AND v_picks[1] > 0 THEN
+            v_mine := v_picks;
+            PERFORM FROM units
+              WHERE units.drop_id = p_drop AND units.number = ANY (v_picks) AND units.state::text = 'free'
+                FOR UPDATE SKIP LOCKED;
+            GET DIAGNOSTICS v_locked = ROW_COUNT;
+            IF v_locked < v_quantity THEN
+                words[i] := CASE WHEN (SELECT count(*) FROM units
+                                        WHERE units.drop_id = p_drop AND units.number = ANY (v_picks)
+                                          AND units.state::text = 'free') < v_quantity
+                                 THEN 'taken' ELSE 'contended' END;
+            END IF;
+        ELSIF v_named THEN
+            SELECT run.numbers, run.contended INTO v_mine, v_contended FROM find_run(p_drop, v_quantity) AS run;
+            IF v_mine IS NULL THEN
+                words[i] := CASE WHEN v_contended THEN 'contended' ELSE 'scattered' END;
+            END IF;
         ELSE
             SELECT array_agg(next.number ORDER BY next.position), min(next.position), max(next.position)
               INTO v_mine, v_first, v_last
@@ -136,13 +169,14 @@ BEGIN
                 -- Too few for this one; a smaller request behind it may still be served.
                 words[i] := 'short';
                 v_last := coalesce(v_first, 0);
-                UPDATE allowances
-                   SET used = used - v_quantity
-                 WHERE allowances.drop_id = p_drop AND allowances.buyer = p_buyers[i];
             END IF;
         END IF;
 
         IF words[i] <> 'held' THEN
+            UPDATE allowances
+               SET used = used - v_quantity
+             WHERE allowances.drop_id = p_drop AND allowances.buyer = p_buyers[i]
+               AND words[i] NOT IN ('limit', 'cooling');
             DELETE FROM reservations WHERE reservations.request_id = p_requests[i] AND v_fresh;
             CONTINUE;
         END IF;
@@ -150,6 +184,10 @@ BEGIN
         UPDATE reservations
            SET state = 'active', units = v_mine
          WHERE reservations.request_id = p_requests[i];
+        IF v_named THEN
+            INSERT INTO picks (drop_id, number, reservation_id)
+            SELECT p_drop, unnest(v_mine), p_ids[i];
+        END IF;
         numbers := numbers || v_mine;
         v_units := v_units + v_quantity;
         v_taken := v_taken || p_ids[i];
@@ -185,7 +223,14 @@ BEGIN
     FOR i IN 1 .. cardinality(p_requests) LOOP
         IF words[i] = 'short' THEN
             words[i] := CASE WHEN free >= p_quantities[i] THEN 'contended' ELSE 'sold_out' END;
+        ELSIF words[i] = 'scattered' THEN
+            -- Nobody moves units any more: a run that came back since, or is in others' hands, is seen.
+            v_run := coalesce(v_run, longest_run(p_drop));
+            words[i] := CASE WHEN free < p_quantities[i] THEN 'sold_out'
+                             WHEN v_run >= p_quantities[i] THEN 'contended'
+                             ELSE 'scattered' END;
         END IF;
     END LOOP;
+    names := names_of(v_drop, numbers);
 END
 $$;

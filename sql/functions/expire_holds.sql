@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION expire_holds(p_drop bigint, p_limit integer)
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
         free integer, held integer, sold integer, withdrawn integer, total integer,
-        returned uuid[], buyers text[], quantities integer[]
+        returned uuid[], buyers text[], quantities integer[], numbers integer[]
     )
     LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off

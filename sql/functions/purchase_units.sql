@@ -3,18 +3,19 @@
 -- A hold is bought only before its deadline by this server's clock, whether or not anybody swept,
 -- and only by its buyer (a null buyer stands for its owner). What is not returned was not bought
 -- by this call: the caller looks up why. Running it twice is running it once, so a lost reply is
--- answered by calling it again.
+-- answered by calling it again. With p_action null the caller records them for the ledger (sell_holds).
 --
 -- Locks  reservations by id, allowances by drop and buyer (end_cool_downs), then as sell_holds.
 -- Index  reservations_pkey, purchases_one_per_request
 CREATE OR REPLACE FUNCTION purchase_units(
-    p_requests uuid[], p_ids uuid[], p_reservations uuid[], p_buyers text[], p_references text[]
+    p_requests uuid[], p_ids uuid[], p_reservations uuid[], p_buyers text[], p_references text[],
+    p_action text DEFAULT 'PURCHASED'
 )
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
         free integer, held integer, sold integer, withdrawn integer, total integer,
         bought uuid[], ids uuid[], amounts bigint[], quantities integer[], buyers text[], numbers integer[],
-        currency text, purchased_at timestamptz
+        currency text, purchased_at timestamptz, names text[]
     )
     LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -62,6 +63,6 @@ BEGIN
     IF v_cools THEN
         PERFORM end_cool_downs(v_reservations);
     END IF;
-    RETURN QUERY SELECT * FROM sell_holds(v_reservations, v_ids, v_requests, v_references, v_now);
+    RETURN QUERY SELECT * FROM sell_holds(v_reservations, v_ids, v_requests, v_references, v_now, p_action);
 END
 $$;

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION release_holds(p_reservations uuid[], p_buyers text[])
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
         free integer, held integer, sold integer, withdrawn integer, total integer,
-        returned uuid[], buyers text[], quantities integer[]
+        returned uuid[], buyers text[], quantities integer[], numbers integer[]
     )
     LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off

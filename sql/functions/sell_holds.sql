@@ -3,18 +3,21 @@
 -- the planner's settings of its callers.
 --
 -- One row a drop: its figures, and what was bought of it. `ids` to `buyers` run in parallel with
--- `bought`; `numbers` are their units, one purchase after the other.
+-- `bought`; `numbers` are their units, one purchase after the other, `names` what those are called.
+--
+-- The ledger's record is one row a drop, called p_action; null: the caller writes its own.
 --
 -- Locks  stock rows by drop. Of units nothing: they left the shelf when they were held.
--- Index  reservations_pkey
+-- Index  reservations_pkey, unit_names_pkey
 CREATE OR REPLACE FUNCTION sell_holds(
-    p_reservations uuid[], p_ids uuid[], p_requests uuid[], p_references text[], p_now timestamptz
+    p_reservations uuid[], p_ids uuid[], p_requests uuid[], p_references text[], p_now timestamptz,
+    p_action text DEFAULT 'PURCHASED'
 )
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
         free integer, held integer, sold integer, withdrawn integer, total integer,
         bought uuid[], ids uuid[], amounts bigint[], quantities integer[], buyers text[], numbers integer[],
-        currency text, purchased_at timestamptz
+        currency text, purchased_at timestamptz, names text[]
     )
     LANGUAGE plpgsql
 AS $$
@@ -57,7 +60,12 @@ BEGIN
      RETURNING stock.version, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total,
                (SELECT d.currency FROM drops AS d WHERE d.id = stock.drop_id)
           INTO version, free, held, sold, withdrawn, total, currency;
+        SELECT names_of(d, sell_holds.numbers) INTO names FROM drops AS d WHERE d.id = sell_holds.drop_id;
         -- A statement of its own: the epoch must not be older than that of whoever had the row before.
+        WITH recorded AS (
+            INSERT INTO records (action, drop_id, subjects)
+            SELECT p_action, sell_holds.drop_id, sell_holds.ids WHERE p_action IS NOT NULL
+        )
         INSERT INTO outbox AS o (drop_id, epoch, version, kind, subjects)
         SELECT sell_holds.drop_id, e.epoch, sell_holds.version, 'purchased', sell_holds.bought
           FROM engine_state AS e

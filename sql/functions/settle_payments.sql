@@ -4,14 +4,15 @@
 -- A later word of one payment (pending, failed, succeeded, refunded) counts, an earlier one changes
 -- nothing, so all may come twice, late and out of order. A hold that is still there is sold, past its
 -- deadline too: nobody else has its units. One that is gone gets free units of its drop, if its buyer
--- may have them and the drop is not paused. What cannot be decided now, because others have the free
+-- may have them and the drop is not paused; of a named drop its own units or none. What cannot be decided now, because others have the free
 -- units in their hands, stays undecided: the caller comes back.
 --
--- One row a drop whose stock changed; `buyers` and `quantities` are those who got units anew.
+-- One row a drop whose stock changed; `buyers` and `quantities` are those who got units anew, `numbers`
+-- which named units those are (null where units have no names).
 --
--- Locks  payments by reference, reservations by id, allowances by (drop, buyer), units (SKIP LOCKED),
+-- Locks  payments by reference, reservations by id, allowances by (drop, buyer), units (SKIP LOCKED), picks,
 --        stock rows by drop.
--- Index  payments_pkey, reservations_pkey, units_free_by_position
+-- Index  payments_pkey, reservations_pkey, units_free_by_position, units_pkey
 CREATE OR REPLACE FUNCTION settle_payments(
     p_references text[], p_statuses text[], p_reservations uuid[], p_amounts bigint[], p_currencies text[],
     p_ids uuid[], p_requests uuid[]
@@ -19,7 +20,7 @@ CREATE OR REPLACE FUNCTION settle_payments(
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
         free integer, held integer, sold integer, withdrawn integer, total integer,
-        bought uuid[], buyers text[], quantities integer[]
+        bought uuid[], buyers text[], quantities integer[], numbers integer[]
     )
     LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -118,7 +119,8 @@ BEGIN
         ON CONFLICT (drop_id, buyer) DO UPDATE
        SET used = a.used;
     FOR v_late IN
-        SELECT p.reference, r.id, r.drop_id, r.buyer, r.quantity, d.max_per_buyer, d.paused_reason
+        SELECT p.reference, r.id, r.drop_id, r.buyer, r.quantity, d.max_per_buyer, d.paused_reason,
+               CASE WHEN d.pick = 'named' THEN r.units END AS picked
           FROM payments AS p
           JOIN reservations AS r ON r.id = p.reservation_id
           JOIN drops AS d ON d.id = r.drop_id
@@ -137,14 +139,23 @@ BEGIN
              WHERE p.reference = v_late.reference;
             CONTINUE;
         END IF;
-        SELECT array_agg(next.number ORDER BY next.position)
-          INTO v_mine
-          FROM (SELECT units.number, units.position
-                  FROM units
-                 WHERE units.drop_id = v_late.drop_id AND units.state = 'free'
-                 ORDER BY units.position
-                 LIMIT v_late.quantity
-                   FOR UPDATE SKIP LOCKED) AS next;
+        IF v_late.picked IS NULL THEN
+            SELECT array_agg(next.number ORDER BY next.position)
+              INTO v_mine
+              FROM (SELECT units.number, units.position
+                      FROM units
+                     WHERE units.drop_id = v_late.drop_id AND units.state = 'free'
+                     ORDER BY units.position
+                     LIMIT v_late.quantity
+                       FOR UPDATE SKIP LOCKED) AS next;
+        ELSE
+            v_mine := ARRAY(SELECT units.number
+                              FROM units
+                             WHERE units.drop_id = v_late.drop_id AND units.number = ANY (v_late.picked)
+                               AND units.state::text = 'free'
+                             ORDER BY units.number
+                               FOR UPDATE SKIP LOCKED);
+        END IF;
         IF coalesce(cardinality(v_mine), 0) < v_late.quantity THEN
             v_short := v_short || v_late.reference;
             UPDATE allowances AS a
@@ -156,6 +167,10 @@ BEGIN
         UPDATE reservations AS r
            SET state = 'paying', units = v_mine, ended_at = NULL
          WHERE r.id = v_late.id;
+        IF v_late.picked IS NOT NULL THEN
+            INSERT INTO picks (drop_id, number, reservation_id)
+            SELECT v_late.drop_id, unnest(v_mine), v_late.id;
+        END IF;
         v_revived := v_revived || v_late.id;
     END LOOP;
     DELETE FROM allowances AS a
@@ -193,7 +208,12 @@ BEGIN
        SET outcome = 'refund_due', reason = 'sold_out', changed_at = v_now
       FROM reservations AS r
       JOIN stock AS s ON s.drop_id = r.drop_id
-     WHERE p.reference = ANY (v_short) AND r.id = p.reservation_id AND r.id = ANY (v_holds) AND s.free < r.quantity;
+      JOIN drops AS d ON d.id = r.drop_id
+     WHERE p.reference = ANY (v_short) AND r.id = p.reservation_id AND r.id = ANY (v_holds)
+       AND CASE WHEN d.pick = 'any' THEN s.free
+                ELSE (SELECT count(*) FROM units
+                       WHERE units.drop_id = r.drop_id AND units.number = ANY (r.units)
+                         AND units.state::text = 'free') END < r.quantity;
 
     SELECT array_agg(w.reservation_id), array_agg(w.id), array_agg(w.request_id), array_agg(w.reference)
       INTO v_sold, v_ids, v_requests, v_refs
@@ -211,7 +231,13 @@ BEGIN
                  (SELECT array_agg(r.buyer ORDER BY r.id) FROM reservations AS r
                    WHERE r.id = ANY (v_revived) AND r.drop_id = s.drop_id),
                  (SELECT array_agg(r.quantity ORDER BY r.id) FROM reservations AS r
-                   WHERE r.id = ANY (v_revived) AND r.drop_id = s.drop_id)
+                   WHERE r.id = ANY (v_revived) AND r.drop_id = s.drop_id),
+                 (SELECT coalesce(array_agg(u.number) FILTER (WHERE r.id = ANY (v_revived)), '{}')
+                    FROM drops AS d
+                    LEFT JOIN reservations AS r ON r.drop_id = d.id AND r.id = ANY (v_revived)
+                    LEFT JOIN LATERAL unnest(r.units) AS u (number) ON true
+                   WHERE d.id = s.drop_id AND d.pick = 'named'
+                   GROUP BY d.id)
             FROM sell_holds(v_sold, v_ids, v_requests, v_refs, v_now) AS s;
     END IF;
 

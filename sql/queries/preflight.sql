@@ -28,11 +28,12 @@ SELECT current_setting('server_version') AS version,
 SELECT coalesce(current_schema(), '') AS schema,
        ARRAY(SELECT relname::text
                FROM pg_class
-              WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relkind = 'r') AS tables,
+              WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relkind IN ('r', 'p')) AS tables,
        ARRAY(SELECT relname::text
                FROM pg_class
               WHERE relnamespace = quote_ident(current_schema())::regnamespace
-                AND relkind = 'r'
+                AND relkind IN ('r', 'p')
+                AND NOT relispartition  -- used by way of its parent
                 AND NOT (has_table_privilege(oid, 'SELECT')
                          AND has_table_privilege(oid, 'INSERT')
                          AND has_table_privilege(oid, 'UPDATE')

@@ -5,6 +5,13 @@ SELECT *
                    @buyers::text[], @quantities::integer[], NULL,
                    @buyers_once::text[], @units_once::integer[]);
 
+-- name: claim_seats :one
+-- Claim named units for a batch of requests; see functions/claim_seats.sql.
+SELECT *
+  FROM claim_seats(@drop_id::bigint, @epoch::bigint, @requests::uuid[], @attempts::bigint[], @ids::uuid[],
+                   @buyers::text[], @quantities::integer[], @picks::integer[],
+                   @buyers_once::text[], @units_once::integer[]);
+
 -- name: abort_requests :one
 -- Make unknown claims definite; see functions/abort_requests.sql.
 SELECT *
@@ -14,7 +21,7 @@ SELECT *
 -- name: find_holds_by_request :many
 -- The holds these requests already have, told as the first time but for their status. Tombstones
 -- are not holds.
-SELECT r.*, d.currency, r.created_at AS server_time,
+SELECT r.*, d.currency, names_of(d, r.units) AS names, r.created_at AS server_time,
        hold_status(r.state, r.expires_at) AS status
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
@@ -26,7 +33,8 @@ SELECT r.*, d.currency, r.created_at AS server_time,
 -- least, empty but for that.
 SELECT e.direct_until > clock_timestamp() AS direct, held.*
   FROM engine_state AS e
-  LEFT JOIN (SELECT r.*, d.currency, r.created_at AS server_time, hold_status(r.state, r.expires_at) AS status
+  LEFT JOIN (SELECT r.*, d.currency, names_of(d, r.units) AS names, r.created_at AS server_time,
+                    hold_status(r.state, r.expires_at) AS status
                FROM reservations AS r
                JOIN drops AS d ON d.id = r.drop_id
               WHERE r.request_id = ANY (@requests::uuid[])
@@ -61,7 +69,7 @@ SELECT a.buyer, a.used, d.max_per_buyer, a.abandoned, a.cools_until,
 
 -- name: find_reservation :maybe
 -- One hold of any status, as it stands now.
-SELECT r.*, d.currency, clock_timestamp() AS server_time,
+SELECT r.*, d.currency, names_of(d, r.units) AS names, clock_timestamp() AS server_time,
        hold_status(r.state, r.expires_at) AS status
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
@@ -70,7 +78,7 @@ SELECT r.*, d.currency, clock_timestamp() AS server_time,
 
 -- name: find_reservations :many
 -- Several holds of any status, as they stand now.
-SELECT r.*, d.currency, clock_timestamp() AS server_time,
+SELECT r.*, d.currency, names_of(d, r.units) AS names, clock_timestamp() AS server_time,
        hold_status(r.state, r.expires_at) AS status
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
@@ -80,7 +88,7 @@ SELECT r.*, d.currency, clock_timestamp() AS server_time,
 -- name: find_holds_of :many
 -- Those of several holds that are of certain buyers, as they stand now.
 -- Index  reservations_pkey
-SELECT r.*, d.currency, clock_timestamp() AS server_time,
+SELECT r.*, d.currency, names_of(d, r.units) AS names, clock_timestamp() AS server_time,
        hold_status(r.state, r.expires_at) AS status
   FROM unnest(@ids::uuid[]) AS n (id)
        -- OFFSET: one look-up each, however few holds the planner believes there are.
@@ -92,7 +100,7 @@ SELECT r.*, d.currency, clock_timestamp() AS server_time,
 -- name: list_reservations :many
 -- A buyer's live holds, newest first, before a cursor.
 -- Index  reservations_by_hashed_buyer
-SELECT r.*, d.currency, clock_timestamp() AS server_time, r.state::text AS status
+SELECT r.*, d.currency, names_of(d, r.units) AS names, clock_timestamp() AS server_time, r.state::text AS status
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
  WHERE hashtextextended(r.buyer, 0) = hashtextextended(@buyer, 0)
@@ -117,7 +125,7 @@ SELECT count(*) AS items
 -- name: list_holds_of_drop :many
 -- Every hold there was of a drop, newest first, before a cursor, of any of these statuses.
 -- Index  reservations_by_drop
-SELECT r.*, d.currency, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
+SELECT r.*, d.currency, names_of(d, r.units) AS names, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
        clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.refunded_at, p.payment_reference
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
@@ -133,7 +141,7 @@ OFFSET @skip::bigint;
 -- name: list_holds_of_buyer :many
 -- Every hold a buyer had, of one drop or (null) of all, newest first, before a cursor.
 -- Index  reservations_by_hashed_buyer
-SELECT r.*, d.currency, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
+SELECT r.*, d.currency, names_of(d, r.units) AS names, d.name AS drop_name, hold_status(r.state, r.expires_at) AS status,
        clock_timestamp() AS server_time, p.id AS purchase_id, p.purchased_at, p.refunded_at, p.payment_reference
   FROM reservations AS r
   JOIN drops AS d ON d.id = r.drop_id
@@ -170,29 +178,29 @@ SELECT count(*) AS items
 -- name: purchase_units :many
 -- Buy a batch of holds; see functions/purchase_units.sql.
 SELECT drop_id, epoch, version, free, held, sold, withdrawn, total,
-       ids, amounts, quantities, buyers, numbers, currency, purchased_at
+       ids, amounts, quantities, buyers, numbers, names, currency, purchased_at
   FROM purchase_units(@requests::uuid[], @ids::uuid[], @reservations::uuid[], @buyers::text[],
                       @references::text[]);
 
 -- name: find_purchases_by_request :many
 -- The purchases these requests already made.
-SELECT p.*, d.currency FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
+SELECT p.*, d.currency, names_of(d, p.units) AS names FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
  WHERE p.request_id = ANY (@requests::uuid[]);
 
 -- name: find_purchases_by_reservation :many
 -- The purchases these holds became.
-SELECT p.*, d.currency FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
+SELECT p.*, d.currency, names_of(d, p.units) AS names FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
  WHERE p.reservation_id = ANY (@reservations::uuid[]);
 
 -- name: find_purchase :maybe
 -- One purchase.
-SELECT p.*, d.currency FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
+SELECT p.*, d.currency, names_of(d, p.units) AS names FROM purchases AS p JOIN drops AS d ON d.id = p.drop_id
  WHERE p.id = @id;
 
 -- name: list_purchases :many
 -- What a buyer bought, newest first, before a cursor.
 -- Index  purchases_by_buyer
-SELECT p.*, d.currency
+SELECT p.*, d.currency, names_of(d, p.units) AS names
   FROM purchases AS p
   JOIN drops AS d ON d.id = p.drop_id
  WHERE p.buyer = @buyer
@@ -210,7 +218,7 @@ SELECT count(*) AS items FROM purchases AS p WHERE p.buyer = @buyer;
 -- What was bought of a drop, by one buyer or (null) by all, newest first, before a cursor, refunded or
 -- not or (null) either.
 -- Index  purchases_by_drop
-SELECT p.*, d.currency
+SELECT p.*, d.currency, names_of(d, p.units) AS names
   FROM purchases AS p
   JOIN drops AS d ON d.id = p.drop_id
  WHERE p.drop_id = @drop_id
@@ -274,15 +282,27 @@ SELECT (extract(epoch FROM min(r.expires_at) - clock_timestamp()) * 1000)::float
 WITH born AS (
     INSERT INTO drops (name, price_cents, currency, image_url, starts_at, ends_at, hold_seconds,
                        max_hold_seconds, pay_seconds, max_per_buyer, max_per_order, total_stock, most_per_buyer,
-                       cooldown_factor)
+                       cooldown_factor, pick, listed)
     VALUES (@name, @price_cents, @currency, @image_url, coalesce(@starts_at, clock_timestamp()), @ends_at,
             @hold_seconds, @max_hold_seconds, @pay_seconds, @max_per_buyer, @max_per_order, @total_stock, @max_per_buyer,
-            @cooldown_factor)
+            @cooldown_factor, @pick, @listed)
     RETURNING id
 )
 INSERT INTO stock (drop_id)
 SELECT born.id FROM born
 RETURNING drop_id;
+
+-- name: name_units :many
+-- Call the next units of a drop so, from this number on; the names that are new here.
+INSERT INTO unit_names (drop_id, number, name)
+SELECT @drop_id::bigint, @first::integer + n.i::integer - 1, n.name
+  FROM unnest(@names::text[]) WITH ORDINALITY AS n (name, i)
+    ON CONFLICT ON CONSTRAINT a_name_names_one_unit DO NOTHING
+RETURNING name;
+
+-- name: named_otherwise :one
+-- Whether a unit of a drop has a name that is not its number.
+SELECT EXISTS (SELECT FROM unit_names AS u WHERE u.drop_id = @drop_id AND u.name <> u.number::text) AS named;
 
 -- name: fill_drop :one
 -- The next slice of a drop's units; see functions/fill_drop.sql.
@@ -395,7 +415,7 @@ SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.tot
        (extract(epoch FROM d.ends_at) * 1000)::bigint AS ends_ms,
        CASE WHEN d.prepared_at IS NULL THEN 'preparing' ELSE coalesce(d.paused_reason, '') END AS shut,
        coalesce(d.max_per_buyer, 0) AS max_per_buyer, d.max_per_order, d.total_stock AS promised,
-       d.cooldown_factor,
+       d.cooldown_factor, d.pick = 'named' AS is_named,
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
        (extract(epoch FROM s.changed_at) * 1000)::bigint AS changed_ms
   FROM stock AS s
@@ -406,6 +426,71 @@ SELECT e.epoch, s.drop_id, s.version, s.free, s.held, s.sold, s.withdrawn, s.tot
         AND (s.held > 0
              OR s.changed_at > clock_timestamp() - interval '1 hour'
              OR (s.free > 0 AND (d.ends_at IS NULL OR d.ends_at > clock_timestamp() - interval '1 hour'))));
+
+-- name: find_taken :many
+-- Which of these named units of a drop are not on sale now: held, sold or withdrawn.
+-- Index  units_pkey, unit_names_pkey
+SELECT n.number,
+       coalesce((SELECT k.name FROM unit_names AS k WHERE k.drop_id = @drop_id AND k.number = n.number),
+                n.number::text) AS name
+  FROM unnest(@numbers::integer[]) AS n (number)
+ WHERE (SELECT u.state::text FROM units AS u
+         WHERE u.drop_id = @drop_id AND u.number = n.number) IS DISTINCT FROM 'free'
+ ORDER BY n.number;
+
+-- name: free_numbers :one
+-- The figures of a drop, and the units that are free at that version.
+SELECT s.drop_id, e.epoch, s.version, s.free, s.held, s.sold, s.withdrawn, greatest(s.total, d.total_stock) AS total,
+       ARRAY(SELECT u.number FROM units AS u
+              WHERE u.drop_id = s.drop_id AND u.state = 'free'
+              ORDER BY u.position) AS numbers
+  FROM stock AS s
+  JOIN drops AS d ON d.id = s.drop_id
+ CROSS JOIN engine_state AS e
+ WHERE s.drop_id = @drop_id;
+
+-- name: longest_run :one
+-- How many free units there are beside each other at most; see functions/longest_run.sql.
+SELECT longest_run(@drop_id::bigint) AS units;
+
+-- name: find_numbers :many
+-- Which units these names are of, each looked up in its drop; unknown names have no row.
+-- Index  a_name_names_one_unit
+SELECT w.drop_id, w.name, u.number
+  FROM unnest(@drop_ids::bigint[], @names::text[]) AS w (drop_id, name)
+ CROSS JOIN LATERAL (SELECT k.number FROM unit_names AS k
+                      WHERE k.drop_id = w.drop_id AND k.name = w.name OFFSET 0) AS u;
+
+-- name: find_picks :many
+-- How units of these drops are sold, and how many there are or will be.
+SELECT d.id, d.pick = 'named' AS is_named, d.total_stock FROM drops AS d WHERE d.id = ANY (@drop_ids::bigint[]);
+
+-- name: list_units :maybe
+-- A drop's named units in their order, after a number, with what is the matter with each, at one version.
+-- A hold that ran out and was not swept yet still has its units.
+SELECT s.drop_id, e.epoch, s.version, s.total, d.pick, units.numbers, units.names, units.statuses
+  FROM stock AS s
+  JOIN drops AS d ON d.id = s.drop_id
+ CROSS JOIN engine_state AS e
+ CROSS JOIN LATERAL (
+       SELECT coalesce(array_agg(shown.number ORDER BY shown.number), '{}') AS numbers,
+              coalesce(array_agg(shown.name ORDER BY shown.number), '{}') AS names,
+              coalesce(array_agg(shown.status ORDER BY shown.number), '{}') AS statuses
+         FROM (SELECT n.number, n.name,
+                      coalesce((SELECT u.state::text FROM units AS u
+                                 WHERE u.drop_id = s.drop_id AND u.number = n.number),
+                               (SELECT CASE WHEN r.state = 'purchased' THEN 'sold' ELSE 'held' END
+                                  FROM picks AS k
+                                  JOIN reservations AS r ON r.id = k.reservation_id
+                                 WHERE k.drop_id = s.drop_id AND k.number = n.number),
+                               'held') AS status
+                 FROM unit_names AS n
+                WHERE n.drop_id = s.drop_id
+                  AND n.number > @after::integer
+                  AND n.number <= s.total
+                ORDER BY n.number
+                LIMIT @count::bigint) AS shown) AS units
+ WHERE s.drop_id = @drop_id;
 
 -- name: keep_proof :one
 -- Remember a recount; an older one never replaces a newer one.
@@ -428,7 +513,7 @@ SELECT p.version, p.proven_at, p.problems,
 SELECT clock_timestamp() AS counted_at,
        s.version, s.free, s.held, s.sold, s.withdrawn, s.total, d.total_stock,
        u.free_rows, u.withdrawn_rows,
-       r.live_units, p.bought_units, a.used_units, a.over_limit
+       r.live_units, p.bought_units, a.used_units, a.over_limit, d.pick, k.picked_rows
   FROM stock AS s
   JOIN drops AS d ON d.id = s.drop_id
  CROSS JOIN LATERAL (
@@ -451,6 +536,10 @@ SELECT clock_timestamp() AS counted_at,
               count(*) FILTER (WHERE allowances.used > d.most_per_buyer) AS over_limit
          FROM allowances
         WHERE allowances.drop_id = s.drop_id) AS a
+ CROSS JOIN LATERAL (
+       SELECT count(*) AS picked_rows
+         FROM picks
+        WHERE picks.drop_id = s.drop_id) AS k
  WHERE s.drop_id = @drop_id;
 
 -- name: find_strays :many
@@ -535,6 +624,36 @@ SELECT format('purchase %s of %s is not that of hold %s', b.id, b.buyer, b.reser
  ORDER BY 1
  LIMIT @count::bigint;
 
+-- name: find_misnamed :many
+-- Units of a drop that nobody could pick rightly: not with whom `picks` says they are, or not on the shelf
+-- and with nobody there, or without a name; and where units have no names, whatever is said of any. None,
+-- always. The first few, each with how many there are.
+SELECT found.words, count(*) OVER () AS total FROM (
+SELECT format('unit %s is of hold %s, picked by %s', coalesce(owned.number, k.number), coalesce(owned.id::text, 'none'),
+              coalesce(k.reservation_id::text, 'none')) AS words
+  FROM (SELECT u.number, r.id
+          FROM drops AS d
+          JOIN reservations AS r ON r.drop_id = d.id
+         CROSS JOIN LATERAL unnest(r.units) AS u (number)
+         WHERE d.id = @drop_id
+           AND d.pick = 'named'
+           AND r.state IN ('active', 'paying', 'purchased')) AS owned
+  FULL JOIN (SELECT picks.number, picks.reservation_id FROM picks WHERE picks.drop_id = @drop_id) AS k
+    ON k.number = owned.number
+ WHERE k.reservation_id IS DISTINCT FROM owned.id
+ UNION ALL
+SELECT format('unit %s has no name', n.number)
+  FROM drops AS d
+  JOIN stock AS s ON s.drop_id = d.id
+ CROSS JOIN LATERAL generate_series(1, s.total) AS n (number)
+  LEFT JOIN unit_names AS u ON u.drop_id = d.id AND u.number = n.number
+ WHERE d.id = @drop_id
+   AND d.pick = 'named'
+   AND u.name IS NULL
+) AS found
+ ORDER BY 1
+ LIMIT @count::bigint;
+
 -- name: prune_tombstones :one
 -- Forget old tombstones: no statement lives for hours.
 -- Index  reservations_aborted_by_age
@@ -595,7 +714,7 @@ SELECT s.drop_id
 -- name: vital_signs :one
 -- How the sale is, as far as Postgres knows: one figure a column, each named like its metric.
 -- Index  reservations_by_deadline, outbox_pkey, refunds_due, payments_undecided
-SELECT warm.*, facts.*, alive.*, owed.*, undecided.*,
+SELECT warm.*, facts.*, alive.*, owed.*, undecided.*, cold.*,
        coalesce(greatest(extract(epoch FROM clock_timestamp() - due.next), 0), 0)::float8 AS expiry_lag_seconds
   FROM (SELECT count(*) AS warm_drops,
                -- A drop that nobody has counted yet is as old as itself.
@@ -628,6 +747,7 @@ SELECT warm.*, facts.*, alive.*, owed.*, undecided.*,
                              0)::float8 AS payment_undecided_seconds
                FROM payments AS p
               WHERE p.status = 'succeeded' AND p.outcome IS NULL) AS undecided
+ CROSS JOIN (SELECT count(*) AS slots_critical FROM slots AS z WHERE z.temp_status = 'CRITICAL') AS cold
  CROSS JOIN (SELECT min(r.expires_at) AS next
                FROM reservations AS r
               WHERE r.state IN ('active', 'paying')) AS due;

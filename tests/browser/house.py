@@ -11,7 +11,11 @@ from typing import Any
 
 import httpx2
 
+from engine import runtime
+from engine.coldchain.freezers import open_freezer
 from engine.infra.settings import Settings
+from engine.sale import reconcile
+from engine.sale.models import unit_id
 from tests.support.service import Service
 from tests.support.wait import wait_until
 
@@ -22,6 +26,7 @@ class House(Service):
     """A service that people look at."""
 
     database_url = ""
+    settings: Settings
 
     @classmethod
     @asynccontextmanager
@@ -42,7 +47,7 @@ class House(Service):
         # They start beside one another: three programs are three seconds otherwise.
         async with cls.open(settings, folder, 0, 0, **environment) as house:
             assert isinstance(house, House)
-            house.database_url = settings.database_url
+            house.database_url, house.settings = settings.database_url, settings
             async with asyncio.TaskGroup() as starting:
                 starting.create_task(house.start_worker())
                 starting.create_task(house.start_keeper())
@@ -69,6 +74,14 @@ class House(Service):
                     return False
 
             await wait_until(answers, "the provider answers", seconds=30, pause=0.05)
+
+    async def open_freezer(self, *names: str) -> list[int]:
+        """A freezer with slots of these names; their ids."""
+        async with runtime.ground(self.settings) as base:
+            async with base.postgres.transaction() as session:
+                drop = await open_freezer(session, names, days=7)
+            await reconcile.tell(base.postgres, base.bouncer, [drop])
+        return [unit_id(drop, number) for number in range(1, len(names) + 1)]
 
     async def put_on_show(self, name: str, units: int, **terms: Any) -> int:
         """A drop with a picture, on sale now; its id."""

@@ -3,6 +3,9 @@
 storefront.png   the shop on a desk, in the light, while others buy
 phone.png        a hold and its ring on a phone, in the dark
 dashboard.png    the operator's page in a rush
+seats.png        a hall on a map, two seats picked
+slots.png        freezers, one slot held, one too warm
+ledger.png       the newest links of the ledger, verified
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ NAMED = "sessionStorage.me ??= 'ann'"
 
 
 async def main() -> int:
-    """Take all three; 1 if there is no browser or a picture became too large."""
+    """Take all of them; 1 if there is no browser or a picture became too large."""
     if chromium.find() is None:
         print(chromium.MISSING)
         return 1
@@ -52,6 +55,8 @@ async def main() -> int:
             await seed(settings)
             async with House.of(settings, Path(name)) as house, chromium.started() as browser:
                 taken = [await shop(house, browser), await phone(house, browser)]
+                taken += [await seats(house, browser), await slots(house, browser)]
+                taken.append(await ledger(house, browser))
                 taken.append(await dashboard(house, browser))
         finally:
             valkey.stop()
@@ -116,6 +121,44 @@ async def phone(house: House, browser: Browser) -> Path:
     await card.scroll_into_view_if_needed()
     await front.page.wait_for_timeout(TOLD_SECONDS * 1000)
     path = await taken(front.page, "phone.png")
+    await window.context.close()
+    return path
+
+
+async def seats(house: House, browser: Browser) -> Path:
+    """A hall in which others sit already."""
+    window = await opened(browser, 1000, 720, "light")
+    front = await Storefront.enter(window, house)
+    hall = front.page.get_by_role("article").filter(has_text="Hall")
+    await hall.get_by_role("button", name="Choose seats").click()
+    free = front.page.locator(".seats .seat.free")
+    for _ in range(2):
+        await free.nth(30).click()
+    path = await taken(front.page, "seats.png")
+    await window.context.close()
+    return path
+
+
+async def slots(house: House, browser: Browser) -> Path:
+    """A slot of one's own, and one that is too warm."""
+    window = await opened(browser, 1000, 720, "dark")
+    await window.page.goto(f"{house.page}/slots-board")
+    await window.page.get_by_role("button", name="Hold ").first.click()
+    await expect(window.page.get_by_role("button", name="Book ")).to_be_visible()
+    await window.page.get_by_role("button", name="Simulate a failure").click()
+    await window.page.wait_for_timeout(TOLD_SECONDS * 1000)
+    path = await taken(window.page, "slots.png")
+    await window.context.close()
+    return path
+
+
+async def ledger(house: House, browser: Browser) -> Path:
+    """A chain that is whole."""
+    window = await opened(browser, 1000, 830, "light")
+    await window.page.goto(f"{house.page}/ledger-view")
+    await window.page.get_by_role("button", name="Verify the chain").click()
+    await expect(window.page.locator("#verdict")).to_contain_text("Whole")
+    path = await taken(window.page, "ledger.png")
     await window.context.close()
     return path
 

@@ -46,10 +46,12 @@ def _code(body: str) -> str:
 def _free_words(code: str) -> set[str]:
     """Names a body uses without having declared them."""
     local = set()
-    for names in re.findall(r"\blocal ([\w, ]+)", code) + re.findall(
-        r"\bfor ([\w, ]+?)(?: in\b|\s*=)", code
+    for told in (
+        r"\blocal ([\w, ]+)",
+        r"\bfor ([\w, ]+?)(?: in\b|\s*=)",
+        r"\bfunction\b[ \w]*\(([\w, ]*)\)",
     ):
-        local |= set(re.findall(r"\w+", names))
+        local |= {name for names in re.findall(told, code) for name in re.findall(r"\w+", names)}
     used = set(re.findall(r"(?<![\w.\"])([A-Za-z_]\w*)", code))
     return used - local - KEYWORDS - LIBRARY
 

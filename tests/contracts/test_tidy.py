@@ -23,6 +23,7 @@ CLOCKS = {
     "engine/ops/checkout.py": "how long until a deadline that a page was told",
     "engine/ops/courier.py": "the time stamp of a signed callback is wall time, by its standard",
     "engine/ops/probes.py": "this machine's clock is measured against the servers'",
+    "engine/ops/rooms.py": "demo temperatures of the last hour",
     "engine/ops/seed.py": "a demo drop starts so many seconds from now",
 }
 SQL = {"engine/ops/migrate.py": "it runs before there are queries to load"}

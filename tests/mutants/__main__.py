@@ -35,6 +35,8 @@ HUNTERS = {
     "points": [*TESTS, "tests/faults/test_crash_points.py"],
     # Two claims for the last units, one of them in mid-transaction.
     "last units": [*TESTS, "tests/faults/test_last_units.py"],
+    # Picks, and units that are in somebody's hands.
+    "seats": [*TESTS, "tests/sale/test_named_units.py"],
     "scripts": [*TESTS, "tests/faults/test_lua_scripts.py"],
     "lost replies": [*TESTS, "tests/faults/test_lost_replies.py"],
     "redis forgets": [*TESTS, "tests/faults/test_redis_forgets.py"],

@@ -36,13 +36,14 @@ schemathesis.openapi.format("date-time", moments)
 RELATIONS = re.compile(
     "endsAt: a drop cannot end before it starts"
     "|maxHoldSeconds: (want|less than holdSeconds)"
-    "|quantity: .* more than one order of this drop may hold"
+    "|(quantity|units): .* more than one order of this drop may hold"
     "|addStock: a drop has at most"
     "|withdrawStock: .* units are free"
     "|body: names nothing that can be changed"
     # Names that the document does not offer and the engine knows; schemathesis tries names it met.
+    "|recordedAt: (older|more) than"
     "|[a-z]+_[a-z_]+: |drop(StartsAt|StartTime): |[a-zA-Z]+: given twice, under two names"
-    "|units: |pick: .* units cannot be named yet"
+    "|units: |pick: units have names|(addStock|totalStock): [0-9]+ units are named"
     "|totalStock: cannot be set|currency: cannot change|(totalStock|currency|units): Expected"
 )
 
@@ -57,7 +58,7 @@ def map_case(context: Any, case: Any) -> Any:
     if meta.phase.name != TestPhase.STATEFUL or not meta.generation.mode.is_positive:
         return case
     unwanted = {"startsAt", "endsAt", "quantity"}
-    if case.operation.path != "/reservations" and case.operation.path != "/reserve/{id}":
+    if case.operation.path not in {"/reservations", "/reserve/{id}", "/hold"}:
         unwanted.add("userId")  # who does not say a name is the owner
         case.query.pop("userId", None)
     if case.method == "POST" and isinstance(case.body, dict):

@@ -9,6 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from engine.record import keys
+from engine.record.seal import seal
+from engine.runtime import Ground
+from tests.coldchain.conftest import freezer_of
 from tests.openapi.conftest import Document
 from tests.support.http import Reply
 from tests.support.provider import Provider
@@ -122,11 +126,41 @@ async def _pays(told: Told, drop: int) -> None:
         assert (await told.send("GET", path)).status == 200, path
 
 
-async def test_every_operation_answers_as_the_document_says(told: Told) -> None:
+async def _keeps_cold(told: Told, slots: list[int]) -> None:
+    """Slots held, booked, measured, shown and emptied, by people and by a simulation."""
+    held = await told.send("POST", "/hold", {"slotId": slots[0], "userId": "ann"})
+    body = {"reservationId": held.json["reservation"]["id"], "userId": "ann", "manifestId": "M"}
+    booked = await told.send("POST", "/book", body)
+    assert (held.status, booked.status) == (201, 201), booked.body
+    assert (await told.send("POST", "/book", body)).status == 200
+    assert (await told.send("POST", "/hold", {"slotId": slots[0], "userId": "b"})).status == 409
+    reading = f"/slots/{slots[0]}/readings"
+    assert (await told.send("POST", reading, {"temperature": -60.5})).status == 201
+    assert (await told.send("POST", reading, {"temperature": 200})).status == 400
+    booking = f"/bookings/{booked.json['booking']['id']}"
+    units = f"/drops/{slots[0] >> 20}/units"
+    slot = f"/slots/{slots[0]}?userId=ann"
+    for path in ("/slots?limit=1000", "/slots?page=1", slot, booking, units):
+        assert (await told.send("GET", path)).status == 200, path
+    assert (await told.send("DELETE", booking)).status == 200
+    for kind in ("traffic", "failure"):
+        assert (await told.send("POST", f"/simulate/{kind}")).status == 200, kind
+
+
+async def _records(told: Told, ground: Ground) -> None:
+    """The ledger, as a keeper leaves it."""
+    assert await seal(ground.postgres, keys.ring(ground.settings))
+    for path in ("", "?limit=1", "/verify", "/1/proof", "/key", "/head", "/export"):
+        assert (await told.send("GET", f"/ledger{path}")).status == 200, path
+
+
+async def test_every_operation_answers_as_the_document_says(told: Told, ground: Ground) -> None:
     async with told.nothing_left_out():
+        await _keeps_cold(told, await freezer_of(ground, 6))
         drop = await told.open_drop(20, maxPerBuyer=9, imageUrl="/pictures/0-a.svg")
         await _sells(told, drop)
         await _pays(told, drop)
+        await _records(told, ground)
         await told.change(drop, addStock=5, endsAt="2190-01-01T00:00:00Z", maxPerBuyer=None)
         for verb in ("pause", "reconcile?dryRun=true", "reconcile", "resume"):
             assert (await told.send("POST", f"/drops/{drop}/{verb}")).status == 200

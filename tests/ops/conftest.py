@@ -41,6 +41,7 @@ def types(
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("database_url", "redis_url", "auth"):
         monkeypatch.setenv(name.upper(), getattr(settings, name))
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))  # where an open shop keeps its secret
     for name in ("JWT_SECRET", "HMAC_SECRET", "PORT", "HOST"):
         monkeypatch.delenv(name, raising=False)
 

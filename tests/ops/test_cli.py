@@ -12,16 +12,19 @@ import cyclopts
 import msgspec
 import pytest
 
+from engine import runtime
 from engine.infra.settings import Settings
 from engine.ops import stack
 from engine.ops.cli import app
 from engine.ops.migrate import migrate
+from engine.record import keys
+from engine.record.verify import verify
 from tests.ops.conftest import Types
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("Run", "Operate", "Credentials", "Check")
 RUN = ("serve", "keep", "listen", "dev", "provider", "migrate", "seed")
-TOP = (*RUN, "drop", "reconcile", "audit", "apikey", "token")
+TOP = (*RUN, "drop", "freezer", "ledger", "reconcile", "audit", "apikey", "token")
 FIELDS = Settings.__struct_fields__
 
 
@@ -178,8 +181,50 @@ async def test_migrate_says_what_it_applies_and_check_what_is_pending(
 
 
 async def test_seed_says_what_it_made(types: Types) -> None:
-    assert "made 20 drops (1 to 20) and 10 purchases" in (await types("seed")).out
-    assert "opens in 60 s" in (await types("seed")).out
+    first, second = (await types("seed")).out, (await types("seed")).out
+
+    assert "made 20 drops (2 to 21) and 10 purchases" in first
+    assert "20 slots (drop 1) and 120 seats (drop 22)" in first
+    assert "opens in 60 s" in second
+    assert "slots" not in second
+
+
+async def test_the_demo_has_slots_and_seats_that_are_taken_and_all_of_it_adds_up(
+    types: Types, settings: Settings
+) -> None:
+    await types("seed")
+
+    shown = (await types("freezer", "show", "--json")).json
+
+    assert [slot["name"] for slot in shown] == [f"F{n}-{s}" for n in range(1, 6) for s in "ABCD"]
+    statuses = [slot["status"] for slot in shown]
+    assert [statuses.count(word) for word in ("OCCUPIED", "RESERVED", "AVAILABLE")] == [5, 3, 12]
+    assert all(len(slot["history"]) == 12 for slot in shown)
+    assert all(-72 <= slot["temperature"] <= -68 for slot in shown)
+    assert {slot["booking"]["userId"] for slot in shown if slot["booking"]} == {
+        "manager@cryovault.io",
+        "auditor@cryovault.io",
+    }
+    assert "F1-A" in (await types("freezer", "show")).out
+    assert (await types("audit", "1")).code == (await types("audit", "22")).code == 0
+    async with runtime.database(settings) as postgres:
+        verdict = await verify(postgres, keys.ring(settings))
+    assert verdict.valid
+    assert verdict.entries >= 10 + 5, "all of it is sealed: purchases, bookings and seats"
+
+
+async def test_a_freezer_is_made_of_names(types: Types, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text("C1\n\n C2 \n")
+
+    made = await types("freezer", "create", "B1", "--file", str(tmp_path / "names"), "--json")
+    twice = await types("freezer", "create", "B1", "B1")
+    none = await types("freezer", "create")
+    lost = await types("freezer", "create", "--file", str(tmp_path / "nothing"))
+
+    assert made.json["slots"] == 3
+    assert (twice.code, none.code, lost.code) == (2, 2, 2)
+    shown = (await types("freezer", "show", "--json")).json
+    assert [slot["name"] for slot in shown] == ["B1", "C1", "C2"]
 
 
 async def test_a_live_stack_in_this_folder_is_found_unless_a_database_is_named(

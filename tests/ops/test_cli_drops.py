@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -38,6 +39,24 @@ async def test_a_drop_from_the_terminal_can_be_bought(types: Types, shop: Shop) 
     assert (await reserve(shop, drop))[0] == 201
     shown = (await types("drop", "show", str(drop), "--json")).json
     assert (shown["heldStock"], shown["availableStock"], shown["price"]) == (1, 9, "120.00")
+
+
+async def test_seats_are_named_by_the_lines_of_a_file(
+    types: Types, shop: Shop, tmp_path: Path
+) -> None:
+    row, balcony, missing = (tmp_path / name for name in ("row", "balcony", "missing"))
+    row.write_text("Loge é\n\nA2\n")
+    balcony.write_text("B1\n")
+
+    drop = await made(types, "--named", "--units", str(row))
+    added = await types("drop", "add", str(drop), str(balcony), "--json")
+    refused = await types("drop", "create", "A", "--price", "1", "--named", "--units", str(missing))
+
+    assert added.json["totalStock"] == 3, added.err
+    units = (await shop.send("GET", f"/drops/{drop}/units")).json["data"]
+    assert [unit["name"] for unit in units] == ["Loge é", "A2", "B1"]
+    assert refused.code == 2
+    assert "cannot be read" in refused.err
 
 
 async def test_every_option_of_a_drop_reaches_it(types: Types) -> None:
@@ -205,6 +224,7 @@ async def test_what_was_bought_or_never_was_is_not_given_back(types: Types, shop
     [
         (("create", "A", "--price", "x", "--stock", "1"), "--price: want an amount"),
         (("create", "A", "--price", "1", "--stock", "0"), "--stock: want 1 to 1000000"),
+        (("create", "A", "--price", "1", "--units", "names"), "--units: add --named"),
         (("create", "", "--price", "1", "--stock", "1"), "--name: want 1 to 200"),
         (
             ("create", "A", "--price", "1", "--stock", "1", "--max-per-buyer", "many"),

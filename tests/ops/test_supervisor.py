@@ -28,6 +28,7 @@ import redis
 from engine.infra import settings
 from engine.infra.errors import Misconfigured
 from engine.ops import doorstep, preflight, stack
+from engine.ops.children import ECHO_SECONDS
 from engine.ops.devstack import Server, start_postgres, start_valkey
 from engine.ops.launch import free_port
 
@@ -48,7 +49,8 @@ if how == "fail":
     sys.exit(1)
 if role in ("migrate", "seed"):
     sys.exit()
-signal.signal(signal.SIGTERM, signal.SIG_IGN if how == "stubborn" else lambda *_: sys.exit())
+leave = lambda *_: (how == "slow" and time.sleep(2)) or sys.exit()
+signal.signal(signal.SIGTERM, signal.SIG_IGN if how == "stubborn" else leave)
 if role == "serve":
     door = socket.socket()
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -211,7 +213,7 @@ def test_everything_starts_in_order_and_ctrl_c_leaves_nothing_running(folder: Pa
     assert len(running_on(folder)) >= 6  # the supervisor, two servers, three children
     assert run.end() == 0
     assert running_on(folder) == []
-    assert run.err.read_text() == ""
+    assert "was killed" not in run.err.read_text()
     doorstep.door("127.0.0.1", run.port).close()
 
 
@@ -424,10 +426,29 @@ def test_a_second_ctrl_c_does_not_wait_for_a_child_that_will_not_go(
 
     run.process.send_signal(signal.SIGINT)
     wait_until(lambda: not run.children("serve"), "the willing have gone")
+    wait_until(lambda: time.monotonic() > began + ECHO_SECONDS, "a wish of its own")
     assert run.end() == 0
 
     assert time.monotonic() - began < 10
     assert "keeper did not finish in time and was killed" in run.err.read_text()
+    assert running_on(folder) == []
+
+
+def test_a_signal_to_the_group_that_is_passed_on_as_well_is_one_wish(
+    folder: Path, given: dict[str, str]
+) -> None:
+    run = Run(folder, given, KEEP_HOW="slow")
+    run.await_ready()
+    began = time.monotonic()
+
+    run.process.send_signal(signal.SIGTERM)
+    for pid in run.children("keep"):  # who ends all of a service reaches its children, too
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not run.children("serve"), "it has begun to drain")
+    assert run.end(signal.SIGTERM) == 0
+
+    assert time.monotonic() - began >= 2, "the slow one had its time"
+    assert "was killed" not in run.err.read_text()
     assert running_on(folder) == []
 
 

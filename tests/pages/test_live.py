@@ -288,6 +288,21 @@ async def test_what_comes_late_changes_nothing(engine: Engine) -> None:
     assert (drop["availableStock"], drop["version"], drop["name"]) == (3, 7, "new")
 
 
+async def test_what_is_not_for_the_shop_is_not_known_to_it(engine: Engine) -> None:
+    shown = await engine.page.evaluate(
+        TOLD,
+        [
+            ["replace", [{"id": 1, "version": 1}, {"id": 2, "version": 1, "listed": False}]],
+            ["put", {"id": 3, "version": 1, "listed": False}],
+            ["put", {"id": 4, "version": 1, "listed": True}],
+            ["put", {"id": 5, "version": 1}],
+            ["put", {"id": 5, "version": 2, "listed": False}],
+        ],
+    )
+
+    assert [drop["id"] for drop in shown] == [1, 4]
+
+
 async def test_a_new_history_counts_from_the_start(engine: Engine) -> None:
     [drop] = await engine.page.evaluate(
         TOLD,

@@ -10,7 +10,8 @@ import pytest
 
 from engine.identity import tokens
 from engine.infra.errors import Retryable
-from engine.realtime.models import Batch, Bought, Moved
+from engine.realtime.models import Batch, Bought, Moved, Slot, SlotMoved
+from engine.record.views import EntryView
 from engine.sale.models import Drop, Hold
 from engine.sale.views import public_name
 from tests.realtime.conftest import SALT, SECRET, Served
@@ -43,6 +44,8 @@ DROP = Drop(
     created_at=NOW,
     server_time=NOW,
     cooldown_factor=0,
+    pick="any",
+    listed=True,
 )
 
 
@@ -149,6 +152,46 @@ async def test_ids_are_told_to_their_owner_alone(served: Served, way: tuple[str,
             for event in ("newPurchase", "reservation_update", "reservation_expired"):
                 assert "expired-ann" not in str(client.all(event))
                 assert "'ann'" not in str(client.all(event))
+
+
+async def test_slots_and_the_ledger_are_told_as_cryovault_s_client_expects(
+    served: Served,
+) -> None:
+    slot_id = (7 << 20) + 1
+    held = Slot(7, 1, "F1-A", "RESERVED", "NORMAL", -70.0, -70.0, NOW, NOW, "hold-1", "ann")
+    free = msgspec.structs.replace(
+        held, status="AVAILABLE", expires_at=None, reservation_id=None, buyer=None
+    )
+    entry = EntryView(9, "BOOKING_CONFIRMED", "5a", "00" * 32, "ab" * 32, 364, "then")
+    async with (
+        Client.open(served.url, "websocket", auth=token("ann")) as ann,
+        Client.open(served.url, "websocket") as bob,
+    ):
+        for client in (ann, bob):
+            await client.hear("connected")
+        occupied = msgspec.structs.replace(held, status="OCCUPIED")
+        moves = [SlotMoved(held), SlotMoved(free, ("hold-1", "ann")), SlotMoved(occupied)]
+        for times, moved in enumerate(moves, 1):
+            served.facade.hear(msgspec.structs.replace(batch(), slots=[moved]))
+            await bob.hear("slot_update", times)
+        served.facade.hear(msgspec.structs.replace(batch(), entries=[entry]))
+        for client, ids in ((ann, ("hold-1", "ann")), (bob, (None, None))):
+            assert (await client.hear("ledger_update"))[0][0]["entry"]["dataHash"] == "ab" * 32
+            updates = [told for (told,) in client.all("slot_update")]
+            assert [told["status"] for told in updates] == ["RESERVED", "AVAILABLE", "OCCUPIED"]
+            assert {told["slotId"] for told in updates} == {slot_id}
+            assert updates[0]["reservation"] == {
+                "id": ids[0],
+                "slotId": slot_id,
+                "userId": ids[1],
+                "status": "PENDING",
+                "expiresAt": "2026-11-21T12:00:00.000Z",
+            }
+            assert updates[1]["reservation"] is None
+            assert updates[2]["booking"]["userId"] == ids[1]
+            assert client.all("reservation_expired") == [
+                [{"reservationId": ids[0], "dropId": 7, "slotId": slot_id, "slotName": "F1-A"}]
+            ]
 
 
 @pytest.mark.parametrize("way", WAYS[:2], ids="-then-".join)

@@ -237,7 +237,7 @@ async def test_every_list_answers_in_a_constant_number_of_queries(
             counts.add(len(called))
         print(f"{path}: {called}")
         assert len(counts) == 1
-        assert len(called) <= 3
+        assert len(called) <= 4
 
 
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────

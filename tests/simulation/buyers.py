@@ -11,6 +11,7 @@ from random import Random
 from typing import NamedTuple
 
 from .model import Worker
+from .postgres import UNITS
 from .words import Answer, Course, Notice, Status, Wish
 
 STORIES: tuple[tuple[Status, ...], ...] = (
@@ -59,8 +60,11 @@ class Provider:
 class Buyers:
     """They wish, wait, pay, change their minds, and walk away."""
 
-    def __init__(self, random: Random, buyers: int, keys: int, provider: Provider) -> None:
+    def __init__(
+        self, random: Random, buyers: int, keys: int, provider: Provider, is_named: bool
+    ) -> None:
         self.random, self.buyers, self.provider = random, buyers, provider
+        self.is_named = is_named
         self.keys_given = 0
         self.wishes = [self.new_wish() for _ in range(keys)]
         self.known: dict[int, int] = {}  # what they were told: rid -> reservation
@@ -70,7 +74,11 @@ class Buyers:
     def new_wish(self) -> Wish:
         self.keys_given += 1
         quantity = 1 + (self.random.random() < 0.3)
-        return Wish(self.keys_given, 1 + int(self.random.random() * self.buyers), quantity)
+        wish = Wish(self.keys_given, 1 + int(self.random.random() * self.buyers), quantity)
+        if self.is_named and self.random.random() < 0.6:
+            picks = self.random.sample(range(UNITS), quantity)
+            return wish._replace(picks=tuple(sorted(picks)))
+        return wish
 
     def act(self, worker: Worker, start: Callable[[str, Course, Wish], None]) -> None:
         """Somebody does something; `start` hands a request to the network."""

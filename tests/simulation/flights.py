@@ -39,10 +39,10 @@ class Flight:
 
 def brief(value: object) -> str:
     if isinstance(value, Wish):
-        return f"r{value.rid}/b{value.buyer}x{value.quantity}"
+        return f"r{value.rid}/b{value.buyer}x{value.quantity}{value.picks or ''}"
     if isinstance(value, Notice):
         return f"p{value.reference}/h{value.hold} {value.status}"
     if isinstance(value, Reply):
-        shown = value._asdict().items()
-        return value.word + "".join(f" {k}={v}" for k, v in shown if k != "word" and v)
+        told = value._asdict().items() - Reply._field_defaults.items()
+        return value.word + "".join(f" {k}={v}" for k, v in sorted(told) if k != "word")
     return str(value)

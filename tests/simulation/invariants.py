@@ -13,6 +13,7 @@ from .buyers import Provider
 from .model import Bouncer
 from .money import MoneyChecker
 from .postgres import LIFE_MAX, LIMIT, LIVE, PAY, UNITS, Postgres, Reservation
+from .seating import OpenClaim, SeatChecker
 from .words import NEVER, Answer, Attempt, Notice, Wish, require
 
 
@@ -24,6 +25,7 @@ class Checker:
     ) -> None:
         self.pg, self.bouncer, self.counts = pg, bouncer, counts
         self.money = MoneyChecker(pg, provider, counts)
+        self.seats = SeatChecker(pg, bouncer, counts) if pg.is_named else None
         self.mark = pg.commits
         self.named: dict[tuple[int, int], int] = {}  # what each (epoch, version) said
         self.consumed = (0, 0)
@@ -84,6 +86,8 @@ class Checker:
         require(len(rids) == len(pg.reservations), "INV-4: one key, one hold")
         self._count_taken(taken)
         self.money.audit(taken)
+        if self.seats:
+            self.seats.audit()
 
     def _life(self, row: Reservation) -> int:
         """Its own time, once more if it was extended, never too much; and once the time to pay."""
@@ -125,20 +129,24 @@ class Checker:
         require(believed >= self.consumed, "INV-9: a consumer went back in time")
         self.consumed = believed
 
-    def audit_admission(self, claims: list[tuple[Wish, Attempt]]) -> None:
+    def audit_admission(self, claims: list[OpenClaim]) -> None:
         """INV-6: without lost data the bouncer never offers what a claim on its way may take.
 
         Who pays late takes free units past the bouncer: it hears of them with the next figures."""
         pg, open_ = self.pg, {}
-        for wish, attempt in claims:
-            request = pg.requests.get(wish.rid)
+        for claim in claims:
+            rid, attempt = claim.wish.rid, claim.attempt
+            request = pg.requests.get(rid)
             doomed = request and (request.reservation or request.attempt >= attempt)
             if not doomed and attempt[0] == pg.epoch:
-                open_[wish.rid] = wish.quantity
+                open_[rid] = claim
         self.unheard = [each for each in self.unheard if each[0] > self.bouncer.version]
         past = sum(units for _, units in self.unheard)
         offered = self.bouncer.avail - past
-        require(offered <= pg.free - sum(open_.values()), "INV-6: admits too many")
+        asked = sum(claim.wish.quantity for claim in open_.values())
+        require(offered <= pg.free - asked, "INV-6: admits too many")
+        if self.seats:
+            self.seats.audit_offer(list(open_.values()), bool(self.unheard))
 
     # At each word.
 
@@ -179,6 +187,8 @@ class Checker:
             return
         if sent_at > self.restored_at:
             self.told_no[wish.rid] = (self.pg.now, answer.attempt)
+        if self.seats and answer.word == "no":
+            self.seats.tell_no(wish, sent_at, answer)
         if answer.reason == "limit":
             require(self._was_at_limit(wish, sent_at), "INV-3: told limit, but was below it")
 
@@ -247,6 +257,8 @@ class Checker:
             require(kept or number in self.lost_sales, "INV-3: told sold, but it is not")
             self.counts["told sold, lost"] += number in self.lost_sales
         self.money.audit_healed()
+        if self.seats:
+            self.seats.audit_healed(bool(self.restored_at))
 
 
 def _sold(rows: dict[int, Reservation]) -> set[int]:

@@ -17,28 +17,42 @@ Every `yield call, (arguments)` below is one message to a server. Whoever drives
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import NamedTuple
 
 from .mutants import Variant
 from .postgres import LIMIT, Postgres
+from .seats import BLIND, Seats, first_run, mask
 from .words import DONE, NEVER, UNKNOWN, Answer, Attempt, Call, Course, Notice, Post, Reply, Wish
 
 TRIES = 4  # admissions, and how often an unknown commit is asked again
+REFUSED = ("sold_out", "limit", "taken", "scattered")
 
 
-class Bouncer:
+class Intent(NamedTuple):
+    """Leave to try Postgres, and what is kept back for it."""
+
+    attempt: Attempt
+    quantity: int
+    own: tuple[int, ...] = ()  # units that it covers
+
+
+class Bouncer(Seats):
     """avail = free at some version - open intents. Each method is one script: atomic."""
 
-    def __init__(self, variant: Variant = "") -> None:
-        self.variant, self.ready = variant, False
+    def __init__(self, variant: Variant = "", is_named: bool = False) -> None:
+        super().__init__()
+        self.variant, self.is_named, self.ready = variant, is_named, False
         self.epoch, self.version, self.base = 0, 0, 0
-        self.intents: dict[int, tuple[Attempt, int]] = {}  # rid -> its attempt and quantity
+        self.intents: dict[int, Intent] = {}  # by rid
         self.suspected: dict[int, int] = {}  # buyer -> units, as somebody once heard
 
     @property
     def avail(self) -> int:
-        return self.base - sum(quantity for _, quantity in self.intents.values())
+        return self.base - sum(intent.quantity for intent in self.intents.values())
 
-    def admit(self, wish: Wish, attempt: Attempt, believe_limit: bool) -> Reply:
+    def admit(
+        self, wish: Wish, attempt: Attempt, believe_limit: bool, believe_seats: bool = True
+    ) -> Reply:
         """Open an intent for the key, or say why not; a refusal writes nothing."""
         if not self.ready:
             return Reply("not_ready")
@@ -48,16 +62,35 @@ class Bouncer:
             return Reply("repeated", self.epoch)
         if believe_limit and self.suspected.get(wish.buyer, 0) + wish.quantity > LIMIT:
             return Reply("limit", self.epoch)
-        if self.avail < wish.quantity:
-            return Reply("sold_out", self.epoch)
-        self.intents[wish.rid] = (attempt, wish.quantity)
-        return Reply("admitted", self.epoch)
+        word, picks = self._place(wish, believe_seats)
+        if word == "admitted":
+            self.intents[wish.rid] = Intent(attempt, wish.quantity, self.pick(picks))
+        is_blind = self.is_named and self.seats_version == BLIND
+        return Reply(word, self.epoch, units=picks, is_blind=is_blind)
+
+    def _place(self, wish: Wish, believe_seats: bool) -> tuple[str, tuple[int, ...]]:
+        """What stands in the way of a wish, and the units that it shall try to get."""
+        enough, picks = self.avail >= wish.quantity, wish.picks
+        is_blind = self.seats_version == BLIND
+        if picks and believe_seats:
+            if not is_blind and mask(picks) & ~self.seats:
+                return "taken", ()
+            if mask(picks) & mask(self.picked):
+                return "contended", ()  # on somebody's way, whatever becomes of it
+        if not enough:
+            return "taken" if picks else "sold_out", ()
+        if self.is_named and not picks and believe_seats and not is_blind:
+            picks = first_run(self.offered, wish.quantity)
+            if not picks:
+                return "scattered", ()
+        return "admitted", picks
 
     def settle(self, rid: int, attempt: Attempt, truth: Reply, buyer: int = 0) -> Reply:
         """This intent is over. Exactly this one: a later attempt of the key has its own."""
         open_ = self.intents.get(rid)
-        if open_ and (open_[0] == attempt or self.variant == "settle_any_attempt"):
+        if open_ and (open_.attempt == attempt or self.variant == "settle_any_attempt"):
             del self.intents[rid]
+            self.let_go(open_.own)
         if truth.taken >= 0:
             self.suspected[buyer] = truth.taken
         return self.publish(truth)
@@ -67,20 +100,26 @@ class Bouncer:
         intents died with the old one, because Postgres fences every attempt of an older epoch."""
         if not self.ready or truth.epoch > self.epoch:
             self.intents, self.suspected, self.ready = {}, {}, True
-        elif self.variant == "unversioned_publish":
-            pass
-        elif (truth.epoch, truth.version) <= (self.epoch, self.version):
-            return DONE
-        self.epoch, self.version, self.base = truth.epoch, truth.version, truth.free
+            self.forget_seats()
+            is_newer = True
+        else:
+            is_newer = (truth.epoch, truth.version) > (self.epoch, self.version)
+        if is_newer or self.variant == "unversioned_publish":
+            self.epoch, self.version, self.base = truth.epoch, truth.version, truth.free
+        if self.is_named and truth.epoch == self.epoch:
+            # Late changes fill gaps, though the figures they come with are old.
+            self.hear(truth, is_newer)
         return DONE
 
     def read(self) -> Reply:
-        return Reply("done" if self.ready else "not_ready", self.epoch, self.version, self.base)
+        word = "done" if self.ready else "not_ready"
+        known = Reply(word, self.epoch, self.version, self.base)
+        return known._replace(seats=self.seats, seats_version=self.seats_version)
 
     def oldest_intent(self) -> Reply:
         """reservation carries the rid here."""
-        for rid, (attempt, _) in self.intents.items():
-            return Reply("open", attempt=attempt, reservation=rid)
+        for rid, intent in self.intents.items():
+            return Reply("open", attempt=intent.attempt, reservation=rid)
         return DONE
 
     def give_back(self, quantity: int) -> Reply:
@@ -100,16 +139,20 @@ class Worker:
 
     def reserve(self, wish: Wish) -> Course:
         """Hold units for one copy of a keyed request, or say honestly why not."""
-        attempt, denied, believe_limit = NEVER, NEVER, True
+        attempt, denied, believe_limit, believe_seats = NEVER, NEVER, True, True
         for _ in range(TRIES):
             attempt = max(attempt, (self.epoch, 1))
-            gate = yield self.bouncer.admit, (wish, attempt, believe_limit)
+            gate = yield self.bouncer.admit, (wish, attempt, believe_limit, believe_seats)
             self.epoch = max(self.epoch, gate.epoch)
-            if gate.word in ("sold_out", "limit"):
-                answer = yield from self.refuse(wish, attempt, gate.word)
+            if gate.word in REFUSED:
+                answer = yield from self.refuse(wish, attempt, gate)
                 if answer:
                     return answer
-                believe_limit = False
+                believe_limit &= gate.word != "limit"
+                believe_seats &= gate.word == "limit"
+                continue
+            if gate.word == "contended":
+                believe_seats &= self.chance(0.6)  # waited long enough: now Postgres may say it
                 continue
             if gate.word == "repeated":
                 # Another copy is on its way. It ends with a row, or its intent goes away.
@@ -122,13 +165,21 @@ class Worker:
             if gate.word != "admitted" and not (self.may_pass and self.chance(0.5)):
                 # Few may go past a silent bouncer. No promise: an older copy may have its hold.
                 return Answer("aborted") if self.variant == "retryable_unasked" else UNKNOWN
-            reply = yield from self.claim(wish, attempt)
+            reply = yield from self.claim(wish, attempt, gate)
+            if gate.is_blind and self.chance(0.5):
+                yield from self.load()
             if reply.word == "ok":
                 return Answer("yes", reply.reservation)
             if reply.word == "lost":
                 return UNKNOWN
-            if reply.word in ("sold_out", "limit"):
-                return Answer("no", attempt=attempt, reason=reply.word)
+            if reply.word == "taken" and not (
+                wish.picks or self.variant == "run_of_the_script_is_taken"
+            ):
+                # The script chose from an old bitmap, and would choose the same. Now Postgres does.
+                believe_seats, attempt = False, (attempt[0], attempt[1] + 1)
+                continue
+            if reply.word in REFUSED:
+                return Answer("no", attempt=attempt, reason=reply.word, units=reply.units)
             # Aborted, blocked or fenced: this attempt is dead for ever, the next one may live.
             # Except a fence of an *older* epoch: that is a Postgres that forgot, not a promise.
             future = reply.word == "fenced" and reply.epoch < attempt[0]
@@ -139,21 +190,25 @@ class Worker:
             attempt = max(attempt, (reply.attempt[0], reply.attempt[1] + 1))
         return Answer("aborted", attempt=denied) if denied > NEVER else UNKNOWN
 
-    def claim(self, wish: Wish, attempt: Attempt) -> Generator[Call, Reply, Reply]:
+    def claim(self, wish: Wish, attempt: Attempt, gate: Reply) -> Generator[Call, Reply, Reply]:
         """Ask Postgres until the outcome is definite, then close the intent.
 
         A next attempt goes through the bouncer again: under the old intent the reaper would
         close what a living claim still stands for.
         """
+        picks = wish.picks or gate.units
         if self.variant == "claim_after_told" and self.chance(0.1):
-            self.post(self.pg.claim, (wish, attempt, attempt[0]))
+            self.post(self.pg.claim, (wish, attempt, attempt[0], picks))
             return Reply("aborted")
         fence = self.epoch if self.variant == "fence_by_worker_epoch" else attempt[0]
-        reply = yield self.pg.claim, (wish, attempt, fence)
+        reply = yield self.pg.claim, (wish, attempt, fence, picks)
         if self.variant == "retry_under_old_intent" and reply.word == "blocked":
             attempt = (reply.attempt[0], reply.attempt[1] + 1)
-            reply = yield self.pg.claim, (wish, attempt, attempt[0])
-        if reply.word == "lost":
+            reply = yield self.pg.claim, (wish, attempt, attempt[0], picks)
+        for _ in range(TRIES):
+            if reply.word == "contended":
+                reply = yield self.pg.claim, (wish, attempt, fence, picks)
+        if reply.word in ("lost", "contended"):
             # It may have committed, and it may yet arrive. Reading would not stop it.
             reply = yield self.pg.tombstone, (wish.rid, attempt)
         if reply.word == "lost":
@@ -164,8 +219,14 @@ class Worker:
             self.post(self.bouncer.give_back, (wish.quantity,))
         return reply
 
+    def load(self) -> Generator[Call, Reply, None]:
+        """Tell the bouncer of all units. What is told while this is under way may come first."""
+        truth = yield self.pg.read_stock, ()
+        if truth.word != "lost":
+            self.post(self.bouncer.publish, (truth,))
+
     def refuse(
-        self, wish: Wish, attempt: Attempt, reason: str
+        self, wish: Wish, attempt: Attempt, gate: Reply
     ) -> Generator[Call, Reply, Answer | None]:
         """The bouncer says no. Look the key up first: its winner may have lost his answer.
 
@@ -173,19 +234,27 @@ class Worker:
         copy whose intent Redis has lost may still land. Who wants more must leave a tombstone
         (`tombstone_refusals`) and pay one row for each refusal.
         """
+        reason = gate.word
         if self.variant == "refuse_without_lookup" and reason == "sold_out":
             return Answer("no", attempt=attempt, reason=reason)
         found = yield self.pg.look_up, (wish,)
         at_limit = found.taken + wish.quantity > LIMIT or self.variant == "suspicion_not_confirmed"
-        if found.word == "absent" and reason == "limit" and not at_limit:
+        is_so = {
+            "sold_out": True,
+            "limit": at_limit,
+            "taken": bool(found.units) or self.variant == "taken_said_unseen",
+            "scattered": found.longest < wish.quantity or self.variant == "scattered_said_unseen",
+        }[reason]
+        if found.word == "absent" and not is_so:
             return None
+        gone = found.units or wish.picks
         if found.word == "absent" and self.variant == "tombstone_refusals":
             found = yield self.pg.tombstone, (wish.rid, attempt)
         if found.word == "lost":
             return UNKNOWN
         if found.word == "ok":
             return Answer("yes", found.reservation)
-        return Answer("no", attempt=attempt, reason=reason)
+        return Answer("no", attempt=attempt, reason=reason, units=gone)
 
     def purchase(self, reservation: int, reference: int = 0) -> Course:
         """Sell the hold. An unknown commit is simply run again: the second run reads the first."""
@@ -265,7 +334,8 @@ class Worker:
 
         The bouncer is read first, so an honest Postgres can only be as new or newer. If it is
         older, or if the same version names another number, a snapshot was restored behind our
-        back and a new epoch must begin, else the bouncer would ignore it for ever.
+        back and a new epoch must begin, else the bouncer would ignore it for ever. What it tells
+        of a named drop is the whole bitmap: changes may have been lost.
         """
         seen = yield self.bouncer.read, ()
         truth = yield self.pg.read_stock, ()
@@ -273,6 +343,8 @@ class Worker:
             return Answer("done")
         if seen.word == "done" and self._history_was_lost(seen, truth):
             truth = yield self.pg.begin_epoch, (truth.epoch,)
+        if self.variant == "gap_unnoticed" and seen.seats_version != BLIND:
+            truth = truth._replace(seats=-1)
         if truth.word != "lost":
             self.post(self.bouncer.publish, (truth,))
         return Answer("done")

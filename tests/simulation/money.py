@@ -71,7 +71,10 @@ class MoneyChecker:
             true = payment.reason == "unknown"
         elif row.state in ("expired", "released"):
             over = taken.get(row.buyer, 0) + row.quantity > LIMIT
-            true = {"limit": over, "sold_out": pg.free < row.quantity}.get(payment.reason, False)
+            gone = pg.free < row.quantity
+            if pg.is_named:  # nobody pays for one seat and gets another
+                gone = any(pg.units[unit] for unit in row.units)
+            true = {"limit": over, "sold_out": gone}.get(payment.reason, False)
         else:
             true = row.state == {"refunded": "refunded", "already_paid": "sold"}.get(payment.reason)
         require(true, "INV-13: owed back for a reason that is none")

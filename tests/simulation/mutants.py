@@ -43,6 +43,20 @@ Mutant = Literal[
     "refund_frees_twice",  # a refund that is repeated frees the units again
     "unnamed_debt_stays",  # refunded before its payment was named, the money is owed twice
     "refund_owes_nothing",  # units come back, the money does not
+    "partial_pick",  # of the units that were picked, those that are left are given
+    "scattered_run",  # the best is asked for, and units far from each other are given
+    "late_payment_takes_another_seat",  # who pays late gets a unit that he did not pick
+    "contended_is_taken",  # a unit that somebody else's claim has locked is said to be gone
+    "taken_said_unseen",  # the bitmap's suspicion is repeated to the buyer
+    "scattered_said_unseen",  # and its word that no units are left beside each other
+    "run_of_the_script_is_taken",  # who picked nothing is told that his pick is gone
+    "give_back_sets_the_seats",  # the end of an intent says that its units are free
+    "bitmap_kept",  # newer figures without changes are taken for the bitmap's version
+    "load_forgets_intents",  # a bitmap that is loaded uncovers the units of open intents
+    "load_goes_back",  # an old bitmap that comes late is believed
+    "news_out_of_order",  # changes are applied as they come
+    "gap_unnoticed",  # a settlement was lost, and nobody loads the bitmap again
+    "seats_outlive_their_epoch",  # a lost history's bitmap is patched with the new one's changes
 ]
 MUTANTS: tuple[Mutant, ...] = get_args(Mutant)
 

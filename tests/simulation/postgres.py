@@ -6,7 +6,8 @@ from itertools import count
 from typing import Literal, NamedTuple
 
 from .mutants import Variant
-from .words import DONE, NEVER, Attempt, Notice, Reply, Status, Wish
+from .seats import first_run, longest_run, mask, units_of
+from .words import DONE, NEVER, Attempt, Changes, Notice, Reply, Status, Wish
 
 UNITS, LIMIT = 6, 2  # stock, units per buyer
 TTLS, PAY, LIFE_MAX = (30, 45), 25, 75  # clock ticks: of a hold, to pay on top, before that
@@ -35,6 +36,7 @@ class Reservation(NamedTuple):
     ended_at: int = 0
     extended: bool = False
     paid_by: int = 0  # the payment it was bought with; 0 if its buyer named none
+    picks: tuple[int, ...] = ()  # what its buyer asked for by name
 
 
 class Payment(NamedTuple):
@@ -49,11 +51,13 @@ class Payment(NamedTuple):
 class Postgres:
     """Decides. Each method is one transaction: it happens wholly or not at all."""
 
-    def __init__(self, variant: Variant = "", ttl: int = TTLS[-1]) -> None:
-        self.variant, self.ttl, self.now = variant, ttl, 1
+    def __init__(self, variant: Variant = "", ttl: int = TTLS[-1], is_named: bool = False) -> None:
+        self.variant, self.ttl, self.now, self.is_named = variant, ttl, 1, is_named
         self.ids = count(1)  # random UUIDs in the engine: never given twice, whatever is restored
         self.commits = 0  # transactions that changed something the checker looks at
         self.in_hands = 0  # free units that claims under way have locked: SKIP LOCKED skips them
+        self.locked: frozenset[int] = frozenset()  # the same of a named drop, by number
+        self.changes: Changes | None = None  # of the transaction that is running
         self.epoch, self.version = 1, 0
         self.free, self.held, self.sold = UNITS, 0, 0
         self.units = [0] * UNITS  # the owning reservation, 0 is free
@@ -62,9 +66,10 @@ class Postgres:
         self.payments: dict[int, Payment] = {}  # by reference
         self.refunds: dict[tuple[int, int], str] = {}  # (reference, reservation) -> reason
 
-    def claim(self, wish: Wish, attempt: Attempt, fence: int) -> Reply:
+    def claim(self, wish: Wish, attempt: Attempt, fence: int, picks: tuple[int, ...] = ()) -> Reply:
         """Hold `quantity` units for the key, or say why not. The order of the questions matters.
-        `fence` is the attempt's own epoch, never a newer one its worker has heard of since."""
+        `fence` is the attempt's own epoch, never a newer one its worker has heard of since.
+        `picks` are the buyer's, or the bouncer's for a buyer who wants the best."""
         if self.variant == "fence_before_lookup" and fence != self.epoch:
             return self._reply("fenced")
         request = self.requests.get(wish.rid)
@@ -78,24 +83,57 @@ class Postgres:
         taken = self.taken_by(wish.buyer)
         if taken + wish.quantity > LIMIT and self.variant != "limit_by_suspicion_only":
             return self._refuse("limit", wish, attempt)
+        if self.is_named:
+            return self._take_named(wish, attempt, picks)
         if self.free < (1 if self.variant == "partial_quantity" else wish.quantity):
             return self._refuse("sold_out", wish, attempt)
-        return self._take(wish, attempt)
+        return self._take(wish, attempt, self._first_free(wish.quantity))
 
-    def _take(self, wish: Wish, attempt: Attempt) -> Reply:
-        units = tuple([u for u, owner in enumerate(self.units) if not owner][: wish.quantity])
+    def _first_free(self, quantity: int) -> tuple[int, ...]:
+        return units_of(self.shelf)[:quantity]
+
+    def _take_named(self, wish: Wish, attempt: Attempt, picks: tuple[int, ...]) -> Reply:
+        """These units or none, or the first run. What is locked may come free: never "taken"."""
+        shelf, locked = self.shelf, mask(self.locked)
+        if not picks:
+            picks = first_run(shelf & ~locked, wish.quantity)
+            if not picks and first_run(shelf, wish.quantity):
+                return self._refuse("contended", wish, attempt)
+            if not picks and self.variant == "scattered_run":
+                picks = self._first_free(wish.quantity)
+            if len(picks) < wish.quantity:
+                return self._refuse("scattered", wish, attempt)
+        if self.variant == "contended_is_taken":
+            shelf &= ~locked
+        gone = tuple(unit for unit in picks if not shelf >> unit & 1)
+        if gone and not (self.variant == "partial_pick" and len(gone) < len(picks)):
+            return self._refuse("taken", wish, attempt, gone)
+        if mask(picks) & locked:
+            return self._refuse("contended", wish, attempt)
+        return self._take(wish, attempt, tuple(unit for unit in picks if unit not in gone))
+
+    def _take(self, wish: Wish, attempt: Attempt, units: tuple[int, ...]) -> Reply:
         mine = next(self.ids)
         self.requests[wish.rid] = Request(attempt, mine)
         self.reservations[mine] = Reservation(
-            *wish, units, attempt, made_at=self.now, deadline=self.now + self.ttl
+            wish.rid,
+            wish.buyer,
+            wish.quantity,
+            units,
+            attempt,
+            made_at=self.now,
+            deadline=self.now + self.ttl,
+            picks=wish.picks,
         )
         self._move(units, mine, free=-len(units), held=len(units))
         return self._reply("ok", reservation=mine, taken=self.taken_by(wish.buyer))
 
-    def _refuse(self, word: str, wish: Wish, attempt: Attempt) -> Reply:
-        if self.variant == "tombstone_refusals":
+    def _refuse(
+        self, word: str, wish: Wish, attempt: Attempt, units: tuple[int, ...] = ()
+    ) -> Reply:
+        if self.variant == "tombstone_refusals" and word != "contended":
             self.requests[wish.rid] = Request(attempt, 0)
-        return self._reply(word, taken=self.taken_by(wish.buyer))
+        return self._reply(word, taken=self.taken_by(wish.buyer))._replace(units=units)
 
     def tombstone(self, rid: int, attempt: Attempt) -> Reply:
         """The hold, or the certainty that no attempt up to this one will ever become one.
@@ -112,11 +150,20 @@ class Postgres:
         return self._reply("aborted", attempt=stored)
 
     def look_up(self, wish: Wish) -> Reply:
-        """What the key has, and how much its buyer has. Promises nothing about the future."""
+        """What the key has, how much its buyer has, and whether his picks are on the shelf: of one
+        moment, else a copy is told that its own twin's unit is taken. Promises nothing more."""
         request, taken = self.requests.get(wish.rid), self.taken_by(wish.buyer)
         if request and request.reservation:
             return self._reply("ok", reservation=request.reservation, taken=taken)
-        return self._reply("absent", taken=taken)
+        gone = tuple(unit for unit in wish.picks if self.units[unit])
+        return self._reply("absent", taken=taken)._replace(
+            units=gone, longest=longest_run(self.shelf)
+        )
+
+    @property
+    def shelf(self) -> int:
+        """The free units, as bits."""
+        return mask([unit for unit, owner in enumerate(self.units) if not owner])
 
     def confirm(self, reservation: int, reference: int = 0) -> Reply:
         """Sell a hold before its deadline, by this clock; running it twice is running it once.
@@ -146,7 +193,8 @@ class Postgres:
         return self._reply("done")
 
     def read_stock(self) -> Reply:
-        return self._reply("done")
+        truth = self._reply("done")
+        return truth._replace(seats=self.shelf) if self.is_named else truth
 
     def begin_epoch(self, expected: int) -> Reply:
         """A new history begins, unless somebody else already began it."""
@@ -155,7 +203,7 @@ class Postgres:
             # never saw the first bump would count to the same number, and two histories share it.
             drawn = 0 if self.variant == "epoch_counted_not_drawn" else self.now
             self.epoch = max(self.epoch + 1, drawn)
-        return self._reply("done")
+        return self.read_stock()
 
     def taken_by(self, buyer: int) -> int:
         rows = self.reservations.values()
@@ -244,10 +292,17 @@ class Postgres:
         if over and self.variant != "revive_ignores_limit":
             self._owe(reference, payment, "limit")
             return
-        units = tuple([u for u, owner in enumerate(self.units) if not owner][: row.quantity])
+        another = self.variant == "late_payment_takes_another_seat"
+        by_name = self.is_named and not another
+        units = row.units if by_name else self._first_free(row.quantity)
         if self.variant == "late_payment_takes_held_units":
             units = row.units
-        elif self.free - self.in_hands < row.quantity:
+        elif by_name and mask(units) & ~self.shelf:
+            self._owe(reference, payment, "sold_out")  # another seat is not what he paid for
+            return
+        elif by_name and mask(units) & mask(self.locked):
+            return
+        elif not by_name and self.free - self.in_hands < row.quantity:
             # Only what is in nobody's hands can be taken; only what is not free is sold out.
             hasty = self.variant == "sold_out_from_empty_skip_locked"
             if self.free < row.quantity or hasty:
@@ -306,7 +361,11 @@ class Postgres:
         for unit in units:
             self.units[unit] = owner
         self.free, self.held, self.sold = self.free + free, self.held + held, self.sold + sold
-        self.version += 1
+        if self.changes is None:
+            self.version += 1  # one a transaction, whatever it moves
+            self.changes = Changes()
+        taken, freed = self.changes
+        self.changes = Changes(taken + units, freed) if owner else Changes(taken, freed + units)
         self.commits += 1
 
     def _reply(
@@ -317,4 +376,16 @@ class Postgres:
         taken: int = -1,
         until: int = 0,
     ) -> Reply:
-        return Reply(word, self.epoch, self.version, self.free, attempt, reservation, taken, until)
+        """The end of the transaction. Who moved the version says what it did, if only "nothing"."""
+        changes, self.changes = self.changes, None
+        return Reply(
+            word,
+            self.epoch,
+            self.version,
+            self.free,
+            attempt,
+            reservation,
+            taken,
+            until,
+            changes=changes if self.is_named else None,
+        )

@@ -25,7 +25,12 @@ from .schedule import FAULTS, Schedule, explain
 from .words import Violation
 
 CHUNK = 200  # schedules a process plays between two progress lines, about a quarter second
-LIMITS = ("aborted, void by restore", "refusals overtaken", "overtaken unattended")
+LIMITS = (
+    "aborted, void by restore",
+    "bitmap, untrue by restore",
+    "refusals overtaken",
+    "overtaken unattended",
+)
 MONEY = ("words doubled", "undecided", "outcomes, lost", "charges, lost")
 MUTANT_LIMIT = 40_000  # the shyest mutant needs about 2,000 on average
 

@@ -17,8 +17,9 @@ from .flights import KEEPER, Flight, Task, brief
 from .invariants import Checker
 from .model import Bouncer, Worker
 from .mutants import Variant
-from .postgres import LIFE_MAX, PAY, TTLS, Postgres
-from .words import LOST, Answer, Attempt, Course, Notice, Reply, Violation, Wish
+from .postgres import LIFE_MAX, PAY, TTLS, UNITS, Postgres
+from .seating import OpenClaim
+from .words import LOST, Answer, Course, Notice, Reply, Violation, Wish
 
 STEPS, WORKERS = 240, 2
 FAULTS = (
@@ -52,20 +53,19 @@ class Schedule:
     """A world of its own; `run` plays it to the end and raises `Violation`.
 
     Every third seed is calm: messages get lost and workers die, but no server loses anything, so
-    the bouncer may be held to INV-6.
+    the bouncer may be held to INV-6. Every other seed sells units that have names.
     """
 
     def __init__(self, seed: int, variant: Variant = "", trace: bool = False) -> None:
         self.variant: Variant = variant
         self.random = Random(seed)
         self.weather = Weather(self.random)
-        self.calm = seed % 3 == 0
+        self.calm, self.is_named = seed % 3 == 0, seed % 2 == 1
         self.trace: list[str] | None = [] if trace else None
         self.counts: Counter[str] = Counter(schedules=1)
-        self.pg, self.bouncer = Postgres(variant, self.weather.ttl), Bouncer(variant)
-        for stranger in range(-self.weather.gone, 0):
-            hold = self.pg.claim(Wish(stranger, stranger, 1), (1, 1), fence=1).reservation
-            self.pg.confirm(hold)
+        self.pg = Postgres(variant, self.weather.ttl, self.is_named)
+        self.bouncer = Bouncer(variant, self.is_named)
+        self.sell_to_strangers()
         self.bouncer.publish(self.pg.read_stock())
         self.workers = [
             Worker(self.pg, self.bouncer, self.post, self.chance) for _ in range(WORKERS)
@@ -74,11 +74,22 @@ class Schedule:
             worker.may_pass = not self.calm  # INV-6 cannot count claims without an intent
         self.provider = Provider(self.random)
         weather = self.weather
-        self.buyers = Buyers(self.random, weather.buyers, weather.keys, self.provider)
+        self.buyers = Buyers(
+            self.random, weather.buyers, weather.keys, self.provider, self.is_named
+        )
         self.checker = Checker(self.pg, self.bouncer, self.provider, self.counts)
         self.bag: list[Flight] = []
         self.spoken: set[Notice] = set()
         self.old_pg, self.old_redis = _copy(self.pg), _copy(self.bouncer)
+
+    def sell_to_strangers(self) -> None:
+        gone = range(self.weather.gone)
+        units = self.random.sample(range(UNITS), len(gone)) if self.is_named else gone
+        for stranger, unit in zip(gone, units, strict=True):
+            wish = Wish(stranger - len(gone), stranger - len(gone), 1)
+            picks = (unit,) if self.is_named else ()
+            hold = self.pg.claim(wish._replace(picks=picks), (1, 1), 1, picks).reservation
+            self.pg.confirm(hold)
 
     def run(self) -> Counter[str]:
         for _ in range(STEPS):
@@ -167,7 +178,9 @@ class Schedule:
         """The server runs the statement or script; whoever waits will hear of it later."""
         before = self.pg.version
         if flight.call.__name__ == "settle_payment":
-            self.pg.in_hands = sum(wish.quantity for wish, _ in self.claims_under_way())
+            self.pg.in_hands = sum(wish.quantity for wish, *_ in self.claims_under_way())
+        if self.is_named:
+            self.pg.locked = self.locked() if self.chance(0.3) else frozenset()
         reply = flight.call(*flight.arguments)
         if self.trace is not None:
             self.note("arrive", f"{flight} -> {brief(reply)}")
@@ -175,7 +188,7 @@ class Schedule:
             self.counts["admissions"] += 1
         elif reply.word == "ok" and self.pg.version != before:
             self.counts["holds"] += 1
-            wish, attempt, _ = flight.arguments
+            wish, attempt, *_ = flight.arguments
             self.checker.count_overtaken(wish, attempt, flight.sent_at, flight.task is None)
         elif reply.word == "undecided":
             self.counts["undecided"] += 1
@@ -215,16 +228,24 @@ class Schedule:
         if self.calm:
             self.checker.audit_admission(self.claims_under_way())
 
-    def claims_under_way(self) -> list[tuple[Wish, Attempt]]:
+    def claims_under_way(self) -> list[OpenClaim]:
         """Claims sent, and those that an admission on its way back will send."""
         claims = []
         for flight in self.bag:
             call = flight.call.__name__
-            if (call == "claim" and flight.reply is None) or (
-                call == "admit" and flight.reply and flight.reply.word == "admitted"
-            ):
-                claims.append((flight.arguments[0], flight.arguments[1]))
+            if call == "claim" and flight.reply is None:
+                claims.append(
+                    OpenClaim(flight.arguments[0], flight.arguments[1], flight.arguments[3])
+                )
+            elif call == "admit" and flight.reply and flight.reply.word == "admitted":
+                claims.append(
+                    OpenClaim(flight.arguments[0], flight.arguments[1], flight.reply.units)
+                )
         return claims
+
+    def locked(self) -> frozenset[int]:
+        """Units in the hands of claims that Postgres is at."""
+        return frozenset(unit for claim in self.claims_under_way() for unit in claim.picks)
 
     # Faults.
 
@@ -259,7 +280,9 @@ class Schedule:
 
     def lose_redis(self, empty: bool) -> None:
         self.fault("redis emptied" if empty else "redis went back", f"{self.old_redis}")
-        _restore(self.bouncer, _copy(Bouncer(self.variant)) if empty else self.old_redis)
+        _restore(
+            self.bouncer, _copy(Bouncer(self.variant, self.is_named)) if empty else self.old_redis
+        )
         self.checker.forget_consumer()
 
     def lose_postgres_tail(self) -> None:
@@ -303,7 +326,7 @@ class Schedule:
         self.note("heal", "")
         self.land_the_rest(probability=0.6)
         self.pg.now += LIFE_MAX + PAY
-        self.pg.in_hands = 0
+        self.pg.in_hands, self.pg.locked = 0, frozenset()
         worker = self.workers[0]
         for _ in range(2):
             self.drive(worker.sweep())
@@ -361,11 +384,11 @@ def explain(seed: int, variant: Variant = "") -> str:
 
 def _copy(server: Postgres | Bouncer) -> Copied:
     """What a disk or a replica holds. Rows are immutable, so shallow copies are snapshots."""
-    skipped = ("variant", "ttl", "now", "ids", "commits", "in_hands")
+    skipped = ("variant", "ttl", "now", "ids", "commits", "in_hands", "locked")
     state = {name: value for name, value in vars(server).items() if name not in skipped}
-    return {n: v.copy() if isinstance(v, list | dict) else v for n, v in state.items()}
+    return {n: v.copy() if isinstance(v, list | dict | set) else v for n, v in state.items()}
 
 
 def _restore(server: Postgres | Bouncer, copied: Copied) -> None:
     for name, value in copied.items():
-        setattr(server, name, value.copy() if isinstance(value, list | dict) else value)
+        setattr(server, name, value.copy() if isinstance(value, list | dict | set) else value)

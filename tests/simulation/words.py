@@ -16,6 +16,14 @@ class Wish(NamedTuple):
     rid: int
     buyer: int
     quantity: int
+    picks: tuple[int, ...] = ()  # these very units; none: whichever, or the best of a named drop
+
+
+class Changes(NamedTuple):
+    """What one version did to the shelf of a named drop. Nothing is not the same as unknown."""
+
+    taken: tuple[int, ...] = ()
+    freed: tuple[int, ...] = ()
 
 
 class Notice(NamedTuple):
@@ -41,6 +49,13 @@ class Reply(NamedTuple):
     taken: int = 0  # units this buyer holds or owns
     until: int = 0  # the hold's deadline
     notice: Notice = NOTHING  # a payment that waits to be decided
+    # Of a named drop.
+    units: tuple[int, ...] = ()  # admitted: these; taken: those that somebody has
+    changes: Changes | None = None  # what the transaction of this version did; None: not told
+    seats: int = -1  # all free units, as bits; -1: not told
+    seats_version: int = -1
+    longest: int = 0  # free units beside each other
+    is_blind: bool = False  # admitted without a bitmap: somebody should load it
 
 
 class Answer(NamedTuple):
@@ -61,6 +76,7 @@ class Answer(NamedTuple):
     attempt: Attempt = NEVER
     reason: str = ""
     until: int = 0
+    units: tuple[int, ...] = ()  # of a no because of them: those that somebody has
 
 
 Call = tuple[Callable[..., Reply], tuple[Any, ...]]

@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -167,10 +167,17 @@ class Cell:
         self.asks.append(ask)
         await self._send(ask, self.crowd.send)
 
-    async def reserve(self, buyer: str, key: str | None = None, quantity: int = 1) -> None:
+    async def reserve(
+        self,
+        buyer: str,
+        key: str | None = None,
+        quantity: int = 1,
+        units: Sequence[str] | None = None,
+    ) -> None:
         """The request that this is about."""
         named = f"{self.name}-{buyer}"
-        body = {"dropId": self.drop_id, "userId": named, "quantity": quantity}
+        wanted = {"quantity": quantity} if units is None else {"units": units}
+        body = {"dropId": self.drop_id, "userId": named} | wanted
         await self.ask("POST", "/reservations", body, key, again=key is not None, buyer=named)
 
     async def _send(self, ask: Ask, send: Callable[..., Awaitable[Reply]]) -> None:

@@ -19,7 +19,8 @@ from engine.infra.settings import Settings
 from tests.support.cells import Cell, World
 from tests.support.clones import cloned
 from tests.support.nursery import Child, Nursery
-from tests.support.stories import STORIES, Story
+from tests.support.seat_stories import STORIES
+from tests.support.stories import Story
 from tests.support.wait import wait_until
 
 Deed = Literal["kill", "stop"]

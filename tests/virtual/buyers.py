@@ -127,7 +127,9 @@ class Buyer:
         keyed = random.random() < 0.85
         quantity = random.choice((1, 1, 1, 2, 3))
         rid = self._request("reserve")
-        wish = Reserve(random.choice(world.drops), self.name, quantity, rid, keyed)
+        drop_id = random.choice(world.drops)
+        picks = self._picks(drop_id, quantity)
+        wish = Reserve(drop_id, self.name, len(picks) or quantity, rid, keyed, picks)
         for _ in range(4):
             copies = 2 if keyed and random.random() < 0.2 else 1
             sent = [self._send_reserve(wish) for _ in range(copies)]
@@ -142,6 +144,14 @@ class Buyer:
                 return None
             await asyncio.sleep(random.choice((0.0, 0.01, 0.3, 1.0)))
         return None
+
+    def _picks(self, drop_id: int, quantity: int) -> tuple[int, ...]:
+        """These very units, or whichever are beside each other."""
+        drop = self.world.tables.rows["drops"][drop_id]
+        if drop["pick"] != "named" or self.random.random() < 0.4:
+            return ()
+        numbers = range(1, drop["total_stock"] + 1)
+        return tuple(sorted(self.random.sample(numbers, min(quantity, len(numbers)))))
 
     def _send_reserve(self, wish: Reserve) -> Coroutine[Any, Any, Copy]:
         worker, request = self._worker(), Request(wish.request_id, wish.keyed)

@@ -121,6 +121,24 @@ def _set(ks: Keyspace, key: bytes, value: bytes, *options: bytes) -> str:
     return "OK"
 
 
+def _setbit(ks: Keyspace, key: bytes, offset: bytes, bit: bytes) -> int:
+    found = bytearray(ks.find(key, bytes) or b"")
+    byte, mask = int(offset) // 8, 0x80 >> int(offset) % 8
+    found.extend(b"\0" * (byte + 1 - len(found)))
+    before = int(found[byte] & mask > 0)
+    found[byte] = found[byte] | mask if bit == b"1" else found[byte] & ~mask
+    ks.data[key] = bytes(found)
+    return before
+
+
+def _bitcount(ks: Keyspace, key: bytes) -> int:
+    return int.from_bytes(ks.find(key, bytes) or b"").bit_count()
+
+
+def _hgetall(ks: Keyspace, key: bytes) -> list[bytes]:
+    return [part for pair in (ks.find(key, dict) or {}).items() for part in pair]
+
+
 def _expire(ks: Keyspace, key: bytes, seconds: bytes) -> int:
     if ks.find(key) is None:
         return 0
@@ -160,7 +178,13 @@ _COMMANDS: dict[bytes, Callable[..., Any]] = {
     b"HEXISTS": lambda ks, key, field: int(field in (ks.find(key, dict) or {})),
     b"HVALS": lambda ks, key: list((ks.find(key, dict) or {}).values()),
     b"HSCAN": _hscan,
+    b"HKEYS": lambda ks, key: list(ks.find(key, dict) or {}),
+    b"HLEN": lambda ks, key: len(ks.find(key, dict) or {}),
+    b"HGETALL": _hgetall,
+    b"GET": lambda ks, key: ks.find(key, bytes),
     b"SET": _set,
+    b"SETBIT": _setbit,
+    b"BITCOUNT": _bitcount,
     b"DEL": lambda ks, *keys: sum(ks.drop(key) for key in keys if ks.find(key) is not None),
     b"EXISTS": lambda ks, *keys: sum(ks.find(key) is not None for key in keys),
     b"EXPIRE": _expire,
@@ -175,7 +199,7 @@ _COMMANDS: dict[bytes, Callable[..., Any]] = {
 
 
 class Scripts:
-    """Lua 5.1 as a Redis has it: `redis.call`, `cmsgpack.unpack`, KEYS and ARGV."""
+    """Lua 5.1 as a Redis has it: `redis.call`, `cmsgpack`, KEYS and ARGV."""
 
     def __init__(self) -> None:
         self._lua = LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
@@ -183,7 +207,8 @@ class Scripts:
         self._compiled: dict[str, Any] = {}
         names = self._lua.globals()
         names[b"redis"] = self._lua.table_from({b"call": self._call, b"pcall": self._call})
-        names[b"cmsgpack"] = self._lua.table_from({b"unpack": self._unpack})
+        packing = {b"unpack": self._unpack, b"pack": self._pack}
+        names[b"cmsgpack"] = self._lua.table_from(packing)
 
     def run(self, keyspace: Keyspace, source: str, keys: list[bytes], argv: list[bytes]) -> Any:
         """Run a script on a keyspace. Raises what its commands raise."""
@@ -211,6 +236,9 @@ class Scripts:
         if isinstance(reply, str):
             return self._lua.table_from({b"ok": reply.encode()})
         return reply
+
+    def _pack(self, numbers: Any) -> bytes:
+        return msgspec.msgpack.encode([int(number) for number in numbers.values()])
 
     def _unpack(self, packed: bytes) -> Any:
         return self._table(msgspec.msgpack.decode(packed))

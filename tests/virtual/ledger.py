@@ -22,6 +22,7 @@ TABLES = (
     "drops",
     "stock",
     "units",  # by (drop, number)
+    "picks",  # by (drop, number)
     "allowances",  # by (drop, buyer)
     "reservations",  # by request
     "purchases",  # by reservation

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from . import stock
+from . import seats, stock
 from .ledger import Course, Row, Transaction
 from .stock import LIVE, uid, uids
 
@@ -38,7 +38,10 @@ def settle_payments(tx: Transaction, **w: Any) -> Course:
     for name in short:
         payment = tx.get("payments", name) or {}
         hold = _hold(tx, payment)
-        if (tx.get("stock", hold["drop_id"]) or {})["free"] < hold["quantity"]:
+        left = (tx.get("stock", hold["drop_id"]) or {})["free"]
+        if seats.is_named(tx, hold["drop_id"]):
+            left = sum(seats.is_free(tx, hold["drop_id"], number) for number in hold["units"])
+        if left < hold["quantity"]:
             _decide(tx, name, "refund_due", "sold_out")
     told: list[Row] = []
     if live:
@@ -54,6 +57,8 @@ def settle_payments(tx: Transaction, **w: Any) -> Course:
                     if r["drop_id"] == row["drop_id"]]  # fmt: skip
             row["buyers"] = [r["buyer"] for r in anew] or None
             row["quantities"] = [r["quantity"] for r in anew] or None
+            taken = [number for r in anew for number in r["units"]]
+            row["numbers"] = taken if seats.is_named(tx, row["drop_id"]) else None
     yield from _owe(tx, names)
     return told
 
@@ -165,12 +170,16 @@ def _find_units_for_the_late(tx: Transaction, names: list[str]) -> Course:
             reason = "limit" if drop["paused_reason"] is None else "paused"
             _decide(tx, p["reference"], "refund_due", reason)
             continue
-        mine = stock.free_units(tx, hold["drop_id"], hold["quantity"])
+        if seats.is_named(tx, hold["drop_id"]):
+            mine = seats.lock_free(tx, hold["drop_id"], hold["units"])
+        else:
+            mine = stock.free_units(tx, hold["drop_id"], hold["quantity"])
         if len(mine) < hold["quantity"]:
             short.append(p["reference"])
             continue
         tx.change("allowances", key, used=used)
-        stock.take_down(tx, hold["drop_id"], mine)
+        seats.take_down(tx, hold["drop_id"], mine)
+        yield from seats.write_picks(tx, hold["drop_id"], hold["id"], mine)
         columns = {"state": "paying", "units": mine, "ended_at": None}
         revived.append(tx.change("reservations", hold["request_id"], **columns))
     holds = [p["reservation_id"] for p in _payments(tx, names) if p["reservation_id"]]
@@ -179,7 +188,10 @@ def _find_units_for_the_late(tx: Transaction, names: list[str]) -> Course:
         key = (gone["drop_id"], gone["buyer"]) if gone is not None else (0, "")
         if (tx.get("allowances", key) or {"used": 1})["used"] == 0:
             yield from tx.lock("allowances", key)
-            tx.put("allowances", key, None)
+            if (tx.get("allowances", key) or {"used": 1})[
+                "used"
+            ] == 0:  # still, now that it is ours
+                tx.put("allowances", key, None)
     return revived, short
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from engine.infra.errors import IdempotencyMismatch, InProgress, OutcomeUnknown, Problem, Retryable
 
 from .ledger import Row, Tables, Transaction
+from .seating import Seating
 from .stock import LIVE
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Oracle:
         self.believed: dict[bytes, tuple[int, int]] = {}
         self.deaths: dict[Process, float] = {}
         self.torn = False
+        self.seating = Seating(self)
 
     def require(self, truth: object, words: str) -> None:
         if not truth:
@@ -99,6 +101,7 @@ class Oracle:
                 self._name(key, row)
         if tx.writes:
             self._audit_rows()
+            self.seating.committed(tx)
 
     def _see(self, row: Row, tx: Transaction) -> None:
         """INV-5: a hold ends in one way, in time."""
@@ -182,6 +185,8 @@ class Oracle:
                 summed = sum(int(intent.split(b":")[1]) for intent in intents.values())
                 exact = self.torn or int(value[b"open"]) == summed
                 self.require(exact, f"INV-6: open is {value[b'open']!r}, the intents {summed}")
+                if self.seating.is_named(drop_id):
+                    self.seating.scripted(drop_id, self.keyspace, key[: -len(b"drop")], value)
 
     def redis_lost(self, torn: bool = False) -> None:
         """Redis forgot something; torn: of what belongs together it forgot a part."""
@@ -213,6 +218,7 @@ class Oracle:
             self.require(not copy.keyed, "INV-3: a keyed request heard RETRYABLE")
         if copy.op == "reserve":
             self._told_of_hold(copy, outcome)
+            self.seating.told(copy, outcome)
         elif copy.op == "purchase" and copy.word == "yes":
             self._told_of_purchase(copy, outcome)
         elif copy.op == "release" and copy.word == "yes":
@@ -264,6 +270,7 @@ class Oracle:
                     self.lost.add(row["id"])
                     self.counts["rows lost with a history"] += 1
         self.seen = {row["id"]: row for row in rows["reservations"].values()}
+        self.seating.history_lost()
         now = {row["id"] for row in rows["reservations"].values() if row["state"] != "aborted"}
         self.births = {id: birth for id, birth in self.births.items() if id in now}
         sold = {row["id"] for row in rows["purchases"].values()}

@@ -122,7 +122,7 @@ class Worker(Staff):
         self.ready = True
 
     async def reserve(self, wish: Reserve) -> Hold:
-        if not wish.keyed:
+        if not wish.keyed and not wish.picks:  # whoever picks hears of his picks
             self.reserving.refuse_from_memory(wish.drop_id, wish.quantity)
         return await self.reserving.reserve(wish)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.infra import sql
 
-from . import money, stock
+from . import money, seats, stock
 from .ledger import Course, Row, Transaction
 from .stock import LIVE, uid, uids
 
@@ -91,6 +91,7 @@ def _hold(tx: Transaction, row: Row, now_as_created: bool) -> Row:
     over = row["state"] in LIVE and row["expires_at"] <= now
     drop = tx.get("drops", row["drop_id"]) or {}
     told = {"currency": drop["currency"], "server_time": row["created_at"]}
+    told["names"] = seats.names_of(tx, row["drop_id"], row["units"])
     if not now_as_created:
         told["server_time"] = now
     return row | told | {"status": "expired" if over else row["state"]}
@@ -141,7 +142,8 @@ def _offers(tx: Transaction, drop_ids: list[int] | None) -> list[Row]:
         told |= {"starts_ms": _ms(drop["starts_at"]), "ends_ms": ends_ms, "now_ms": _ms(now)}
         told |= {"max_per_buyer": drop["max_per_buyer"] or 0, "promised": drop["total_stock"]}
         told |= {"max_per_order": drop["max_per_order"], "changed_ms": _ms(row["changed_at"])}
-        found.append(stock.figures(row, epoch) | told | {"cooldown_factor": 0})
+        told |= {"cooldown_factor": 0, "is_named": seats.is_named(tx, drop_id)}
+        found.append(stock.figures(row, epoch) | told)
     return found
 
 
@@ -164,7 +166,24 @@ def _next_deadline(tx: Transaction) -> Row:
 def _purchases(tx: Transaction, column: str, ids: list[Any]) -> list[Row]:
     wanted = set(uids(ids))
     rows = [row for _, row in tx.all("purchases") if row[column] in wanted]
-    return [row | {"currency": (tx.get("drops", row["drop_id"]) or {})["currency"]} for row in rows]
+    return [
+        row
+        | {"currency": (tx.get("drops", row["drop_id"]) or {})["currency"]}
+        | {"names": seats.names_of(tx, row["drop_id"], row["units"])}
+        for row in rows
+    ]
+
+
+def _taken(tx: Transaction, drop_id: int, numbers: list[int]) -> list[Row]:
+    gone = [n for n in sorted(numbers) if not seats.is_free(tx, drop_id, n)]
+    return [{"number": number, "name": str(number)} for number in gone]
+
+
+def _free_numbers(tx: Transaction, drop_id: int) -> Row:
+    row, drop = tx.get("stock", drop_id), tx.get("drops", drop_id) or {}
+    told = stock.figures(row, stock.state_of(tx)["epoch"])
+    told["total"] = max(told["total"], drop["total_stock"])
+    return told | {"drop_id": drop_id, "numbers": seats.shelf_of(tx, drop_id)}
 
 
 def set_pause(tx: Transaction, drop_id: int, reason: str | None) -> Course:
@@ -224,6 +243,7 @@ COURSES: dict[str, Callable[..., Course]] = {
     "limit_transactions": _read(lambda tx, milliseconds: {"told": None}),
     "limit_waiting": _read(_limit_waiting),
     "claim_units": stock.claim_units,
+    "claim_seats": stock.claim_units,
     "abort_requests": stock.abort_requests,
     "purchase_units": stock.purchase_units,
     "release_holds": stock.release_holds,
@@ -233,6 +253,9 @@ COURSES: dict[str, Callable[..., Course]] = {
     "find_allowances": _read(_allowances),
     "find_reservation": _read(lambda tx, id: _find_holds(tx, [id])),
     "find_reservations": _read(_find_holds),
+    "find_taken": _read(_taken),
+    "free_numbers": _read(_free_numbers),
+    "longest_run": _read(lambda tx, drop_id: {"units": seats.longest_run(tx, drop_id)}),
     "offers": _read(_offers),
     "due_drops": _read(lambda tx: [{"drop_id": d} for d in {r["drop_id"]: 0 for r in _due(tx)}]),
     "next_deadline": _read(_next_deadline),

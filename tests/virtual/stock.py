@@ -1,16 +1,19 @@
-"""The statements that move units: sql/functions/{claim_units, abort_requests, purchase_units,
-release_holds, expire_holds, …}.sql, on the ledger. Each says in the same order what it locks.
+"""The statements that move units: sql/functions/{claim_units, claim_seats, abort_requests,
+purchase_units, release_holds, expire_holds, …}.sql, on the ledger. Each says in the same order what
+it locks.
 
 Left out: cool-downs (no drop here has a factor), `stock.head` (a hint of where to begin), the
-outbox (nobody reads it).
+outbox and the ledger's records (nobody reads them).
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
+from . import seats
 from .ledger import Course, Redo, Row, SqlError, Transaction
 
 LIVE = ("active", "paying")
@@ -54,18 +57,13 @@ def free_units(tx: Transaction, drop_id: int, wanted: int) -> list[int]:
     return taken
 
 
-def take_down(tx: Transaction, drop_id: int, numbers: list[int]) -> None:
-    """Off the shelf: the rows are gone."""
-    for number in numbers:
-        tx.put("units", (drop_id, number), None)
-
-
 def put_back(tx: Transaction, drop_id: int, numbers: list[int], state: str = "free") -> Course:
-    """Onto the shelf, at the queue's end."""
+    """Onto the shelf, at the queue's end, or in their place if they have names."""
+    by_name = seats.is_named(tx, drop_id)
     for number in numbers:
         yield from tx.lock("units", (drop_id, number))
         assert tx.get("units", (drop_id, number)) is None, "it lies there"
-        row = {"state": state, "position": tx.tables.next_position()}
+        row = {"state": state, "position": number if by_name else tx.tables.next_position()}
         tx.put("units", (drop_id, number), row)
 
 
@@ -80,22 +78,25 @@ def _reservation(drop: Row, claim: tuple[Any, ...], now: datetime, **rest: Any) 
     } | rest  # fmt: skip
 
 
-# ── claim_units ──────────────────────────────────────────────────────────────────────────────
+# ── claim_units, claim_seats ─────────────────────────────────────────────────────────────────
 
 
 def claim_units(tx: Transaction, **w: Any) -> Course:
+    """With `picks` it is claim_seats."""
     claims = list(zip(uids(w["requests"]), w["attempts"], uids(w["ids"]), w["buyers"],
                       w["quantities"], strict=True))  # fmt: skip
     try:
         return (yield from tx.block(_claim_all(tx, w["drop_id"], w["epoch"], claims, w)))
     except Redo:
-        return (yield from _claim_singly(tx, w["drop_id"], w["epoch"], claims))
+        return (yield from _claim_singly(tx, w["drop_id"], w["epoch"], claims, w.get("picks")))
 
 
 def _claim_all(tx: Transaction, drop_id: int, epoch: int, claims: list[Any], w: Row) -> Course:
     drop, stock = tx.get("drops", drop_id), tx.get("stock", drop_id)
     ours, wanted, now = epoch_here(tx), sum(w["quantities"]), tx.tables.now()
     if drop is None or stock is None or ours != epoch or _closed(drop, now):
+        raise Redo
+    if seats.is_named(tx, drop_id) != ("picks" in w) or 0 in w.get("picks", ()):
         raise Redo
     limit, available = drop["max_per_buyer"], stock["free"] - wanted
     for buyer, units in zip(w["buyers_once"], w["units_once"], strict=True):
@@ -106,13 +107,16 @@ def _claim_all(tx: Transaction, drop_id: int, epoch: int, claims: list[Any], w: 
         if limit is not None and used > limit:
             raise Redo
         tx.put("allowances", (drop_id, buyer), {"buyer": buyer, "used": used})
-    numbers = free_units(tx, drop_id, wanted)
+    if "picks" in w:
+        numbers = seats.take_picked(tx, drop_id, w["picks"])
+    else:
+        numbers = free_units(tx, drop_id, wanted)
     if len(numbers) != wanted:
         raise Redo
     first = 0
     for claim in claims:
         mine, first = numbers[first : first + claim[4]], first + claim[4]
-        take_down(tx, drop_id, mine)
+        seats.take_down(tx, drop_id, mine)
         if tx.get("reservations", claim[0]) is not None:
             raise Redo
         yield from tx.lock("reservations", claim[0])
@@ -120,12 +124,14 @@ def _claim_all(tx: Transaction, drop_id: int, epoch: int, claims: list[Any], w: 
             raise Redo
         told = {"available": max(available, 0), "units": mine}
         tx.put("reservations", claim[0], _reservation(drop, claim, now, **told))
+        yield from seats.write_picks(tx, drop_id, claim[2], mine)
     stock = yield from _move(tx, drop_id, now, free=-wanted, held=wanted)
     return figures(stock, ours) | {
         "words": None, "stored_attempts": None, "numbers": numbers, "created_at": now,
         "expires_at": now + timedelta(seconds=drop["hold_seconds"]),
         "available": max(available, 0), "price_cents": drop["price_cents"],
         "currency": drop["currency"], "total": max(stock["total"], drop["total_stock"]),
+        "names": seats.names_of(tx, drop_id, numbers),
     }  # fmt: skip
 
 
@@ -139,11 +145,14 @@ def _closed(drop: Row, now: datetime) -> str | None:
     return "not_started" if now < drop["starts_at"] else None
 
 
-def _claim_singly(tx: Transaction, drop_id: int, epoch: int, claims: list[Any]) -> Course:
+def _claim_singly(
+    tx: Transaction, drop_id: int, epoch: int, claims: list[Any], picks: list[int] | None
+) -> Course:
     drop, now = tx.get("drops", drop_id), tx.tables.now()
     words, stored = ["held"] * len(claims), [0] * len(claims)
     nothing = dict.fromkeys(("expires_at", "available", "price_cents", "currency"))
-    told: Row = {"words": words, "stored_attempts": stored, "numbers": [], "created_at": now}
+    told: Row = {"words": words, "stored_attempts": stored, "numbers": [], "names": None}
+    told["created_at"] = now
     if drop is None:
         words[:] = ["not_found"] * len(claims)
         return figures(None, None) | told | nothing
@@ -155,9 +164,11 @@ def _claim_singly(tx: Transaction, drop_id: int, epoch: int, claims: list[Any]) 
         yield from tx.lock("allowances", (drop_id, buyer))
         row = tx.get("allowances", (drop_id, buyer)) or {"buyer": buyer, "used": 0}
         tx.put("allowances", (drop_id, buyer), row)
-    units = 0
+    units = upto = 0
     for i, claim in enumerate(claims):
-        word, attempt, mine = yield from _claim_one(tx, drop, closed, claim, now, available)
+        picked, upto = (picks or [])[upto : upto + claim[4]], upto + claim[4]
+        asked = (claim, picked)
+        word, attempt, mine = yield from _claim_one(tx, drop, closed, asked, now, available)
         words[i], stored[i] = word, attempt
         told["numbers"] += mine
         units += len(mine)
@@ -173,6 +184,9 @@ def _claim_singly(tx: Transaction, drop_id: int, epoch: int, claims: list[Any]) 
     for i, claim in enumerate(claims):
         if words[i] == "short":
             words[i] = "contended" if stock["free"] >= claim[4] else "sold_out"
+        elif words[i] == "scattered":
+            words[i] = seats.last_word(tx, drop_id, claim[4], stock["free"])
+    told["names"] = seats.names_of(tx, drop_id, told["numbers"])
     expires_at = now + timedelta(seconds=drop["hold_seconds"])
     terms = {"expires_at": expires_at, "price_cents": drop["price_cents"]}
     terms |= {"available": available, "currency": drop["currency"]}
@@ -180,10 +194,11 @@ def _claim_singly(tx: Transaction, drop_id: int, epoch: int, claims: list[Any]) 
 
 
 def _claim_one(
-    tx: Transaction, drop: Row, closed: str | None, claim: Any, now: datetime, available: Any
+    tx: Transaction, drop: Row, closed: str | None, asked: Any, now: datetime, available: Any
 ) -> Course:
     """One request: its word, the attempt that is stored, and its units."""
-    request, attempt, _, buyer, quantity = claim
+    claim, picked = asked
+    request, attempt, id, buyer, quantity = claim
     drop_id, limit = drop["id"], drop["max_per_buyer"]
     found = tx.get("reservations", request)
     word = (
@@ -205,6 +220,8 @@ def _claim_one(
     mine: list[int] = []
     if limit is not None and used > limit:
         word = "limit"
+    elif seats.is_named(tx, drop_id):
+        word, mine = seats.word_for(tx, drop_id, quantity, picked)
     else:
         mine = free_units(tx, drop_id, quantity)
         if len(mine) < quantity:
@@ -215,9 +232,10 @@ def _claim_one(
             tx.put("reservations", request, row)
         return word, 0, []
     tx.change("allowances", (drop_id, buyer), used=used)
-    take_down(tx, drop_id, mine)
+    seats.take_down(tx, drop_id, mine)
     row = _reservation(drop, claim, now, units=mine, available=available)
     tx.put("reservations", request, row)
+    yield from seats.write_picks(tx, drop_id, id, mine)
     return "held", 0, mine
 
 
@@ -269,7 +287,9 @@ def purchase_units(tx: Transaction, **w: Any) -> Course:
     wishes: dict[UUID, tuple[Any, ...]] = {}
     columns = (holds, uids(w["ids"]), uids(w["requests"]), w["buyers"], w["references"])
     made = {row["request_id"] for _, row in tx.all("purchases")}
-    for hold, id, request, buyer, reference in sorted(zip(*columns, strict=True), key=_first_two):
+    for hold, id, request, buyer, reference in sorted(
+        zip(*columns, strict=True), key=itemgetter(0, 1)
+    ):
         row = tx.reservation(hold)
         live = row is not None and row["state"] in LIVE and row["expires_at"] > now
         if row is None or not live or row["buyer"] != (buyer or row["buyer"]) or request in made:
@@ -277,10 +297,6 @@ def purchase_units(tx: Transaction, **w: Any) -> Course:
         tx.change("reservations", row["request_id"], state="purchased", ended_at=now)
         wishes[hold] = (hold, id, request, reference)
     return (yield from sell_holds(tx, list(wishes.values()), now)) if wishes else []
-
-
-def _first_two(wish: tuple[Any, ...]) -> tuple[Any, Any]:
-    return wish[0], wish[1]
 
 
 def sell_holds(tx: Transaction, wishes: list[tuple[Any, ...]], now: datetime) -> Course:
@@ -309,6 +325,7 @@ def sell_holds(tx: Transaction, wishes: list[tuple[Any, ...]], now: datetime) ->
         row |= {"ids": [r["id"] for r in rows], "amounts": [r["amount_cents"] for r in rows]}
         row |= {"numbers": [number for r in rows for number in r["units"]], "purchased_at": now}
         row |= {"currency": (tx.get("drops", row["drop_id"]) or {})["currency"]}
+        row |= {"names": seats.names_of(tx, row["drop_id"], row["numbers"])}
     return told
 
 
@@ -325,6 +342,8 @@ def _told(
         stock = yield from _move(tx, drop_id, now, **by)
         row = {"drop_id": drop_id, column: [row["id"] for row in rows]}
         row |= {"buyers": [r["buyer"] for r in rows], "quantities": [r["quantity"] for r in rows]}
+        moved = [number for r in rows for number in r["units"]]
+        row["numbers"] = moved if seats.is_named(tx, drop_id) else None
         told.append(row | figures(stock, state_of(tx)["epoch"]))
     return told
 
@@ -375,4 +394,6 @@ def _return_units(tx: Transaction, ids: list[UUID], state: str) -> Course:
     for row in holds:
         sums.setdefault(row["drop_id"], []).append(row)
         yield from put_back(tx, row["drop_id"], row["units"])
+    for row in holds:
+        yield from seats.drop_picks(tx, row["drop_id"], row["id"], row["units"])
     return (yield from _told(tx, sums, now, "returned", free=1, held=-1))

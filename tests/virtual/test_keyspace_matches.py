@@ -19,6 +19,8 @@ from engine.infra import lua
 from .test_ledger_matches import BOUND, buyers, numbers
 from .valkey import Valkey
 
+units = st.lists(st.integers(1, 9), unique=True, max_size=3)
+
 
 class SameBouncer(RuleBasedStateMachine):
     """One drop's keys in both, and the scripts of lua/ with the same words."""
@@ -53,6 +55,8 @@ class SameBouncer(RuleBasedStateMachine):
                 dump[key.decode()] = _timeless(self.real.hgetall(key))
             elif kind == b"zset":
                 dump[key.decode()] = sorted(self.real.zrange(key, 0, -1))
+            elif not key.endswith(b"bell"):
+                dump[key.decode()] = self.real.get(key)
             dump[key.decode() + " ends"] = self.real.pttl(key) > 0
         return dump
 
@@ -63,30 +67,39 @@ class SameBouncer(RuleBasedStateMachine):
             if isinstance(found, dict):
                 zset = key.endswith(b"dues")
                 dump[key.decode()] = sorted(found) if zset else _timeless(found)
+            elif not key.endswith(b"bell"):
+                dump[key.decode()] = found
             dump[key.decode() + " ends"] = key in self.modelled.keyspace.deadlines
         return dump
 
     @rule(
         epoch=st.sampled_from([7, 7, 7, 8]),
         wishes=st.dictionaries(
-            numbers, st.tuples(buyers, st.integers(1, 3), st.integers(0, 1)), max_size=5
+            numbers,
+            st.tuples(buyers, st.lists(st.integers(1, 9), max_size=3), st.integers(0, 1)),
+            max_size=5,
         ),
+        picking=st.booleans(),
         attempt=st.integers(1, 3),
         ttl_ms=st.sampled_from([-10_000, 500_000]),
     )
-    def admit(self, epoch: int, wishes: Any, attempt: int, ttl_ms: int) -> None:
+    def admit(self, epoch: int, wishes: Any, picking: bool, attempt: int, ttl_ms: int) -> None:
         batch: list[Any] = []
-        for number, (buyer, quantity, trusted) in wishes.items():
-            batch += (f"r{number}", attempt, quantity, buyer, trusted)
+        for number, (buyer, picks, trusted) in wishes.items():
+            batch += (f"r{number}", attempt, len(picks) or 2, buyer, trusted)
+        wanted = [sorted(set(picks)) for _, picks, _ in wishes.values()] if picking else []
         if batch:
-            names = "drop intents buyers cooling"
-            self.both("admit", names, epoch=epoch, ttl_ms=ttl_ms, batch=batch)
+            names = "drop intents buyers cooling seats picked picks"
+            words = {"epoch": epoch, "ttl_ms": ttl_ms, "batch": batch, "wanted": wanted}
+            self.both("admit", names, **words)
 
     @rule(
         epoch=st.sampled_from([7, 7, 7, 8]),
         version=st.integers(0, 20),
         free=st.integers(0, 6),
         told=st.booleans(),
+        named=st.sampled_from([0, 1, 1]),
+        changes=st.none() | st.tuples(units, units),
         shut=st.sampled_from(["", "", "", "paused"]),
         limit=st.sampled_from([0, 2]),
         closed=st.lists(st.tuples(numbers, st.integers(1, 3), st.integers(0, 1)), max_size=4),
@@ -100,6 +113,8 @@ class SameBouncer(RuleBasedStateMachine):
         version: int,
         free: int,
         told: bool,
+        named: int,
+        changes: Any,
         shut: str,
         limit: int,
         closed: Any,
@@ -109,10 +124,11 @@ class SameBouncer(RuleBasedStateMachine):
     ) -> None:
         self.both(
             "settle",
-            "drop intents buyers cooling dues bell",
+            "drop intents buyers cooling dues bell seats picked picks news",
             epoch=epoch,
-            figures=[version, free, 0, 6 - free, 0, 6] if told else [],
-            terms=[version, 1, 0, shut, limit, 2, 6, 1] if told else [],
+            figures=[version, free, 0, 6 - free, 0, 6] if told or changes else [],
+            changes=changes or [],
+            terms=[version, 1, 0, shut, limit, 2, 6, 1, named] if told else [],
             closed=[part for n, attempt, kept in closed for part in (f"r{n}", attempt, kept)],
             uses=[part for use in uses for part in use],
             cools=[part for cool in cools for part in cool],
@@ -127,17 +143,22 @@ class SameBouncer(RuleBasedStateMachine):
 
     @rule(deep=st.integers(0, 1))
     def inspect(self, deep: int) -> None:
-        self.both("inspect", "drop intents", deep=deep)
+        self.both("inspect", "drop intents seats picked picks", deep=deep)
 
     @rule()
     def recount(self) -> None:
-        self.both("recount", "drop intents", life_s=1_000)
+        self.both("recount", "drop intents picked picks", life_s=1_000)
+
+    @rule(epoch=st.sampled_from([7, 8]), version=st.integers(0, 20), bits=st.binary(max_size=2))
+    def seat(self, epoch: int, version: int, bits: bytes) -> None:
+        words = {"epoch": epoch, "version": version, "bitmap": bits, "life_s": 1_000}
+        self.both("seat", "drop seats news", **words)
 
     @rule()
     def ring(self) -> None:
         self.both("ring_due", "dues", count=10)
 
-    @rule(key=st.sampled_from(["intents", "buyers", "drop"]))
+    @rule(key=st.sampled_from(["intents", "buyers", "drop", "seats", "picked"]))
     def lose(self, key: str) -> None:
         name = f"vr1:{{x:1}}:{key}"
         assert self.real.delete(name) == self.modelled.perform("DEL", name)

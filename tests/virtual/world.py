@@ -24,6 +24,7 @@ from .ledger import BORN, Tables
 from .loop import Process, Stuck, VirtualLoop
 from .oracle import Copy, Oracle, Violation
 from .postgres import Server
+from .seating import bits, free_of
 from .staff import KEEPERS, Keeping, Worker
 from .stock import LIVE
 from .valkey import Valkey
@@ -31,6 +32,7 @@ from .weather import Weather, accident
 
 HEAL_SECONDS = 8.0  # INV-7
 LATE = {"late": 2.5, "zombie": 2.0, "slow": 3.0}  # seconds at most
+NAMED = 0.4  # of the drops sell units that have names
 YOUNG_SECONDS = 6.0  # a little more than an intent lives
 Patch = Callable[[], AbstractContextManager[object]]
 
@@ -49,6 +51,7 @@ class World:
     ) -> None:
         self.seed, self._patch = seed, patch or nullcontext
         self.random, self._dice = Random(seed), Random(~seed)
+        self.naming = Random(f"names {seed}")
         self.weather = Weather(Random(f"weather {seed}"))
         if calm:
             still = {"postgres": 0.0, "redis": 0.0, "accidents": 0, "hang_ups": 0.0, "spikes": 0.0}
@@ -198,18 +201,20 @@ class World:
         }
         for drop_id in range(1, random.choice((1, 1, 2)) + 1):
             total = random.choice((1, 1, 2, 2, 3, 5, 8))
+            by_name = self.naming.random() < NAMED
             rows["drops"][drop_id] = {
                 "id": drop_id, "price_cents": PRICE_CENTS, "currency": CURRENCY,
                 "starts_at": long_ago, "ends_at": None, "total_stock": total,
                 "hold_seconds": random.choice((1, 1, 2, 4)), "max_hold_seconds": 6,
                 "pay_seconds": 2, "max_per_buyer": random.choice((None, 1, 2, 4)),
                 "max_per_order": random.choice((2, 4)), "paused_reason": None,
-                "terms_version": 2, "prepared_at": long_ago,
+                "terms_version": 2, "prepared_at": long_ago, "pick": "named" if by_name else "any",
             }  # fmt: skip
             figures = {"free": total, "held": 0, "sold": 0, "withdrawn": 0, "total": total}
             rows["stock"][drop_id] = {"version": 1, "changed_at": now} | figures
             for number in range(1, total + 1):
-                unit = {"state": "free", "position": random.getrandbits(40)}
+                position = random.getrandbits(40)
+                unit = {"state": "free", "position": number if by_name else position}
                 rows["units"][drop_id, number] = unit
             self.drops.append(drop_id)
         for _ in range(random.choice((2, 2, 3))):
@@ -322,7 +327,17 @@ class World:
             said = tuple(int(known[f]) for f in (b"epoch", b"version", b"free", b"open"))
             if said != truth:
                 drift.append(f"drop {drop_id}: {said}, in Postgres {truth}")
+            if rows["drops"][drop_id]["pick"] == "named":
+                drift += self._compare_seats(drop_id, key[: -len(b"drop")], known)
         return intents, drift
+
+    def _compare_seats(self, drop_id: int, key: bytes, known: dict[bytes, bytes]) -> list[str]:
+        """How the bouncer's bitmaps differ from the shelf."""
+        keyspace = self.valkey.keyspace
+        truth = (self.tables.rows["stock"][drop_id]["version"], free_of(self.tables, drop_id), ())
+        seats, picked = (bits(keyspace.find(key + name) or b"") for name in (b"seats", b"picked"))
+        said = (int(known.get(b"seats_version", b"-1")), seats, picked)
+        return [] if said == truth else [f"drop {drop_id} has {said}, in Postgres {truth}"]
 
     def _bury(self) -> None:
         """End what is left without a word: the dead, and the keepers that never end."""

@@ -59,6 +59,10 @@ class Buyer(Person):
         """Ask for units."""
         return await self.asks("POST", "/reservations", {"dropId": drop, "quantity": quantity}, key)
 
+    async def reserves_seats(self, drop: int, *names: str) -> Reply:
+        """Ask for these very units."""
+        return await self.asks("POST", "/reservations", {"dropId": drop, "units": [*names]})
+
     async def buys(self, hold: Reply, key: str | None = None, **more: Any) -> Reply:
         """Turn a hold into a purchase."""
         body = {"reservationId": hold.json["id"], **more}
@@ -82,6 +86,13 @@ class Operator(Person):
         """A new drop; its id."""
         body = {"name": "Aurora", "price": "120.00", "totalStock": units, **terms}
         reply = await self.asks("POST", "/drops", body)
+        assert reply.status == 201, reply.body
+        return int(reply.json["id"])
+
+    async def opens_seats(self, names: list[str]) -> int:
+        """A new drop whose units buyers pick; its id."""
+        terms = {"price": "120.00", "pick": "named", "maxPerBuyer": 4, "totalStock": len(names)}
+        reply = await self.asks("POST", "/drops", {"name": "Aurora", "units": names} | terms)
         assert reply.status == 201, reply.body
         return int(reply.json["id"])
 

@@ -40,9 +40,39 @@ export const holdsOf = (user) => send("GET", `/reservations?limit=100&userId=${e
 export const purchasesOf = (user) => send("GET", `/purchases/mine?limit=100&userId=${encodeURIComponent(user)}`);
 export const hold = (id, user) =>
   send("GET", `/reservations/${encodeURIComponent(id)}${user ? `?userId=${encodeURIComponent(user)}` : ""}`);
-export const reserve = (dropId, userId) => send("POST", "/reservations", { dropId, userId });
+/** `wish`: `{ units: [names] }`, `{ quantity }` of neighbours where units have names, or nothing. */
+export const reserve = (dropId, userId, wish = {}) => send("POST", "/reservations", { dropId, userId, ...wish });
+/** Every unit of a drop with its name, and how it stands. */
+export async function units(dropId) {
+  const all = { ok: true, units: [] };
+  for (let cursor = ""; cursor !== null;) {
+    const page = await send("GET", `/drops/${dropId}/units?limit=1000${cursor && `&cursor=${cursor}`}`);
+    if (!page.ok) return page;
+    all.units.push(...page.data);
+    // What changes between two pages may be missed in one of them: the oldest of them counts.
+    all.version ??= page.version;
+    all.epoch ??= page.epoch;
+    cursor = page.nextCursor ?? null;
+  }
+  return all;
+}
 export const pay = (held) => send("POST", `/reservations/${held.id}/pay`, { userId: held.userId });
 export const extend = (held) => send("POST", `/reservations/${held.id}/extend`, { userId: held.userId });
 export const buy = (held) => send("POST", "/purchases", { reservationId: held.id, userId: held.userId });
 export const giveBack = (held) =>
   send("DELETE", `/reservations/${held.id}?userId=${encodeURIComponent(held.userId)}`);
+
+const named = (user) => `userId=${encodeURIComponent(user)}`;
+/** All slots; with a reservation and a booking where these are `user`'s. */
+export const slots = (user) => send("GET", `/slots?limit=1000&${named(user)}`);
+export const slot = (id, user) => send("GET", `/slots/${id}?${named(user)}`);
+export const holdSlot = (slotId, userId) => send("POST", "/hold", { slotId, userId });
+export const book = (wish) => send("POST", "/book", wish);
+export const releaseBooking = (id) => send("DELETE", `/bookings/${encodeURIComponent(id)}`);
+export const simulate = (what) => send("POST", `/simulate/${what}`);
+
+export const ledger = (count) => send("GET", `/ledger?limit=${count}`);
+export const ledgerKey = () => send("GET", "/ledger/key");
+export const verify = () => send("GET", "/ledger/verify");
+export const proof = (sequence) => send("GET", `/ledger/${sequence}/proof`);
+export const proofOf = (sequence) => `${API}/ledger/${sequence}/proof`;

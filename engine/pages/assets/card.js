@@ -1,7 +1,7 @@
 // One drop on the page: its picture, its stock, its newest buyers, and what this buyer can do.
 import { alive, left } from "./holds.js";
 import { ring } from "./ring.js";
-import { ago, badge, closed, hint, isTaken, numbers, stateOf, story } from "./words.js";
+import { ago, badge, closed, hint, isTaken, own, stateOf, story, titled } from "./words.js";
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const FLASH_MS = 700, CALM_MS = 400; // a rush must not flicker
@@ -13,6 +13,8 @@ export function make(tag, className = "", text = "") {
   made.textContent = text;
   return made;
 }
+
+const isNamed = (drop) => drop.pick === "named";
 
 function write(element, text) { // untouched text keeps a reader's place
   if (element.textContent !== text) element.textContent = text;
@@ -82,7 +84,7 @@ function stub() {
     element.hidden = !alive(hold);
     if (element.hidden) return;
     countdown.paint(left(hold), hold.total);
-    write(words, `Pair ${numbers(hold)} is yours${hold.status === "paying" ? " to pay for" : ""}`);
+    write(words, `${own(hold)}${hold.status === "paying" ? " to pay for" : ""}`);
   }
   return { element, paint };
 }
@@ -111,6 +113,14 @@ function buyers() {
   return { element, paint };
 }
 
+/** The way to the map of a drop whose units have names; it is open to who has some, too. */
+function seats(drop, acts, label, className = "quiet") {
+  if (!isNamed(drop) || stateOf(drop) !== "live") return [];
+  const made = button(label, drop, () => {}, className);
+  made.onclick = () => acts.choose(drop); // as often as one likes
+  return [made];
+}
+
 function buttons(drop, hold, acts, mayBuy) {
   if (alive(hold)) {
     const hasFailed = hold.payments?.at(-1)?.status === "failed";
@@ -118,11 +128,13 @@ function buttons(drop, hold, acts, mayBuy) {
     const label = hold.status !== "paying" ? "Pay" : hasFailed ? "Try again" : "Go to payment";
     const made = [button(label, drop, waits ? null : () => acts.pay(hold))];
     if (hold.status === "active" && !hold.extended) made.push(button("More time", drop, () => acts.extend(hold), "quiet"));
-    return [...made, button("Give it back", drop, () => acts.giveBack(hold), "quiet")];
+    made.push(button("Give it back", drop, () => acts.giveBack(hold), "quiet"));
+    return [...made, ...seats(drop, acts, "More seats")];
   }
   if (hold?.status === "purchased" && drop.maxPerBuyer === 1) return [button("Bought", drop, null)];
   if (stateOf(drop) !== "live") return [button(closed(drop), drop, null)];
   if (!mayBuy) return [button("Not for sale here", drop, null)];
+  if (isNamed(drop)) return seats(drop, acts, "Choose seats", "");
   return [button(drop.availableStock ? "Reserve" : "Try anyway", drop, () => acts.reserve(drop))];
 }
 
@@ -197,7 +209,7 @@ export function purchase(bought) {
   }
   words.append(make("b", "", drop?.name ?? `Drop ${bought.dropId}`), make("br"));
   const state = bought.status === "refunded" ? "refunded" : new Date(bought.purchasedAt).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
-  words.append(`Pair ${numbers(bought)} · ${bought.amount} ${bought.currency} · ${state}`);
+  words.append(`${titled(bought)} · ${bought.amount} ${bought.currency} · ${state}`);
   element.append(words);
   return element;
 }

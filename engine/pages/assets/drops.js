@@ -14,16 +14,20 @@ const isNewer = (drop, fresh, orSame) =>
     ? fresh.epoch > drop.epoch
     : fresh.version > drop.version || (orSame && fresh.version === drop.version);
 
+/** A freezer is a drop, too, but nothing for a shop: its page is the slots board. */
+const isListed = (drop) => drop.listed !== false;
+
 /** All of them: what is not in the list is no longer shown. */
 export function replace(list) {
   known.clear();
-  for (const drop of list) known.set(drop.id, drop);
+  for (const drop of list.filter(isListed)) known.set(drop.id, drop);
 }
 
 /** One, with all its terms: these may change at the same version. */
 export function put(fresh) {
   const drop = known.get(fresh.id);
-  if (!drop) known.set(fresh.id, fresh);
+  if (!isListed(fresh)) known.delete(fresh.id);
+  else if (!drop) known.set(fresh.id, fresh);
   else if (isNewer(drop, fresh, true)) Object.assign(drop, fresh);
 }
 

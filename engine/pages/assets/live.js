@@ -17,7 +17,7 @@
 const SOCKET = "/ws", STREAM = "/events";
 const EVENTS = [
   "connected", "snapshot", "stock_update", "new_drop", "drop_update", "new_purchase",
-  "reservation_update", "reservation_expired", "slot_update", "ledger_update", "error",
+  "reservation_update", "reservation_expired", "units_update", "slot_update", "ledger_update", "error",
 ];
 const PATIENCE_MS = 6_000; // from a connection's first byte to its first snapshot
 const QUIET_MS = 12_000, ANSWER_MS = 6_000; // nobody spoke for so long: is anybody there?

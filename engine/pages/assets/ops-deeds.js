@@ -5,7 +5,7 @@ import { count, many } from "./vitals.js";
 const element = (id) => document.getElementById(id);
 const MENDED = {
   expire: "end overdue holds", reap: "close dead workers' intents", recount: "count again what is on its way",
-  tell: "tell the bouncer", pause: "pause the drop", resume: "let the drop go on", wait: "wait for Redis",
+  tell: "tell the bouncer", seat: "tell the bouncer which units are free", pause: "pause the drop", resume: "let the drop go on", wait: "wait for Redis",
 };
 
 // Words for each deed: what will happen, the button, and what is said when it was done.

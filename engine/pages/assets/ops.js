@@ -26,12 +26,16 @@ let heardAt = 0, line = "retrying", isSeen = false; // whether what is shown of 
 
 // ── vital signs ───────────────────────────────────────────────────────────────────────────────
 
-function tile({ id, label }) {
+function tile({ id, label, page }) {
   const item = document.createElement("li");
   item.id = `sign-${id}`;
   const parts = ["h3", "p", "p", "p"].map((tag) => item.appendChild(document.createElement(tag)));
   parts.forEach((part, index) => { part.className = ["", "value", "state", "note"][index]; });
   parts[0].textContent = label;
+  if (page) {
+    const link = item.appendChild(document.createElement("a"));
+    [link.href, link.textContent, link.className] = [...page, "note"];
+  }
   element("signs").append(item);
   return [item, ...parts.slice(1)];
 }

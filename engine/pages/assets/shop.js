@@ -7,7 +7,8 @@ import * as drops from "./drops.js";
 import * as holds from "./holds.js";
 import { live } from "./live.js";
 import { URGENT_MS } from "./ring.js";
-import { clock, numbers, stateOf, story, taken } from "./words.js";
+import { choose } from "./seats.js";
+import { clock, own, stateOf, story, taken } from "./words.js";
 
 const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 const CONNECTION = {
@@ -37,9 +38,16 @@ const acts = {
     if (ok) holds.remember(answer);
     else if (known) await look({ id: known, userId: me });
     const refusal = answer.error === "SOLD_OUT" ? taken(drop, answer.details) : message;
-    say(ok ? `Pair ${numbers(answer)} of ${drop.name} is yours until the clock runs out.` : refusal);
+    say(ok ? `${drop.name}: ${own(answer)} until the clock runs out.` : refusal);
     await settle(drop.id);
   },
+
+  choose: (drop) => choose(drop, me, async (held, note) => {
+    holds.remember(held);
+    say(`${drop.name}: ${own(held)} until the clock runs out.${note}`);
+    await settle(drop.id);
+    go(drop.id);
+  }),
 
   async pay(hold) {
     // Of a hold whose payment has begun, the same link comes back: that is how a card is tried again.
@@ -129,7 +137,7 @@ const hear = {
 
 function showAll(list) {
   drops.replace(list);
-  $("empty").hidden = list.length > 0;
+  $("empty").hidden = drops.all().length > 0;
   $("empty").textContent = "There are no drops yet: velvetrope seed puts twenty on show.";
   sort();
   arrive();

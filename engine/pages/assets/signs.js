@@ -25,10 +25,13 @@ export const ALERTS = {
   VelvetropeRefundsDue: ["ticket", 300, 86400],
   VelvetropeCallbacksRefused: ["page", 300, 0],
   VelvetropeLimited: ["ticket", 300, 0.1],
+  VelvetropeLedgerBroken: ["page", 0, 0],
+  VelvetropeLedgerLag: ["ticket", 60, 30],
+  VelvetropeSlotCritical: ["page", 60, 0],
   VelvetropeHistoryLost: ["page", 0, 0],
   VelvetropeUnreplicated: ["page", 0, 0],
 };
-const CALM = /^(auditor|pruner)$/; // keepers that may take their time,
+const CALM = /^(auditor|pruner|partitioner|checker)$/; // keepers that may take their time,
 const CALM_SECONDS = 300; // this long
 const STILL_SECONDS = 60; // a drift counts once nothing has moved for so long
 
@@ -176,6 +179,28 @@ export const SIGNS = [
       VelvetropeRefundsDue: now.sum("refund_oldest_seconds"),
       VelvetropeCallbacksRefused: span && span.rate("refusals", { operation: "payment_callback", code: "UNAUTHORIZED" }),
     }),
+  },
+  {
+    id: "ledger", label: "Ledger", page: ["/ledger-view", "See the ledger"],
+    show: ({ now }) => {
+      const sealed = now.sum("ledger_sequence"), waiting = now.sum("ledger_unsealed"), valid = now.sum("ledger_valid");
+      if (sealed === null) return ["–", "nobody can tell"];
+      const backlog = waiting ? `${count(waiting)} wait, ${time(now.sum("ledger_lag_seconds"))} at most` : "nothing waits";
+      const verdict = valid === null ? "never verified" : `${valid ? "whole" : "broken"} ${time(now.sum("ledger_checked_age_seconds"))} ago`;
+      return [count(sealed), `records sealed; ${backlog}; ${verdict}`];
+    },
+    rules: ({ now }) => ({
+      VelvetropeLedgerBroken: now.sum("ledger_sequence") === null ? null : 1 - (now.sum("ledger_valid") ?? 1),
+      VelvetropeLedgerLag: now.sum("ledger_lag_seconds"),
+    }),
+  },
+  {
+    id: "cold", label: "Freezers", page: ["/slots-board", "See the slots board"],
+    show: ({ now }) => {
+      const warm = now.sum("slots_critical");
+      return [many(warm, "slot"), warm === null ? "nobody can tell" : warm ? "critically warm" : "that are critically warm"];
+    },
+    rules: ({ now }) => ({ VelvetropeSlotCritical: now.sum("slots_critical") }),
   },
   {
     id: "history", label: "History lost",

@@ -82,21 +82,30 @@ export function story(hold) {
   const back = owed.map(refund).join(" ");
   switch (hold?.status) {
     case "paying":
-      if (back) return `${back} The pair can still be paid for.`;
-      if (payments.at(-1)?.status === "failed") return "The card was declined and nothing was paid: try again, or give the pair back.";
+      if (back) return `${back} The ${what(hold)} can still be paid for.`;
+      if (payments.at(-1)?.status === "failed") return `The card was declined and nothing was paid: try again, or give the ${what(hold)} back.`;
       return until(hold.expiresAt) > 0 ? "Waiting for the bank." : "The time to pay is over.";
     case "purchased":
-      return `${hold.late ? "Your payment came late, but there was another: pair" : "Pair"} ${numbers(hold)} is yours. ${back}`.trim();
+      return `${hold.late ? `Your payment came late, but in time for another: ${what(hold)} ${numbers(hold)} is yours` : own(hold)}. ${back}`.trim();
     case "expired":
       return back || (hold.paid
-        ? "The time to pay is over and the pair is on sale again. If your payment still comes, you get a pair or your money back."
-        : "Your time ran out, and the pair is on sale again.");
+        ? `The time to pay is over and the ${what(hold)} on sale again. If your payment still comes, you get what is left or your money back.`
+        : `Your time ran out, and the ${what(hold)} can be had again.`);
     case "refunded": return "Your purchase was refunded.";
     default: return back;
   }
 }
 
-export const numbers = (held) => (held.units ?? []).map((unit) => unit.number).join(", ");
+/** Which units: by their names, where they have some. */
+export const numbers = (held) => (held.units ?? []).map((unit) => unit.name ?? unit.number).join(", ");
+
+/** What a hold is of: a pair, or seats that were picked. */
+export const what = (held) => {
+  if (held.units?.[0]?.name === undefined) return "pair";
+  return held.units.length === 1 ? "seat" : "seats";
+};
+export const titled = (held) => `${what(held)[0].toUpperCase()}${what(held).slice(1)} ${numbers(held)}`;
+export const own = (held) => `${titled(held)} ${what(held) === "seats" ? "are" : "is"} yours`;
 
 function refund({ amount, currency, status, reason }) {
   if (status === "refunded") return `You got ${amount} ${currency} back.`;

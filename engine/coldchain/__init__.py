@@ -1,0 +1,1 @@
+"""The cold chain: slots that are held, booked and watched; what the ledger records of them."""
