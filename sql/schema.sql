@@ -68,6 +68,29 @@ CREATE TABLE stock (
 )
 WITH (fillfactor='10', autovacuum_vacuum_threshold='500', autovacuum_vacuum_scale_factor='0');
 
+CREATE TABLE activity_logs (
+    id uuid NOT NULL,
+    user_id uuid,
+    session_id uuid,
+    action text NOT NULL,
+    details jsonb,
+    ip_address text,
+    user_agent text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+PARTITION BY RANGE (created_at);
+
+CREATE TABLE activity_logs_default (
+    id uuid CONSTRAINT activity_logs_id_not_null NOT NULL,
+    user_id uuid,
+    session_id uuid,
+    action text CONSTRAINT activity_logs_action_not_null NOT NULL,
+    details jsonb,
+    ip_address text,
+    user_agent text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() CONSTRAINT activity_logs_created_at_not_null NOT NULL
+);
+
 CREATE TABLE allowances (
     drop_id bigint NOT NULL,
     buyer text NOT NULL COLLATE "C",
@@ -84,7 +107,44 @@ CREATE TABLE api_keys (
     hash bytea NOT NULL,
     scopes text[] NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    revoked_at timestamp with time zone
+    revoked_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    must_sign boolean DEFAULT false NOT NULL
+);
+
+CREATE TABLE audit_log (
+    id bigint NOT NULL,
+    began bigint,
+    who text NOT NULL,
+    operation text NOT NULL,
+    target text,
+    change jsonb,
+    outcome text,
+    status integer,
+    request_id text,
+    address text,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT an_end_has_an_outcome CHECK (((began IS NULL) OR (outcome IS NOT NULL)))
+);
+
+ALTER TABLE audit_log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME audit_log_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE beta_keys (
+    id uuid NOT NULL,
+    key text NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    user_email text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    activated_at timestamp with time zone,
+    CONSTRAINT a_used_invitation_says_when CHECK (((status = 'active'::text) = (activated_at IS NOT NULL))),
+    CONSTRAINT an_invitation_is_used_or_not CHECK ((status = ANY (ARRAY['pending'::text, 'active'::text])))
 );
 
 CREATE TABLE bookings (
@@ -103,6 +163,14 @@ CREATE TABLE bookings (
     released_at timestamp with time zone,
     CONSTRAINT a_priority_is_known CHECK ((priority = ANY (ARRAY['STANDARD'::text, 'PRIORITY'::text, 'EMERGENCY'::text]))),
     CONSTRAINT a_quantity_is_positive CHECK ((quantity > 0))
+);
+
+CREATE TABLE credential_changes (
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    kind text NOT NULL,
+    subject_id uuid NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT a_credential_is_a_session_a_user_or_a_key CHECK ((kind = ANY (ARRAY['session'::text, 'user'::text, 'key'::text])))
 );
 
 ALTER TABLE drops ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -127,13 +195,6 @@ CREATE TABLE keepers (
     id uuid NOT NULL,
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     beat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
-)
-WITH (fillfactor='50');
-
-CREATE TABLE leases (
-    name text NOT NULL,
-    holder uuid NOT NULL,
-    until timestamp with time zone NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -213,6 +274,57 @@ CREATE TABLE ledger_salts (
     subject text
 );
 
+CREATE TABLE locks (
+    name text NOT NULL,
+    owner text,
+    token bigint DEFAULT 1 NOT NULL,
+    acquired_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE mails (
+    id uuid NOT NULL,
+    kind text NOT NULL,
+    address text NOT NULL,
+    subject_id uuid NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    gives_up_at timestamp with time zone NOT NULL,
+    CONSTRAINT a_mail_is_of_a_known_kind CHECK ((kind = 'password_reset'::text))
+);
+
+CREATE TABLE nonces (
+    key_id uuid NOT NULL,
+    nonce text NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE notification_preferences (
+    user_id uuid NOT NULL,
+    push_enabled boolean DEFAULT true NOT NULL,
+    email_enabled boolean DEFAULT true NOT NULL,
+    sms_enabled boolean DEFAULT false NOT NULL,
+    transaction_notifications boolean DEFAULT true NOT NULL,
+    security_alerts boolean DEFAULT true NOT NULL,
+    marketing_updates boolean DEFAULT false NOT NULL,
+    product_updates boolean DEFAULT true NOT NULL,
+    trade_executed_enabled boolean DEFAULT true NOT NULL,
+    order_filled_enabled boolean DEFAULT true NOT NULL,
+    order_cancelled_enabled boolean DEFAULT true NOT NULL,
+    position_liquidated_enabled boolean DEFAULT true NOT NULL,
+    funding_payment_enabled boolean DEFAULT true NOT NULL,
+    price_alert_enabled boolean DEFAULT false NOT NULL,
+    margin_warning_enabled boolean DEFAULT true NOT NULL,
+    quiet_hours_enabled boolean DEFAULT false NOT NULL,
+    quiet_hours_start time without time zone,
+    quiet_hours_end time without time zone,
+    timezone text DEFAULT 'UTC'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT quiet_hours_have_a_beginning_and_an_end CHECK (((NOT quiet_hours_enabled) OR ((quiet_hours_start IS NOT NULL) AND (quiet_hours_end IS NOT NULL))))
+);
+
 CREATE TABLE outbox (
     id bigint NOT NULL,
     drop_id bigint NOT NULL,
@@ -230,6 +342,14 @@ ALTER TABLE outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE password_resets (
+    id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone
 );
 
 CREATE TABLE payments (
@@ -362,6 +482,31 @@ CREATE TABLE schema_migrations (
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE sessions (
+    id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    device_id text NOT NULL,
+    device_name text,
+    device_model text,
+    platform text NOT NULL,
+    os_version text,
+    app_version text,
+    push_token text,
+    push_token_updated_at timestamp with time zone,
+    ip_address text,
+    idempotency_key text,
+    is_active boolean DEFAULT true NOT NULL,
+    refresh_generation integer DEFAULT 0 NOT NULL,
+    refreshed_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_activity_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    terminated_at timestamp with time zone,
+    termination_reason text,
+    CONSTRAINT a_platform_is_known CHECK ((platform = ANY (ARRAY['ios'::text, 'android'::text, 'web'::text]))),
+    CONSTRAINT a_session_that_ended_says_when_and_why CHECK (((is_active = (terminated_at IS NULL)) AND (is_active = (termination_reason IS NULL))))
+);
+
 CREATE TABLE slots (
     drop_id bigint NOT NULL,
     number integer NOT NULL,
@@ -394,6 +539,32 @@ CREATE TABLE units (
 )
 WITH (autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_threshold='50000', autovacuum_vacuum_insert_threshold='-1');
 
+CREATE TABLE users (
+    id uuid NOT NULL,
+    username text,
+    email text,
+    phone text,
+    display_name text,
+    privy_id text,
+    wallet_address text,
+    wallet_registered_at timestamp with time zone,
+    password_hash text,
+    role text DEFAULT 'user'::text NOT NULL,
+    status text DEFAULT 'active'::text NOT NULL,
+    version integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_active_at timestamp with time zone,
+    deleted_at timestamp with time zone,
+    erased_at timestamp with time zone,
+    CONSTRAINT a_role_is_known CHECK ((role = ANY (ARRAY['user'::text, 'admin'::text]))),
+    CONSTRAINT a_status_is_known CHECK ((status = ANY (ARRAY['active'::text, 'suspended'::text, 'deleted'::text]))),
+    CONSTRAINT who_is_deleted_is_so_since_then CHECK (((status = 'deleted'::text) = (deleted_at IS NOT NULL))),
+    CONSTRAINT who_is_erased_left_nothing_personal CHECK (((erased_at IS NULL) OR ((status = 'deleted'::text) AND (COALESCE(username, email, phone, display_name, privy_id, wallet_address, password_hash) IS NULL))))
+);
+
+ALTER TABLE ONLY activity_logs ATTACH PARTITION activity_logs_default DEFAULT;
+
 ALTER TABLE ONLY ledger_links
     ADD CONSTRAINT a_link_has_one_successor UNIQUE (previous_hash);
 
@@ -403,6 +574,12 @@ ALTER TABLE ONLY unit_names
 ALTER TABLE ONLY picks
     ADD CONSTRAINT a_named_unit_has_one_live_owner PRIMARY KEY (drop_id, number);
 
+ALTER TABLE ONLY activity_logs
+    ADD CONSTRAINT activity_logs_pkey PRIMARY KEY (id, created_at);
+
+ALTER TABLE ONLY activity_logs_default
+    ADD CONSTRAINT activity_logs_default_pkey PRIMARY KEY (id, created_at);
+
 ALTER TABLE ONLY allowances
     ADD CONSTRAINT allowances_pkey PRIMARY KEY (drop_id, buyer);
 
@@ -411,6 +588,15 @@ ALTER TABLE ONLY api_keys
 
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_prefix_key UNIQUE (prefix);
+
+ALTER TABLE ONLY audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY beta_keys
+    ADD CONSTRAINT beta_keys_key_key UNIQUE (key);
+
+ALTER TABLE ONLY beta_keys
+    ADD CONSTRAINT beta_keys_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY bookings
     ADD CONSTRAINT bookings_pkey PRIMARY KEY (id);
@@ -429,9 +615,6 @@ ALTER TABLE ONLY engine_state
 
 ALTER TABLE ONLY keepers
     ADD CONSTRAINT keepers_pkey PRIMARY KEY (id);
-
-ALTER TABLE ONLY leases
-    ADD CONSTRAINT leases_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY ledger_checks
     ADD CONSTRAINT ledger_checks_pkey PRIMARY KEY (only_row);
@@ -454,8 +637,23 @@ ALTER TABLE ONLY ledger_nodes
 ALTER TABLE ONLY ledger_salts
     ADD CONSTRAINT ledger_salts_pkey PRIMARY KEY (buyer);
 
+ALTER TABLE ONLY locks
+    ADD CONSTRAINT locks_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY mails
+    ADD CONSTRAINT mails_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY nonces
+    ADD CONSTRAINT nonces_pkey PRIMARY KEY (key_id, nonce);
+
+ALTER TABLE ONLY notification_preferences
+    ADD CONSTRAINT notification_preferences_pkey PRIMARY KEY (user_id);
+
 ALTER TABLE ONLY outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY password_resets
+    ADD CONSTRAINT password_resets_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY payments
     ADD CONSTRAINT payments_pkey PRIMARY KEY (reference);
@@ -481,6 +679,9 @@ ALTER TABLE ONLY reservations
 ALTER TABLE ONLY schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY sessions
+    ADD CONSTRAINT sessions_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY slots
     ADD CONSTRAINT slots_pkey PRIMARY KEY (drop_id, number);
 
@@ -493,13 +694,39 @@ ALTER TABLE ONLY unit_names
 ALTER TABLE ONLY units
     ADD CONSTRAINT units_pkey PRIMARY KEY (drop_id, number);
 
+ALTER TABLE ONLY users
+    ADD CONSTRAINT users_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY users
+    ADD CONSTRAINT users_privy_id_key UNIQUE (privy_id);
+
+CREATE INDEX activity_logs_by_time ON ONLY activity_logs USING btree (created_at DESC, id DESC);
+
+CREATE INDEX activity_logs_by_user ON ONLY activity_logs USING btree (user_id, created_at DESC, id DESC);
+
+CREATE INDEX activity_logs_default_created_at_id_idx ON activity_logs_default USING btree (created_at DESC, id DESC);
+
+CREATE INDEX activity_logs_default_user_id_created_at_id_idx ON activity_logs_default USING btree (user_id, created_at DESC, id DESC);
+
+CREATE UNIQUE INDEX audit_log_one_end_an_act ON audit_log USING btree (began) WHERE (began IS NOT NULL);
+
+CREATE UNIQUE INDEX beta_keys_one_an_email ON beta_keys USING btree (lower(user_email));
+
 CREATE UNIQUE INDEX bookings_one_open_a_slot ON bookings USING btree (drop_id, number) WHERE (released_at IS NULL);
+
+CREATE INDEX credential_changes_by_xid ON credential_changes USING btree (xid);
 
 CREATE INDEX drops_that_cool ON drops USING btree (id) WHERE (cooldown_factor > 0);
 
 CREATE INDEX ledger_entries_by_subject ON ledger_entries USING btree (subject_id);
 
 CREATE INDEX ledger_salts_by_subject ON ledger_salts USING btree (subject);
+
+CREATE INDEX mails_due ON mails USING btree (due_at);
+
+CREATE INDEX nonces_by_age ON nonces USING btree (seen_at);
+
+CREATE INDEX password_resets_by_user ON password_resets USING btree (user_id);
 
 CREATE INDEX payments_by_reservation ON payments USING btree (reservation_id);
 
@@ -533,11 +760,48 @@ CREATE INDEX reservations_by_hashed_buyer ON reservations USING btree (hashtexte
 
 CREATE UNIQUE INDEX reservations_one_per_request ON reservations USING btree (request_id);
 
+CREATE INDEX sessions_by_user ON sessions USING btree (user_id, id);
+
+CREATE INDEX sessions_due ON sessions USING btree (expires_at) WHERE is_active;
+
+CREATE UNIQUE INDEX sessions_one_a_key ON sessions USING btree (user_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
+
+CREATE UNIQUE INDEX sessions_one_live_a_user ON sessions USING btree (user_id) WHERE is_active;
+
 CREATE INDEX units_free_by_position ON units USING btree (drop_id, "position") WHERE (state = 'free'::unit_state);
+
+CREATE UNIQUE INDEX users_one_a_username ON users USING btree (lower(username));
+
+CREATE UNIQUE INDEX users_one_a_wallet ON users USING btree (lower(wallet_address));
+
+CREATE UNIQUE INDEX users_one_an_email ON users USING btree (lower(email));
+
+ALTER INDEX activity_logs_by_time ATTACH PARTITION activity_logs_default_created_at_id_idx;
+
+ALTER INDEX activity_logs_pkey ATTACH PARTITION activity_logs_default_pkey;
+
+ALTER INDEX activity_logs_by_user ATTACH PARTITION activity_logs_default_user_id_created_at_id_idx;
+
+CREATE TRIGGER a_key_that_ended_is_told AFTER UPDATE ON api_keys FOR EACH ROW EXECUTE FUNCTION tell_credentials('key');
 
 CREATE TRIGGER a_new_drop_is_told AFTER INSERT ON drops FOR EACH ROW EXECUTE FUNCTION tell_terms();
 
+CREATE TRIGGER a_session_that_ended_is_told AFTER UPDATE ON sessions FOR EACH ROW WHEN (((old.is_active <> new.is_active) OR (old.expires_at <> new.expires_at))) EXECUTE FUNCTION tell_credentials('session');
+
+CREATE TRIGGER a_user_who_changed_is_told AFTER UPDATE ON users FOR EACH ROW WHEN (((old.role <> new.role) OR (old.status <> new.status))) EXECUTE FUNCTION tell_credentials('user');
+
 CREATE TRIGGER new_terms_are_told AFTER UPDATE OF terms_version ON drops FOR EACH ROW WHEN ((old.terms_version <> new.terms_version)) EXECUTE FUNCTION tell_terms();
+
+CREATE TRIGGER what_was_done_stays_written BEFORE DELETE OR UPDATE OR TRUNCATE ON audit_log FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE ONLY notification_preferences
+    ADD CONSTRAINT notification_preferences_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
+
+ALTER TABLE ONLY password_resets
+    ADD CONSTRAINT password_resets_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
+
+ALTER TABLE ONLY sessions
+    ADD CONSTRAINT sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
 
 -- Functions, in sql/functions:
 --   abort_requests
@@ -564,12 +828,14 @@ CREATE TRIGGER new_terms_are_told AFTER UPDATE OF terms_version ON drops FOR EAC
 --   purchase_units
 --   record_readings
 --   refund_purchase
+--   refuse_change
 --   release_holds
 --   return_units
 --   salted
 --   seal_records
 --   sell_holds
 --   settle_payments
+--   tell_credentials
 --   tell_terms
 --   temp_status
 --   withdraw_units

@@ -24,6 +24,7 @@ class Caller(msgspec.Struct, frozen=True):
     kind: Kind
     subject: str = ""
     scopes: frozenset[str] = frozenset()
+    session: str = ""  # of the account that logged in; a token from elsewhere has none
 
     def may(self, scope: str) -> bool:
         """Whether the caller's credential covers a scope."""

@@ -22,7 +22,18 @@ from msgspec import Meta
 from engine.infra.errors import Problem
 
 Tag = Literal[
-    "Drops", "Reservations", "Purchases", "Payments", "Slots", "Operators", "Ledger", "Health"
+    "Drops",
+    "Reservations",
+    "Purchases",
+    "Payments",
+    "Slots",
+    "Accounts",
+    "Sessions",
+    "Preferences",
+    "Private beta",
+    "Operators",
+    "Ledger",
+    "Health",
 ]
 
 

@@ -10,11 +10,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
 
 from engine.infra.addresses import networks
+from engine.infra.aliases import database_from_parts, from_prisma, origin
 from engine.infra.errors import Misconfigured
 from engine.infra.rates import rate_of
 
@@ -48,11 +48,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "required"
     )
     database_url: Annotated[str, why("empty: `make run` starts its own Postgres")] = ""
+    database_read_url: Annotated[
+        str, why("a replica for lists and history; empty: DATABASE_URL")
+    ] = ""
     redis_url: Annotated[str, why("empty: `make run` starts its own Valkey")] = ""
     data_dir: Annotated[Path, why("the embedded servers' data; survives restarts")] = Path(
         ".velvetrope"
     )
     jwt_secret: Annotated[str, why("signs and checks tokens (HS256)", "32 bytes or more")] = ""
+    jwt_secret_previous: Annotated[
+        str, why("older ones, a space between: tokens signed with them hold until they expire")
+    ] = ""
     jwt_expires_in: Annotated[str, why("life of a token: a number and s, m, h or d")] = "7d"
     hmac_secret: Annotated[
         str, why("salts names shown in public, seals the ledger", "32 bytes or more")
@@ -66,6 +72,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ledger_signing_key_previous: Annotated[
         str, why("older ones, a space between: the last vouches for the new one")
     ] = ""
+    session_days: Annotated[Span, why("life of a session that nobody extends", "days")] = 30
+    private_beta: Annotated[
+        bool, why("1: who registers needs a key, see `velvetrope beta --help`")
+    ] = False
+    demo_accounts: Annotated[
+        bool, why("1: the demo brings accounts, with well-known passwords if AUTH=open")
+    ] = False
+    public_url: Annotated[
+        str, why("where people reach us, for links in mails; empty: this address")
+    ] = ""
+    smtp_url: Annotated[
+        str, why("smtp(s)://user:password@host:port; empty: mails are files in DATA_DIR/mail")
+    ] = ""
+    mail_from: Annotated[str, why("whom our mails are from")] = "velvetrope@localhost"
     payment_secret: Annotated[
         str,
         why(
@@ -120,6 +140,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     readings_days: Annotated[
         Span, why("how long what sensors measured is kept, in whole weeks", "days")
     ] = 30
+    activity_days: Annotated[
+        Span, why("how long what users did is kept, in whole months", "days")
+    ] = 90
     recount_seconds: Annotated[
         float, why("how old the counted rows behind an audit may be", "seconds")
     ] = 5.0
@@ -148,6 +171,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_failed_auth_per_address: Annotated[
         str, why("credentials that are none: somebody guesses", "a rate, or off")
     ] = "1/s burst 20"
+    rate_logins_per_account: Annotated[
+        str, why("wrong passwords for one e-mail, from wherever", "a rate, or off")
+    ] = "10/m burst 10"
     rate_reads_per_buyer: Annotated[
         str, why("a page that polls, in several windows", "a rate, or off")
     ] = "30/s burst 100"
@@ -164,6 +190,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         str, why("whose X-Forwarded-For is believed", "addresses and networks, comma list")
     ] = ""
+    admin_networks: Annotated[
+        str, why("from where operators may call; empty: anywhere", "addresses and networks")
+    ] = ""
+    https_only: Annotated[bool, why("1: what a trusted proxy did not take over TLS is refused")] = (
+        False
+    )
     request_deadline_ms: Annotated[Length, why("nothing holds a request longer", "ms")] = 5_000
     # The door.
     header_timeout_ms: Annotated[Span, why("for a request's line and headers, in all", "ms")] = (
@@ -210,7 +242,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def origins(self) -> frozenset[bytes]:
         """`CORS_ORIGINS` as browsers send them."""
         given = [one.strip() for one in self.cors_origins.split(",") if one.strip()]
-        return frozenset(_origin(one) for one in given)
+        return frozenset(origin(one) for one in given)
 
 
 def seconds_of(text: str) -> int | None:
@@ -226,7 +258,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process, or `Misconfigured` with the variable and the mend."""
     env = dict(os.environ if environ is None else environ)
     if not env.get("DATABASE_URL") and env.get("DB_HOST"):
-        env["DATABASE_URL"] = _from_parts(env)
+        env["DATABASE_URL"] = database_from_parts(env)
     given = {
         name: env[name.upper()] for name in Settings.__struct_fields__ if env.get(name.upper())
     }
@@ -234,7 +266,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     if "cors_origins" not in given and pages:
         given["cors_origins"] = ",".join(pages)
     if "database_url" in given:
-        given |= _prisma(given["database_url"])
+        given |= from_prisma(given["database_url"])
     try:
         settings = msgspec.convert(
             given, Settings, strict=False, dec_hook=lambda kind, text: kind(text)
@@ -251,6 +283,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         raise Misconfigured(f"PAYMENT_URL={settings.payment_url}: want an http(s) address")
     _ = settings.origins
     networks(settings.trusted_proxies)
+    networks(settings.admin_networks)
     for name in Settings.__struct_fields__:
         if name.startswith("rate_"):
             try:
@@ -303,53 +336,3 @@ def too_short(secret: str) -> str:
         f"{name} is missing or shorter than {SECRET_BYTES_MIN} bytes: "
         f'export {name}="$(openssl rand -hex 32)"'
     )
-
-
-def _origin(text: str) -> bytes:
-    """Scheme, host and port as a browser writes them; a URL's path is left out."""
-    try:
-        parts = urlsplit(text.lower())
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-    if parts.scheme not in ("http", "https") or not host or "*" in host or parts.username:
-        raise Misconfigured(f"CORS_ORIGINS={text}: want origins like https://shop.example, exactly")
-    host = f"[{host}]" if ":" in host else host
-    usual = port in (None, 443 if parts.scheme == "https" else 80)
-    return f"{parts.scheme}://{host}{'' if usual else f':{port}'}".encode()
-
-
-def _from_parts(env: Mapping[str, str]) -> str:
-    """`DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSL` as one URL."""
-    user = quote(env.get("DB_USER", "postgres"), safe="")
-    password = quote(env.get("DB_PASSWORD", ""), safe="")
-    ssl = "?sslmode=require" if env.get("DB_SSL", "").lower() in ("1", "true", "require") else ""
-    who = f"postgresql://{user}{':' + password if password else ''}"
-    host, port, name = env["DB_HOST"], env.get("DB_PORT", "5432"), env.get("DB_NAME", "postgres")
-    if host.startswith("/"):  # the folder of a Unix socket
-        return f"{who}@/{name}?host={quote(host)}&port={port}"
-    return f"{who}@{host}:{port}/{name}{ssl}"
-
-
-def _prisma(url: str) -> dict[str, str]:
-    """Take Prisma's own parameters out of a URL: the driver would refuse them."""
-    ours: dict[str, str] = {}
-    theirs = []
-    for name, value in parse_qsl(urlsplit(url).query):
-        match name:
-            case "schema":
-                ours["schema"] = value
-            case "connection_limit":
-                ours["pool_size"] = value
-            case "pgbouncer":
-                ours["pgbouncer"] = "1" if value.lower() in ("true", "1") else "0"
-            case "pool_timeout" | "socket_timeout" | "statement_cache_size" | "connect_timeout":
-                pass  # asyncpg settles these itself
-            case "sslaccept":
-                pass
-            case _:
-                theirs.append((name, value))
-    # Not by urlunsplit: some versions forget slashes of postgresql:///sale?host=/run/postgresql.
-    address, query = url.partition("?")[0], urlencode(theirs, safe="/")
-    ours["database_url"] = f"{address}?{query}" if query else address
-    return ours

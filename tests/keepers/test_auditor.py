@@ -249,16 +249,16 @@ async def _look(settings: Settings, query: str, *words: object) -> Any:
 
 
 async def _lease(settings: Settings) -> float:
-    query = "SELECT extract(epoch FROM until - clock_timestamp())::float8 FROM leases"
+    query = "SELECT extract(epoch FROM until - clock_timestamp())::float8 FROM locks"
     return float(await _look(settings, query))
 
 
 async def _holder(settings: Settings) -> str:
-    return str(await _look(settings, "SELECT holder FROM leases WHERE name = 'auditor'"))
+    return str(await _look(settings, "SELECT holder FROM locks WHERE name = 'auditor'"))
 
 
 async def _end_lease(settings: Settings) -> None:
-    ended = "UPDATE leases SET until = clock_timestamp() WHERE name = 'auditor' RETURNING name"
+    ended = "UPDATE locks SET expires_at = clock_timestamp() WHERE name = 'auditor' RETURNING name"
     assert await _look(settings, ended) == "auditor"
 
 
