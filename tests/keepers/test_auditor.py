@@ -249,12 +249,12 @@ async def _look(settings: Settings, query: str, *words: object) -> Any:
 
 
 async def _lease(settings: Settings) -> float:
-    query = "SELECT extract(epoch FROM until - clock_timestamp())::float8 FROM locks"
+    query = "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM locks"
     return float(await _look(settings, query))
 
 
 async def _holder(settings: Settings) -> str:
-    return str(await _look(settings, "SELECT holder FROM locks WHERE name = 'auditor'"))
+    return str(await _look(settings, "SELECT owner FROM locks WHERE name = 'auditor'"))
 
 
 async def _end_lease(settings: Settings) -> None:
