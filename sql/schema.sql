@@ -822,6 +822,7 @@ ALTER TABLE ONLY sessions
 --   longest_run
 --   names_of
 --   owe_refunds
+--   partition_activity
 --   partition_readings
 --   pay_hold
 --   purchase_content
