@@ -130,7 +130,7 @@ class Activity:
                 await self._keep(rows, attempts - 1)
             else:
                 meter.count("activity", "refused")
-                log.error("activity.refused", sqlstate=undone.sqlstate, action=rows[0].action)
+                log.warning("activity.refused", sqlstate=undone.sqlstate, action=rows[0].action)
             return
         meter.count("activity", "written", by=len(rows))
 

@@ -272,6 +272,7 @@ async def test_months_are_made_while_others_write_and_nothing_is_lost(
     total = "SELECT count(*) AS rows, count(DISTINCT id) AS acts FROM activity_logs"
 
     async def all_there() -> bool:
-        return tuple(await database_of.fetchrow(total)) == (noted, noted)
+        row = await database_of.fetchrow(total)
+        return row is not None and tuple(row) == (noted, noted)
 
     await wait_until(all_there, "each act is there once")
