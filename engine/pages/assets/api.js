@@ -111,3 +111,6 @@ export const endSessions = (user) => send("DELETE", `/sessions/user/${user}/all`
 export const preferences = (user) => send("GET", `/notifications/preferences/${user}`);
 export const prefer = (user, wish) => send("PUT", `/notifications/preferences/${user}`, wish);
 export const resetPreferences = (user) => send("POST", `/notifications/preferences/${user}/reset`);
+
+// Who comes back to a window learns at once that the login ended meanwhile, not at the next wish.
+document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible" && login.who()) me(); });
