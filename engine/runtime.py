@@ -187,7 +187,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
     ):
         turns = Turns(settings, crew)
         limits = Limits(settings, base.postgres, base.redis, crew)
-        activity = Activity(base.postgres, crew)
+        activity = Activity(base.postgres, crew, Addresses(settings.trusted_proxies))
         identity = IdentityRoutes(
             Parts(settings, base.postgres, crew, door, turns, limits, activity)
         )
