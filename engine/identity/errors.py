@@ -2,7 +2,8 @@
 
 Refusal
 ├── Unauthorized      no, bad or revoked credential (401)
-│   └── TokenExpired  (401)
+│   ├── TokenExpired  (401)
+│   └── SessionEnded  (401)
 ├── Forbidden         a known caller may not (403)
 ├── InvitationNeeded  PRIVATE_BETA=1, and no key (403)
 ├── KeyUsed           an invitation that somebody used (409)
@@ -43,3 +44,7 @@ class EmailRegistered(Refusal):
 
     code = "EMAIL_REGISTERED"
     status = 409
+
+
+class SessionEnded(Unauthorized):
+    """This session has ended: log in again."""
