@@ -75,8 +75,3 @@ async def list_beta_keys(
 async def count_beta_keys(caller: Caller, status: str | None) -> int:
     """How many keys of a status there are, or (None) all."""
     return int((await caller.call(_queries["count_beta_keys"], status=status))["items"])
-
-
-async def forget_beta_email(caller: Caller, email: str) -> None:
-    """Take an e-mail out of the key that it used."""
-    await caller.call(_queries["forget_beta_email"], email=email)

@@ -42,9 +42,3 @@ OFFSET @skip::bigint;
 -- name: count_beta_keys :one
 -- How many of a status there are, or (null) of both.
 SELECT count(*) AS items FROM beta_keys AS k WHERE @status::text IS NULL OR k.status = @status::text;
-
--- name: forget_beta_email :maybe
--- Take an e-mail out of the invitation that it used, which stays used.
--- Locks  the key's row.
--- Index  beta_keys_one_an_email
-   UPDATE beta_keys AS k SET user_email = NULL WHERE lower(k.user_email) = lower(@email) RETURNING k.id;
