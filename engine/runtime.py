@@ -11,6 +11,8 @@ import msgspec
 
 from engine.coldchain.routes import ColdRoutes
 from engine.identity.access import Door
+from engine.identity.parts import Parts
+from engine.identity.routes import IdentityRoutes
 from engine.identity.tokens import Tokens
 from engine.infra import tracing
 from engine.infra.addresses import Addresses
@@ -35,6 +37,7 @@ from engine.realtime.doorway import Doorway
 from engine.realtime.elsewhere import LISTENER, Elsewhere
 from engine.realtime.hub import Hub
 from engine.realtime.socketio import SocketIo
+from engine.record.activity import Activity
 from engine.record.routes import LedgerRoutes
 from engine.sale.bouncer import Bouncer
 from engine.sale.operating import OperatorRoutes
@@ -173,6 +176,11 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         watch = crew.start(crew.watch(), "deadlines")
         door = Door(settings, base.postgres, crew)
         turns = Turns(settings, crew)
+        limits = Limits(settings, base.postgres, base.redis, crew)
+        activity = Activity(base.postgres, crew)
+        identity = IdentityRoutes(
+            Parts(settings, base.postgres, crew, door, turns, limits, activity)
+        )
         sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt_of(base))
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
         paying = PaymentRoutes(settings, base.postgres, base.bouncer, crew, door, turns)
@@ -183,11 +191,11 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             "worker", meter, settings.metrics_dir, base.postgres, base.redis, crew.queued
         )
         metrics = MetricsPage(settings, publisher, base.postgres, base.redis, base.bouncer, door)
-        limits = Limits(settings, base.postgres, base.redis, crew)
         facade = facade_of(base, hub, door, limits, name_of_ours())
         tracing.start(settings, "worker")
         publisher.start()
         routes = [
+            *identity.routes(),
             *sale.routes(),
             *paying.routes(),
             *operating.routes(),

@@ -7,11 +7,12 @@ from typing import Literal, get_args
 
 from msgspec import UNSET
 
+from engine.identity import arguments as asking
 from engine.identity.access import as_buyer, buyer_named
 from engine.identity.models import Caller, is_buyer
 from engine.infra.errors import NotFound
 from engine.infra.http import Call, either, invalid
-from engine.infra.ids import Request, parse_id, request_identity, trace_id
+from engine.infra.ids import parse_id
 from engine.infra.lists import Page
 from engine.sale import bodies
 from engine.sale.errors import NotYourReservation
@@ -22,38 +23,9 @@ PurchaseStatus = Literal["purchased", "refunded"]
 RefundStatus = Literal["due", "done"]
 HOLD_STATUSES, PURCHASE_STATUSES = get_args(HoldStatus), get_args(PurchaseStatus)
 REFUND_STATUSES, STATUSES = get_args(RefundStatus), get_args(DropStatus)
-# For whoever it may be: no buyer can be called so, and none pays.
-OWNER, OPERATOR = "\0owner", "\0operator"
-
-
-def request(call: Call, caller: Caller, buyer: str, operation: str) -> Request:
-    """The request's identity, and whether its key is the client's. The key is echoed.
-
-    Raises `RateLimited` for one without a key; one with a key may be a repetition, see `Request`.
-    """
-    keyed = is_keyed(call)
-    if buyer not in (OWNER, OPERATOR):
-        _charge(call, caller, buyer)
-    subject = caller.subject if caller.kind in ("buyer", "admin", "shop") else f"open:{buyer}"
-    assert call.key is not None
-    identity = request_identity(f"{caller.kind}:{subject}", operation, call.key)
-    return Request(identity, keyed, call.over)
-
-
-def is_keyed(call: Call) -> bool:
-    """Whether the key in force is the client's; else one is made."""
-    given = call.idempotency_key()
-    if given is not None:
-        call.key = given
-    elif call.key is None:  # our own name of the request is as unique
-        call.key = trace_id() if call.is_named else call.request_id
-    return given is not None
-
-
-def _charge(call: Call, caller: Caller, buyer: str) -> None:
-    """With AUTH=open whoever is named pays; others paid when their credential was read."""
-    if caller.kind == "open" and call.budgets is not None:
-        call.budgets.charge(call, caller.kind, buyer)
+# As every slice knows them.
+OWNER, OPERATOR = asking.OWNER, asking.OPERATOR
+request, is_keyed, before = asking.request, asking.is_keyed, asking.before
 
 
 def named_in_query(call: Call) -> str | None:
@@ -74,7 +46,7 @@ def buyer_of_list(caller: Caller, call: Call) -> str:
     """Whose list it is: a token's own buyer, or the one named in the query."""
     named = named_in_query(call)
     buyer = must_be_named(buyer_named(caller, named))
-    _charge(call, caller, buyer)
+    asking.charge(call, caller, buyer)
     return buyer
 
 
@@ -136,16 +108,6 @@ def reservation_id(call: Call, body: bodies.ConfirmBody) -> str:
     found = parse_id(given)
     if found is None:
         raise NotFound("There is no such reservation")
-    return found
-
-
-def before(page: Page) -> str | None:
-    """The cursor of a list by id; 400 for one that is none."""
-    if page.cursor is None:
-        return None
-    found = parse_id(page.cursor)
-    if found is None:
-        raise invalid("cursor", "not a cursor of this list")
     return found
 
 
