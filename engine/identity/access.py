@@ -7,6 +7,7 @@ import re
 from engine.identity.apikeys import ApiKeys
 from engine.identity.errors import TokenExpired
 from engine.identity.models import Caller, is_buyer
+from engine.identity.signing import Signing
 from engine.identity.tokens import Tokens
 from engine.infra.combiner import Crew
 from engine.infra.errors import Fault, Forbidden, OutcomeUnknown, Unauthorized
@@ -32,6 +33,7 @@ class Door:
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
         self._tokens = Tokens(settings.jwt_secret)
         self._keys = ApiKeys(postgres, crew)
+        self.signing = Signing(settings, postgres, crew)
 
     async def caller(self, call: Call) -> Caller:
         """Who calls. A credential that is sent must be good, also with AUTH=open."""
@@ -73,12 +75,14 @@ class Door:
 
     async def _shop(self, call: Call, key: str) -> Caller:
         """A key's shop, which pays for the request. One that is not remembered costs a query."""
-        caller = self._keys.remembered(key)
-        if caller is None:
+        known = self._keys.remembered(key)
+        if known is None or known.must_sign:
             if call.budgets is not None:
                 call.budgets.check_guesser(call)
             try:
-                caller = await self._keys.caller(key)
+                known = known or await self._keys.caller(key)
+                if known.must_sign:  # before its budget pays: who has but the key may not use it up
+                    await self.signing.check(call, known.id)
             except Unauthorized:
                 if call.budgets is not None:
                     call.budgets.failed(call)
@@ -87,6 +91,7 @@ class Door:
                 if b"idempotency-key" in call.headers:
                     raise OutcomeUnknown from None
                 raise
+        caller = known.caller
         if call.budgets is not None:
             call.budgets.charge(call, caller.kind, caller.subject)
         return caller

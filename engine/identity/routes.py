@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engine.identity.key_routes import KeyRoutes
+from engine.identity.lock_routes import LockRoutes
 from engine.identity.parts import Parts
 from engine.infra.routing import Route
 
@@ -14,4 +16,4 @@ class IdentityRoutes:
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
-        return []
+        return [*KeyRoutes(self._parts).routes(), *LockRoutes(self._parts).routes()]

@@ -21,12 +21,12 @@ import msgspec
 
 from engine.identity.access import as_buyer
 from engine.infra.errors import Fault, Forbidden, Problem, Unauthorized
+from engine.infra.hints import Hints, channel_of
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.realtime import frames
 from engine.realtime.feed import ROUND_SECONDS, Feed, Scope
 from engine.realtime.frames import Wired
-from engine.realtime.hints import Hints
 from engine.realtime.listener import ROOMS_MAX, Listener
 from engine.realtime.models import Batch, SlotMoved
 from engine.realtime.shows import DROPS_MAX, Shows, key_of
@@ -69,7 +69,8 @@ class Hub:
         """`authenticate` makes a buyer of a token (None: whoever is named is believed); `share` of
         the process's time may go into telling."""
         self._feed = Feed(postgres, salt, self._scope, self._hear)
-        self._hints = Hints(redis_url, postgres.identity, self._feed.wake)
+        news = channel_of(postgres.identity, "news")
+        self._hints = Hints(redis_url, news, lambda _: self._feed.wake())
         self._shows = Shows(postgres, self._feed)
         self._authenticate, self._share = authenticate, share
         self._rooms: dict[str, dict[Listener, None]] = defaultdict(dict)
