@@ -77,7 +77,7 @@ class Door:
         """A key's shop, which pays for the request. One that is not remembered costs a query."""
         known = self._keys.remembered(key)
         if known is None or known.must_sign:
-            if call.budgets is not None:
+            if known is None and call.budgets is not None:
                 call.budgets.check_guesser(call)
             try:
                 known = known or await self._keys.caller(key)

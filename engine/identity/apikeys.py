@@ -108,11 +108,10 @@ async def _issue(
     return Issued(row.id, key, name, prefix, sorted(scopes), must_sign, created_at, expires_at)
 
 
-async def rotate(postgres: Postgres, named: str, grace_seconds: float) -> tuple[str, datetime]:
-    """A new key in place of a live one: the key, and when the old one ends."""
+async def rotate(postgres: Postgres, named: str, grace_seconds: float) -> tuple[Issued, datetime]:
+    """A new key in place of a live one, and when the old one ends."""
     async with postgres.transaction() as session:
-        made, ends_at = await exchange(session, await find(session, named), grace_seconds)
-    return made.key, ends_at
+        return await exchange(session, await find(session, named), grace_seconds)
 
 
 async def exchange(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -81,7 +82,7 @@ class RotateBody(msgspec.Struct):
         return grace, days
 
 
-class KeyView(msgspec.Struct, rename="camel"):
+class ApiKeyView(msgspec.Struct, rename="camel"):
     """A key without its secret. It is `live` until `revokedAt` or `expiresAt`, if there is one."""
 
     id: Id
@@ -105,9 +106,17 @@ class IssuedView(msgspec.Struct, rename="camel"):
     must_sign: bool
     created_at: Moment
     expires_at: Moment | None
-    api_key: Annotated[str, shown("Sent as `X-API-Key`.", pattern="^vr_[0-9a-f]{12}_[0-9a-f]{64}$")]
+    api_key: Annotated[
+        str,
+        shown(
+            "Sent as `X-API-Key`.",
+            pattern="^vr_[0-9a-f]{12}_[0-9a-f]{64}$",
+            examples=[f"vr_1f2e3d4c5b6a_{'5fec' * 16}"],
+        ),
+    ]
     signing_secret: Annotated[
-        str | UnsetType, shown("Signs its requests.", pattern="^[0-9a-f]{64}$")
+        str | UnsetType,
+        shown("Signs its requests.", pattern="^[0-9a-f]{64}$", examples=["c0de" * 16]),
     ] = UNSET
 
 
@@ -117,23 +126,29 @@ class RotatedView(IssuedView, rename="camel"):
     old_ends_at: Annotated[Moment | UnsetType, shown("When the old one ends.")] = UNSET
 
 
-def key_view(key: ListedKey) -> KeyView:
+def api_key_view(key: ListedKey) -> ApiKeyView:
     """A key as it is listed."""
-    return KeyView(
+    return ApiKeyView(
         key.id,
         key.name,
         key.prefix,
         key.scopes,  # type: ignore[arg-type]  # they were checked when it was made
         key.must_sign,
         iso(key.created_at),
-        key.expires_at and iso(key.expires_at),
-        key.revoked_at and iso(key.revoked_at),
+        _iso(key.expires_at),
+        _iso(key.revoked_at),
         key.live,
     )
 
 
-def issued_view(made: Issued, secret: str | None) -> RotatedView:
-    """A key as it is shown once."""
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else iso(moment)
+
+
+def issued_view(
+    made: Issued, secret: str | None, old_ends_at: datetime | None = None
+) -> RotatedView:
+    """A key as it is shown once; also when the one ends whose place it takes."""
     return RotatedView(
         made.id,
         made.name,
@@ -141,9 +156,10 @@ def issued_view(made: Issued, secret: str | None) -> RotatedView:
         made.scopes,  # type: ignore[arg-type]  # they were checked
         made.must_sign,
         iso(made.created_at),
-        made.expires_at and iso(made.expires_at),
+        _iso(made.expires_at),
         made.key,
         secret or UNSET,
+        UNSET if old_ends_at is None else iso(old_ends_at),
     )
 
 
@@ -151,7 +167,7 @@ key_body = decoder(KeyBody)
 rotate_body = decoder(RotateBody)
 
 LIST_KEYS = About(
-    "Operators", "admin", counted="admin", query=PAGED, answers={200: Listing[KeyView]}
+    "Operators", "admin", counted="admin", query=PAGED, answers={200: Listing[ApiKeyView]}
 )
 CREATE_KEY = About(
     "Operators",
@@ -169,4 +185,4 @@ ROTATE_KEY = About(
     answers={201: RotatedView},
     refusals=(NotFound,),
 )
-REVOKE_KEY = About("Operators", "admin", counted="admin", keyed=True, answers={200: KeyView})
+REVOKE_KEY = About("Operators", "admin", counted="admin", keyed=True, answers={200: ApiKeyView})

@@ -43,7 +43,7 @@ class KeyRoutes:
         before = arguments.before(page)
         found = await store.list_api_keys(self._postgres, before, page.limit + 1, page.skip)
         items = await store.count_api_keys(self._postgres) if page.page else None
-        rows = [key_described.key_view(key) for key in found[: page.limit]]
+        rows = [key_described.api_key_view(key) for key in found[: page.limit]]
         more = rows[-1].id if len(found) > page.limit else None
         return Answer(listing(rows, page, more, items))
 
@@ -73,9 +73,7 @@ class KeyRoutes:
             by = await apikeys.giver(session, caller)
             self._check_signing(old.must_sign or by.must_sign)
             made, ends_at = await apikeys.exchange(session, old, grace, days, by)
-        view = key_described.issued_view(made, self._secret(made))
-        view.old_ends_at = key_described.iso(ends_at)
-        return Answer(view, 201)
+        return Answer(key_described.issued_view(made, self._secret(made), ends_at), 201)
 
     async def revoke(self, call: Call) -> Answer:
         """End an API key now.
@@ -89,7 +87,7 @@ class KeyRoutes:
         async def effect(session: Session) -> Answer:
             await _find(session, id)
             await store.revoke_api_key(session, id, 0)
-            return Answer(key_described.key_view(await _find(session, id)))
+            return Answer(key_described.api_key_view(await _find(session, id)))
 
         return await idempotency.once(self._postgres, request, f"revoke_key {id}", effect)
 
