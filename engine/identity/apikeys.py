@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
@@ -28,7 +29,7 @@ FORM = re.compile(r"vr_([0-9a-f]{12})_([0-9a-f]{64})")
 NAME_LENGTH_MAX = 200
 DAYS_MAX = 3_650
 ANSWER_SECONDS = 4.0  # then the caller is told that we do not know
-REMEMBERED_SECONDS = 5.0  # how long a revoked key may still be honoured
+REMEMBERED_SECONDS = 5.0  # a key's end that was set ahead comes so much later, at most
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -137,7 +138,7 @@ async def exchange(
 
 
 async def revoke(postgres: Postgres, named: str) -> store.ListedKey:
-    """End a key now; every worker forgets it within seconds. Twice is once."""
+    """End a key now; every worker forgets it within a second. Twice is once."""
     async with postgres.transaction() as session:
         key = await find(session, named)
         await store.revoke_api_key(session, key.id, 0)
@@ -172,6 +173,14 @@ class ApiKeys:
     def __init__(self, postgres: Postgres, crew: Crew) -> None:
         self._postgres, self._crew = postgres, crew
         self._known: dict[str, Known] = {}
+        self._forgettings = 0
+
+    def forget(self, ids: Collection[str] | None) -> None:
+        """These keys are not what they were; None: none may be."""
+        self._forgettings += 1
+        for key, known in list(self._known.items()):
+            if ids is None or known.id in ids:
+                del self._known[key]
 
     def remembered(self, key: str) -> Known | None:
         """Whose key this is, if it was good seconds ago."""
@@ -179,13 +188,11 @@ class ApiKeys:
         return known if known is not None and time.monotonic() < known.until else None
 
     async def caller(self, key: str) -> Known:
-        """Whose key this is. Raises `Unauthorized`."""
-        if (known := self.remembered(key)) is not None:
-            return known
+        """Whose key this is, as Postgres says now. Raises `Unauthorized`."""
         form = FORM.fullmatch(key)
         if form is None:
             raise Unauthorized("The API key is not valid")
-        began = time.monotonic()
+        began, turn = time.monotonic(), self._forgettings
         finding = store.find_api_key(self._postgres, form[1])
         row = await self._crew.within(finding, ANSWER_SECONDS, OutcomeUnknown)
         if not row or not hmac.compare_digest(row.hash, _hash(key)):
@@ -199,5 +206,6 @@ class ApiKeys:
         )
         if len(self._known) >= 10_000:
             self._known.clear()
-        self._known[key] = known
+        if turn == self._forgettings:  # else it may have ended while we looked
+            self._known[key] = known
         return known

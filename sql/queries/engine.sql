@@ -46,3 +46,7 @@ RETURNING id;
 -- name: count_keepers :one
 -- How many keepers gave a sign of life of late.
 SELECT count(*) AS alive FROM keepers WHERE beat_at > clock_timestamp() - make_interval(secs => @seconds::float8);
+
+-- name: is_there :one
+-- Whether a server answers, and has our tables.
+SELECT count(*) AS rows FROM (SELECT 1 FROM engine_state LIMIT 1) AS any_row;
