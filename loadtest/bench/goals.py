@@ -344,8 +344,9 @@ GOALS: tuple[Goal, ...] = (
 def chosen(
     only: str, *, without_limits: bool = False, clients: bool = False, quick: bool = False
 ) -> list[Goal]:
-    """The goals of a run: all of them (`without_limits` and `clients` where wanted, without `logins`
-    if it is to be `quick`), or those named by key or number. Raises `ValueError` for a name that is none."""
+    """The goals of a run: all of them (`without_limits` and `clients` where wanted, no `logins` if
+    it is to be `quick`), or those named by key or number. Raises `ValueError` for a name that is
+    none."""
     if not only:
         out = ["no-limits"] * (not without_limits) + ["clients"] * (not clients)
         out += ["logins"] * quick
