@@ -2,7 +2,8 @@
 
 Refusal
 ├── Unauthorized      no, bad or revoked credential (401)
-│   └── TokenExpired  (401)
+│   ├── TokenExpired  (401)
+│   └── SessionEnded  (401)
 └── Forbidden         a known caller may not (403)
 """
 
@@ -13,3 +14,7 @@ from engine.infra.errors import Unauthorized
 
 class TokenExpired(Unauthorized):
     """The token has expired."""
+
+
+class SessionEnded(Unauthorized):
+    """This session has ended: log in again."""

@@ -11,7 +11,7 @@ beater      writes down that this process lives
 pruner      forgets what is past its retention
 sealer      puts what was sold, refunded and booked into the ledger
 checker     looks now and then whether the whole ledger is what was sealed
-partitioner makes room for what sensors will measure, and drops the weeks that are past theirs
+partitioner makes room for readings and activity, and drops the weeks and months past their time
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
 from engine.keepers.keeper import Keeper, Work
-from engine.record import books, keys, ledger, look, seal
+from engine.record import activity_store, books, keys, ledger, look, seal
 from engine.record import store as record
 from engine.sale import drops, expire, payment, reconcile, shelf, store
 from engine.sale.bouncer import Bouncer
@@ -161,10 +161,11 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
 
 
 def partitioning(settings: Settings, postgres: Postgres) -> Work:
-    """Have a place for readings; at once again while weeks come or go."""
+    """Have a place for readings and activity; soon again while weeks or months come or go."""
 
     async def work() -> float | None:
         changed = await freezers.partition(postgres, settings.readings_days)
+        changed += await activity_store.partition_activity(postgres, settings.activity_days)
         return 1.0 if changed else None
 
     return work
