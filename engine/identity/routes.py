@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from engine.identity.beta_routes import BetaRoutes
 from engine.identity.parts import Parts
+from engine.identity.preference_routes import PreferenceRoutes
 from engine.infra.routing import Route
 
 
@@ -14,4 +16,7 @@ class IdentityRoutes:
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
-        return []
+        return [
+            *BetaRoutes(self._parts).routes(),
+            *PreferenceRoutes(self._parts).routes(),
+        ]
