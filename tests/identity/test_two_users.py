@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import asyncpg
 import msgspec
@@ -22,6 +23,7 @@ from engine.infra.ids import new_id
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
 from engine.pages.openapi import document
+from engine.pages.schemas import sample
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
 from tests.identity.conftest import Caller
@@ -67,7 +69,7 @@ FIELDS = {
     "idempotencyKey": "session_key",
 }
 SHOWN_TO_ALL = {"show_user"}  # of which a stranger sees id and username
-HERS = {"show_reservation", "show_purchase"}  # among what Ann herself is shown
+HERS = {"show_reservation", "show_purchase", "show_preferences"}  # among what Ann herself is shown
 MANIFEST, PHONE, NAME = "MAN-OF-ANN", "+49 170 5550100", "Ann of the Matrix"
 
 # All that is Ann's, as Postgres has it.
@@ -239,13 +241,14 @@ def bodies(operation: dict[str, Any], anns: Anns) -> Iterator[dict[str, Any] | N
     yield {name: value for name, value in body.items() if name != "userId"}
 
 
-def queries(route: Route, anns: Anns) -> list[str]:
-    """Nothing; that it is for Ann; and her ids in every parameter that takes one."""
-    assert route.about is not None
-    named = {"userId": anns.of("user")}
-    named |= {q.name: anns.of(FIELDS[q.name]) for q in route.about.query if q.name in FIELDS}
-    told = "&".join(f"{name}={value}" for name, value in named.items())
-    return ["", f"?{told}"]
+def queries(operation: dict[str, Any], anns: Anns) -> list[str]:
+    """What there must be; and that it is for Ann, with her ids in each parameter that takes one."""
+    taken = [each for each in operation["parameters"] if each["in"] == "query"]
+    needed = {q["name"]: sample(q["schema"], {}) for q in taken if q["required"]}
+    named = {q["name"]: anns.of(FIELDS[q["name"]]) for q in taken if q["name"] in FIELDS}
+    return [
+        f"?{urlencode(each)}" for each in (needed, needed | {"userId": anns.of("user")} | named)
+    ]
 
 
 def told_of(reply: Reply, sent: str, anns: Anns) -> list[str]:
@@ -268,7 +271,7 @@ async def test_bob_and_a_stranger_see_and_change_nothing_of_anns_by_any_route(
         operation = shown[route.path.replace("{id:path}", "{id}")][route.method.lower()]
         for caller in (await world.bob_is_in(), nobody):
             for path, query, body in itertools.product(
-                paths(route, hers), queries(route, hers), bodies(operation, hers)
+                paths(route, hers), queries(operation, hers), bodies(operation, hers)
             ):
                 if route.method == "GET" and body is not None:
                     continue
@@ -293,11 +296,13 @@ async def test_what_is_kept_from_bob_is_shown_to_ann(
     ann, hers = anns
     async with runtime.worker(settings) as house:
         table = [route for route in house.routes if route.about is not None and kind_of(route)]
+    shown = document(table, app.CANONICAL, is_open=False)["paths"]
     seen = set()
     for route in table:
         if route.method == "GET":
+            operation = shown[route.path.replace("{id:path}", "{id}")]["get"]
             for path in paths(route, hers):
-                reply = await ann.asks("GET", path)
+                reply = await ann.asks("GET", path + queries(operation, hers)[0])
                 assert reply.status in (200, 403), f"{path}: {reply.status} {reply.body!r}"
                 if reply.status == 200 and told_of(reply, path, hers):
                     seen.add(route.operation)
