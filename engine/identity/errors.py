@@ -4,12 +4,13 @@ Refusal
 ├── Unauthorized      no, bad or revoked credential (401)
 │   ├── TokenExpired  (401)
 │   └── SessionEnded  (401)
-└── Forbidden         a known caller may not (403)
+├── Forbidden         a known caller may not (403)
+└── SessionOver       what is to be changed has ended (410)
 """
 
 from __future__ import annotations
 
-from engine.infra.errors import Unauthorized
+from engine.infra.errors import Refusal, Unauthorized
 
 
 class TokenExpired(Unauthorized):
@@ -18,3 +19,10 @@ class TokenExpired(Unauthorized):
 
 class SessionEnded(Unauthorized):
     """This session has ended: log in again."""
+
+
+class SessionOver(Refusal):
+    """This session has ended: nothing changes it any more."""
+
+    code = "EXPIRED"
+    status = 410
