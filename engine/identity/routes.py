@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from engine.identity.beta_routes import BetaRoutes
 from engine.identity.parts import Parts
+from engine.identity.preference_routes import PreferenceRoutes
 from engine.identity.session_routes import SessionRoutes
 from engine.infra.routing import Route
 
@@ -11,10 +13,12 @@ class IdentityRoutes:
     """Gathers what the features of accounts answer to."""
 
     def __init__(self, parts: Parts) -> None:
-        self._sessions = SessionRoutes(parts)
+        self._parts = parts
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
         return [
-            *self._sessions.routes(),
+            *SessionRoutes(self._parts).routes(),
+            *BetaRoutes(self._parts).routes(),
+            *PreferenceRoutes(self._parts).routes(),
         ]
