@@ -31,7 +31,7 @@ from engine.record import idempotency
 from engine.record.idempotency import REPLAYED
 
 AHEAD_DAYS_MAX = 730  # a session ends within two years, however often it is extended
-Change = Callable[[Session, str], Awaitable[LiveSession | None]]
+Change = Callable[[Session], Awaitable[LiveSession | None]]
 
 
 class SessionRoutes:
@@ -98,6 +98,8 @@ class SessionRoutes:
 
     async def _enter(self, call: Call, operation: str, keep: bool) -> Answer:
         caller = await self._door.caller(call)
+        if caller.kind == "anybody":
+            raise Unauthorized
         body = bodies.enter_body(call)
         user = self._named(caller, body.named)
         device = body.device(self._addresses.subject(call.scope, call.headers))
@@ -121,8 +123,6 @@ class SessionRoutes:
 
     def _named(self, caller: Caller, named: str | None) -> str:
         """Whose session it is to be: whoever proves to be that user, or speaks for all of them."""
-        if caller.kind == "anybody":
-            raise Unauthorized
         if caller.kind == "shop" and not caller.may("identity"):
             raise Forbidden
         user = buyer_named(caller, named)
@@ -192,51 +192,56 @@ class SessionRoutes:
 
     async def change(self, call: Call) -> Answer:
         """Note what a live session's device says of itself."""
-        changes = bodies.change_body(call).changes
-        return await self._change(call, "change_session", changes)
+        return await self._change(call, "change_session", lambda: bodies.change_body(call).changes)
 
     async def touch(self, call: Call) -> Answer:
         """Note that a live session was active just now."""
-        return await self._change(call, "touch_session", bodies.NOTHING)
+        return await self._change(call, "touch_session", lambda: bodies.NOTHING)
 
     async def push(self, call: Call) -> Answer:
         """Note where a live session's device hears of what happens."""
-        changes = bodies.change_body(call).pushed
-        return await self._change(call, "change_push_token", changes)
+        return await self._change(
+            call, "change_push_token", lambda: bodies.change_body(call).pushed
+        )
 
-    async def _change(self, call: Call, operation: str, changes: dict[str, str | None]) -> Answer:
-        async def work(session: Session, id: str) -> LiveSession | None:
-            return await store.change_session(session, id, changes)
+    async def _change(
+        self, call: Call, operation: str, read: Callable[[], dict[str, str | None]]
+    ) -> Answer:
+        found, changes = await self._session(call), read()
 
-        return await self._once(call, operation, encode(changes).decode(), work)
+        async def work(session: Session) -> LiveSession | None:
+            return await store.change_session(session, found.id, changes)
+
+        return await self._once(call, found, operation, encode(changes).decode(), work)
 
     async def extend(self, call: Call) -> Answer:
         """Put off a live session's end.
 
         By whole days, from its present end on; it ends within two years all the same."""
-        days = bodies.extend_body(call).days
+        found, days = await self._session(call), bodies.extend_body(call).days
 
-        async def work(session: Session, id: str) -> LiveSession | None:
-            extended = await store.extend_session(session, id, days, AHEAD_DAYS_MAX)
-            if extended is None and (await self._there(session, id)).is_live:
+        async def work(session: Session) -> LiveSession | None:
+            extended = await store.extend_session(session, found.id, days, AHEAD_DAYS_MAX)
+            if extended is None and (await self._there(session, found.id)).is_live:
                 raise invalid("additionalDays", f"a session ends within {AHEAD_DAYS_MAX} days")
             return extended
 
-        return await self._once(call, "extend_session", str(days), work)
+        return await self._once(call, found, "extend_session", str(days), work)
 
     async def end(self, call: Call) -> Answer:
         """End a session.
 
         Its tokens are worth nothing from then on, within a second everywhere. Ended before, it
         stays as it was."""
-        reason = bodies.end_body(call).why("user_logout")
+        found, reason = await self._session(call), bodies.end_body(call).why("user_logout")
         ended: list[LiveSession] = []
 
-        async def work(session: Session, id: str) -> LiveSession:
-            ended[:] = [one for one in [await store.end_session(session, id, reason)] if one]
-            return ended[0] if ended else await self._there(session, id)
+        async def work(session: Session) -> LiveSession:
+            one = await store.end_session(session, found.id, reason)
+            ended[:] = [] if one is None else [one]
+            return one or found
 
-        answer = await self._once(call, "end_session", reason, work)
+        answer = await self._once(call, found, "end_session", reason, work)
         for one in ended:
             self._activity.note("session_terminated", one.user_id, call, one.id, reason=reason)
         return answer
@@ -259,13 +264,15 @@ class SessionRoutes:
             self._activity.note("user_logout", user, call, one.id, reason=reason)
         return answer
 
-    async def _once(self, call: Call, operation: str, meaning: str, work: Change) -> Answer:
-        """Do it once to the session in the path; told is how that is now."""
-        caller, found = await self._door.caller(call), await self._session(call)
+    async def _once(
+        self, call: Call, found: LiveSession, operation: str, meaning: str, work: Change
+    ) -> Answer:
+        """Do it once to a session; told is how that is now."""
+        caller = await self._door.caller(call)
         request = arguments.request(call, caller, found.user_id, operation)
 
         async def effect(session: Session) -> Answer:
-            if await work(session, found.id) is None:
+            if await work(session) is None:
                 raise SessionOver
             return Answer(found.id.encode())
 
