@@ -5,6 +5,7 @@ Refusal
 │   ├── TokenExpired  (401)
 │   └── SessionEnded  (401)
 ├── Forbidden         a known caller may not (403)
+├── SessionOver       what is to be changed has ended (410)
 ├── InvitationNeeded  PRIVATE_BETA=1, and no key (403)
 ├── KeyUsed           an invitation that somebody used (409)
 ├── EmailRegistered   an e-mail that used another invitation (409)
@@ -48,3 +49,10 @@ class EmailRegistered(Refusal):
 
 class SessionEnded(Unauthorized):
     """This session has ended: log in again."""
+
+
+class SessionOver(Refusal):
+    """This session has ended: nothing changes it any more."""
+
+    code = "EXPIRED"
+    status = 410

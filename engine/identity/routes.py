@@ -7,6 +7,7 @@ from engine.identity.key_routes import KeyRoutes
 from engine.identity.lock_routes import LockRoutes
 from engine.identity.parts import Parts
 from engine.identity.preference_routes import PreferenceRoutes
+from engine.identity.session_routes import SessionRoutes
 from engine.infra.routing import Route
 
 
@@ -19,6 +20,7 @@ class IdentityRoutes:
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
         return [
+            *SessionRoutes(self._parts).routes(),
             *BetaRoutes(self._parts).routes(),
             *PreferenceRoutes(self._parts).routes(),
             *KeyRoutes(self._parts).routes(),
