@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.identity.parts import Parts
+from engine.identity.user_routes import UserRoutes
 from engine.infra.routing import Route
 
 
@@ -10,8 +11,10 @@ class IdentityRoutes:
     """Gathers what the features of accounts answer to."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self._users = UserRoutes(parts)
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
-        return []
+        return [
+            *self._users.routes(),
+        ]
