@@ -101,7 +101,7 @@ async def database(settings: Settings) -> AsyncIterator[Postgres]:
 @asynccontextmanager
 async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
     """Who listens in this process. `share` of its time may go into telling them."""
-    settings, tokens = base.settings, Tokens(base.settings.jwt_secret)
+    settings, tokens = base.settings, Tokens.of(base.settings)
     hub = Hub(
         base.postgres,
         settings.redis_url,

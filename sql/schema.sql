@@ -68,6 +68,31 @@ CREATE TABLE stock (
 )
 WITH (fillfactor='10', autovacuum_vacuum_threshold='500', autovacuum_vacuum_scale_factor='0');
 
+CREATE TABLE sessions (
+    id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    device_id text NOT NULL,
+    device_name text,
+    device_model text,
+    platform text NOT NULL,
+    os_version text,
+    app_version text,
+    push_token text,
+    push_token_updated_at timestamp with time zone,
+    ip_address text,
+    idempotency_key text,
+    is_active boolean DEFAULT true NOT NULL,
+    refresh_generation integer DEFAULT 0 NOT NULL,
+    refreshed_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_activity_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    terminated_at timestamp with time zone,
+    termination_reason text,
+    CONSTRAINT a_platform_is_known CHECK ((platform = ANY (ARRAY['ios'::text, 'android'::text, 'web'::text]))),
+    CONSTRAINT a_session_that_ended_says_when_and_why CHECK (((is_active = (terminated_at IS NULL)) AND (is_active = (termination_reason IS NULL))))
+);
+
 CREATE TABLE activity_logs (
     id uuid NOT NULL,
     user_id uuid,
@@ -482,31 +507,6 @@ CREATE TABLE schema_migrations (
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
-CREATE TABLE sessions (
-    id uuid NOT NULL,
-    user_id uuid NOT NULL,
-    device_id text NOT NULL,
-    device_name text,
-    device_model text,
-    platform text NOT NULL,
-    os_version text,
-    app_version text,
-    push_token text,
-    push_token_updated_at timestamp with time zone,
-    ip_address text,
-    idempotency_key text,
-    is_active boolean DEFAULT true NOT NULL,
-    refresh_generation integer DEFAULT 0 NOT NULL,
-    refreshed_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    last_activity_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    terminated_at timestamp with time zone,
-    termination_reason text,
-    CONSTRAINT a_platform_is_known CHECK ((platform = ANY (ARRAY['ios'::text, 'android'::text, 'web'::text]))),
-    CONSTRAINT a_session_that_ended_says_when_and_why CHECK (((is_active = (terminated_at IS NULL)) AND (is_active = (termination_reason IS NULL))))
-);
-
 CREATE TABLE slots (
     drop_id bigint NOT NULL,
     number integer NOT NULL,
@@ -821,6 +821,7 @@ ALTER TABLE ONLY sessions
 --   hold_status
 --   longest_run
 --   names_of
+--   open_session
 --   owe_refunds
 --   partition_readings
 --   pay_hold
@@ -831,6 +832,7 @@ ALTER TABLE ONLY sessions
 --   refuse_change
 --   release_holds
 --   return_units
+--   rotate_refresh
 --   salted
 --   seal_records
 --   sell_holds

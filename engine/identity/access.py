@@ -30,7 +30,7 @@ class Door:
     def __init__(self, settings: Settings, postgres: Postgres, crew: Crew) -> None:
         self._open = settings.auth == "open"
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
-        self._tokens = Tokens(settings.jwt_secret)
+        self._tokens = Tokens.of(settings)
         self._keys = ApiKeys(postgres, crew)
 
     async def caller(self, call: Call) -> Caller:

@@ -2,7 +2,8 @@
 
 Refusal
 ├── Unauthorized      no, bad or revoked credential (401)
-│   └── TokenExpired  (401)
+│   ├── TokenExpired  (401)
+│   └── SessionEnded  (401)
 ├── Forbidden         a known caller may not (403)
 ├── UserExists        a name of an account is another's (409)
 │   └── UserTaken     the same where a shop makes accounts (400)
@@ -20,6 +21,10 @@ from engine.infra.errors import Refusal, Unauthorized
 
 class TokenExpired(Unauthorized):
     """The token has expired."""
+
+
+class SessionEnded(Unauthorized):
+    """This session has ended: log in again."""
 
 
 class UserExists(Refusal):

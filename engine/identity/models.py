@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -33,6 +34,61 @@ class Caller(msgspec.Struct, frozen=True):
         return self.kind in ("open", "admin") or (
             self.kind == "buyer" and scope.startswith("sale:")
         )
+
+
+class Device(msgspec.Struct, frozen=True):
+    """What logs in: `device_id` is the device's own name for itself."""
+
+    device_id: str
+    platform: str = "web"
+    device_name: str | None = None
+    device_model: str | None = None
+    os_version: str | None = None
+    app_version: str | None = None
+    push_token: str | None = None
+    ip_address: str | None = None
+
+
+class LiveSession(msgspec.Struct, frozen=True):
+    """A device that is logged in, or was: its row."""
+
+    id: str
+    user_id: str
+    device_id: str
+    device_name: str | None
+    device_model: str | None
+    platform: str
+    os_version: str | None
+    app_version: str | None
+    push_token: str | None
+    push_token_updated_at: datetime | None
+    ip_address: str | None
+    idempotency_key: str | None
+    is_active: bool
+    refresh_generation: int
+    refreshed_at: datetime | None
+    created_at: datetime
+    last_activity_at: datetime
+    expires_at: datetime
+    terminated_at: datetime | None
+    termination_reason: str | None
+
+
+class Entered(msgspec.Struct, frozen=True):
+    """A session and its tokens. They are empty if it is over, as one may be that a key names.
+
+    opened     it is new
+    repeated   this key opened it, an earlier time
+    kept       the device was in already
+    rotated    its refresh token was taken for the next one
+    again      the same, an earlier time
+    """
+
+    word: str
+    session: LiveSession
+    token: str
+    refresh_token: str
+    expires_at: datetime  # of the token
 
 
 def is_buyer(text: str) -> bool:

@@ -78,9 +78,9 @@ def _user(row: Any) -> User:
     return User(
         str(row["id"]),
         *(row[name] for name in names),
-        None if session is None else str(session),
-        row["device_id"],
-        row["platform"],
+        session_id=None if session is None else str(session),
+        device_id=row["device_id"],
+        platform=row["platform"],
     )
 
 

@@ -48,8 +48,8 @@ NO_KEYS = Keyring("", "", {}, {})  # of who checks as the public can
 
 def ring(settings: Settings) -> Keyring:
     """The keys of these settings. Raises `Misconfigured`."""
-    current = settings.hmac_secret or _open_secret(settings)
-    previous = _several(settings.hmac_secret_previous)
+    current = secret_of(settings)
+    previous = several(settings.hmac_secret_previous)
     for name, secret in (
         ("hmac_secret", current),
         *(("hmac_secret_previous", p) for p in previous),
@@ -74,6 +74,11 @@ def ring(settings: Settings) -> Keyring:
     )
 
 
+def secret_of(settings: Settings) -> str:
+    """HMAC_SECRET, or what AUTH=open has in its place. Raises `Misconfigured`."""
+    return settings.hmac_secret or _open_secret(settings)
+
+
 def hmac_id(secret: bytes) -> str:
     """The name of an HMAC key, which tells nothing of it."""
     return hashlib.sha256(b"velvetrope ledger hmac\0" + secret).hexdigest()[:ID_LENGTH]
@@ -92,7 +97,7 @@ def is_signed(public_key: bytes, signature: bytes | None, statement: bytes) -> b
     return False
 
 
-def _several(text: str) -> list[str]:
+def several(text: str) -> list[str]:
     """Secrets with a space between; or one that has spaces in it."""
     parts = text.split()
     return parts if all(len(part.encode()) >= SECRET_BYTES_MIN for part in parts) else [text]

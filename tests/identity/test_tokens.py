@@ -19,7 +19,13 @@ from tests.identity.conftest import JWT_SECRET, Caller
 from tests.support.wait import wait_until
 
 FAR = 4_000_000_000
-GOOD: dict[str, Any] = {"sub": "ann", "iss": "velvetrope", "exp": FAR}
+GOOD: dict[str, Any] = {
+    "sub": "ann",
+    "iss": "velvetrope",
+    "aud": "velvetrope",
+    "iat": 1_700_000_000,
+    "exp": FAR,
+}
 RSA_LIKE = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----"
 
 
@@ -77,6 +83,10 @@ BAD = {
     "an end that is no time": _signed(GOOD | {"exp": "tomorrow"}),
     "not valid yet": _signed(GOOD | {"nbf": FAR - 1}),
     "issued in the future": _signed(GOOD | {"iat": FAR - 1}),
+    "no audience": _signed(_without("aud")),
+    "no moment of issue": _signed(_without("iat")),
+    "a session that is none": _signed(GOOD | {"sid": "../../1"}),
+    "a list of sessions": _signed(GOOD | {"sid": ["a"]}),
     "for another audience": _signed(GOOD | {"aud": "elsewhere"}),
     "a refresh token": _signed(GOOD, typ="rt+jwt"),
     "any JWT": _signed(GOOD, typ="JWT"),
@@ -114,6 +124,21 @@ def test_a_good_token_is_its_buyer_and_can_be_shown_again() -> None:
 def test_without_a_secret_no_token_is_good() -> None:
     with pytest.raises(Unauthorized):
         Tokens("").caller(jwt.encode(GOOD, "x" * 32, headers={"typ": "at+jwt"}))
+
+
+def test_a_secret_that_was_replaced_is_good_for_the_tokens_it_signed() -> None:
+    other = "another secret, long enough for a token"
+    old, new = tokens.create(JWT_SECRET, "ann", 60), tokens.create(other, "ann", 60)
+    unnamed = _signed(GOOD)  # its issuer knows the secret, and not how we call it
+
+    rotated = Tokens(other, JWT_SECRET)
+
+    assert {rotated.caller(each).subject for each in (old, new, unnamed)} == {"ann"}
+    for foreign in (old, unnamed):
+        with pytest.raises(Unauthorized):
+            Tokens(other).caller(foreign)
+    with pytest.raises(Unauthorized):  # kid says which secret it is, and no other is tried
+        rotated.caller(_signed(GOOD, JWT_SECRET, kid=tokens.kid_of(other)))
 
 
 def test_an_expired_token_says_that_it_has_expired() -> None:
