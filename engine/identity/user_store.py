@@ -73,15 +73,10 @@ class Mail(msgspec.Struct, frozen=True):
 
 
 def _user(row: Any) -> User:
-    session = row["session_id"]
-    names = User.__struct_fields__[1:-3]
-    return User(
-        str(row["id"]),
-        *(row[name] for name in names),
-        session_id=None if session is None else str(session),
-        device_id=row["device_id"],
-        platform=row["platform"],
-    )
+    words = {name: row[name] for name in User.__struct_fields__}
+    words["id"] = str(row["id"])
+    words["session_id"] = None if row["session_id"] is None else str(row["session_id"])
+    return User(**words)
 
 
 def _maybe(row: Any) -> User | None:

@@ -82,7 +82,7 @@ SELECT count(*) AS items FROM users;
     FROM users AS u
    WHERE u.role = 'admin' AND u.status = 'active'
 ORDER BY u.id
-     FOR UPDATE;
+     FOR NO KEY UPDATE;
 
 -- name: lock_user :maybe
 -- An account whose row is ours until we commit.
@@ -90,7 +90,7 @@ ORDER BY u.id
 SELECT u.*, NULL::uuid AS session_id, NULL::text AS device_id, NULL::text AS platform
   FROM users AS u
  WHERE u.id = @id
-   FOR UPDATE;
+   FOR NO KEY UPDATE;
 
 -- name: change_user :maybe
 -- Put what `changes` names in place, if nobody changed the account since that version.
