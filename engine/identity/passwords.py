@@ -113,29 +113,35 @@ class Passwords:
         self._thread: threading.Thread | None = None
         self.hashes = 0  # begun; written by the thread alone
 
-    async def hash(self, password: str, who: str | None = None) -> str:
+    def until(self) -> float:
+        """When whoever comes now has waited long enough, by the monotonic clock."""
+        return time.monotonic() + self._patience_seconds
+
+    async def hash(self, password: str, who: str | None = None, until: float | None = None) -> str:
         """The hash to keep of a password. `who` is the address that asks for it. Raises `Busy`."""
         raw = check(password)
-        return await self._do(lambda: self._make(raw), who)
+        return await self._do(lambda: self._make(raw), who, until or self.until())
 
-    async def verify(self, password: str, hash: str | None, who: str | None = None) -> Verdict:
+    async def verify(
+        self, password: str, hash: str | None, who: str | None = None, until: float | None = None
+    ) -> Verdict:
         """Whether a password has this hash; of None never, by as much work. Raises `Busy`."""
         raw = check(password)
-        return await self._do(lambda: self._compare(raw, hash), who)
+        return await self._do(lambda: self._compare(raw, hash), who, until or self.until())
 
-    async def _do(self, work: Callable[[], T], who: str | None) -> T:
+    async def _do(self, work: Callable[[], T], who: str | None, until: float) -> T:
         crowd = "" if who is None else who
         if self._waiting >= WAITING_MAX or (crowd and self._waiting_of[crowd] >= WAITING_OF_ONE):
             raise Busy
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="passwords", daemon=True)
             self._thread.start()
-        wish = _Wish(work, time.monotonic() + self._patience_seconds)
+        wish = _Wish(work, until)
         self._waiting += 1
         self._waiting_of[crowd] += 1
         self._queue.put(wish)
         try:
-            await asyncio.wait([wish.future], timeout=self._patience_seconds)
+            await asyncio.wait([wish.future], timeout=max(until - time.monotonic(), 0))
             if not wish.future.done():
                 raise Busy
             return wish.future.result()  # type: ignore[return-value]  # its own work's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.identity.login_routes import LoginRoutes
 from engine.identity.parts import Parts
 from engine.identity.user_routes import UserRoutes
 from engine.infra.routing import Route
@@ -12,9 +13,15 @@ class IdentityRoutes:
 
     def __init__(self, parts: Parts) -> None:
         self._users = UserRoutes(parts)
+        self._login = LoginRoutes(parts)
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
         return [
             *self._users.routes(),
+            *self._login.routes(),
         ]
+
+    def close(self) -> None:
+        """Let go of what outlives a request."""
+        self._login.passwords.close()

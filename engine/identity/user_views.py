@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from engine.identity.models import Entered
 from engine.identity.user_store import User
 from engine.infra.describe import Id, Moment, shown
 from engine.infra.http import iso
@@ -52,6 +53,27 @@ class StrangerView(msgspec.Struct, rename="camel"):
     username: str | None
 
 
+class EnteredSessionView(msgspec.Struct, rename="camel"):
+    """The session that a login opened."""
+
+    id: Id
+    device_id: str
+    platform: Platform
+    is_active: bool
+    expires_at: Moment
+
+
+class EnteredView(msgspec.Struct, rename="camel"):
+    """Who came in. `token` goes into `Authorization: Bearer …` until `expiresAt`; then
+    `refreshToken`, which is taken once, gets the next two."""
+
+    session: EnteredSessionView
+    token: str
+    refresh_token: str
+    expires_at: Moment
+    user: UserView | msgspec.UnsetType = msgspec.UNSET
+
+
 class ToldView(msgspec.Struct):
     """What was done."""
 
@@ -81,6 +103,24 @@ def user_view(user: User) -> UserView:
         iso(user.updated_at),
         None if user.last_active_at is None else iso(user.last_active_at),
         sessions,
+    )
+
+
+def entered_view(entered: Entered, user: User | None = None) -> EnteredView:
+    """A session with its tokens, and whose it is."""
+    session = entered.session
+    return EnteredView(
+        EnteredSessionView(
+            session.id,
+            session.device_id,
+            session.platform,
+            session.is_active,
+            iso(session.expires_at),
+        ),
+        entered.token,
+        entered.refresh_token,
+        iso(entered.expires_at),
+        msgspec.UNSET if user is None else user_view(user),
     )
 
 

@@ -18,6 +18,7 @@ from engine.identity.errors import LastAdmin, UserExists, VersionConflict
 from engine.identity.sessions import end_all
 from engine.identity.user_store import NewUser, User
 from engine.infra.errors import NotFound
+from engine.infra.ids import parse_id
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.record import books
 
@@ -132,3 +133,12 @@ async def one(caller: Postgres | Session, id: str) -> User:
     if user is None:
         raise missing()
     return user
+
+
+async def own(caller: Postgres | Session, subject: str) -> User:
+    """The account that a token speaks for. Raises `NotFound`: tokens of a shop's own login name
+    buyers of whom the engine has no account."""
+    id = parse_id(subject)
+    if id is None:
+        raise missing()
+    return await one(caller, id)
