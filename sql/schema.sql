@@ -823,6 +823,7 @@ ALTER TABLE ONLY sessions
 --   names_of
 --   open_session
 --   owe_refunds
+--   partition_activity
 --   partition_readings
 --   pay_hold
 --   purchase_content

@@ -9,18 +9,48 @@ Refusal
 │   └── UserTaken     the same where a shop makes accounts (400)
 ├── VersionConflict   somebody else changed it since (409)
 ├── LastAdmin         nobody could let anybody in again (409)
-└── LinkExpired       a link was used or is too old (410)
+├── LinkExpired       a link was used or is too old (410)
+├── InvitationNeeded  PRIVATE_BETA=1, and no key (403)
+├── KeyUsed           an invitation that somebody used (409)
+├── EmailRegistered   an e-mail that used another invitation (409)
+└── NotFound
+    └── KeyUnknown    no such invitation (404)
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from engine.infra.errors import Refusal, Unauthorized
+from engine.infra.errors import NotFound, Refusal, Unauthorized
 
 
 class TokenExpired(Unauthorized):
     """The token has expired."""
+
+
+class InvitationNeeded(Refusal):
+    """Registration is by invitation: send the referralKey that you were given"""
+
+    code = "INVITATION_NEEDED"
+    status = 403
+
+
+class KeyUnknown(NotFound):
+    """Referral code not found"""
+
+
+class KeyUsed(Refusal):
+    """Referral code has already been used"""
+
+    code = "KEY_USED"
+    status = 409
+
+
+class EmailRegistered(Refusal):
+    """Email already registered"""
+
+    code = "EMAIL_REGISTERED"
+    status = 409
 
 
 class SessionEnded(Unauthorized):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from engine.identity.beta_routes import BetaRoutes
 from engine.identity.login_routes import LoginRoutes
 from engine.identity.parts import Parts
+from engine.identity.preference_routes import PreferenceRoutes
 from engine.identity.user_routes import UserRoutes
 from engine.infra.routing import Route
 
@@ -12,6 +14,7 @@ class IdentityRoutes:
     """Gathers what the features of accounts answer to."""
 
     def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._users = UserRoutes(parts)
         self._login = LoginRoutes(parts)
 
@@ -20,6 +23,8 @@ class IdentityRoutes:
         return [
             *self._users.routes(),
             *self._login.routes(),
+            *BetaRoutes(self._parts).routes(),
+            *PreferenceRoutes(self._parts).routes(),
         ]
 
     def close(self) -> None:

@@ -48,6 +48,7 @@ class Addresses:
     def __init__(self, trusted: str) -> None:
         self._trusted = networks(trusted)
         self._subject = lru_cache(REMEMBERED)(self._read)
+        self._whole = lru_cache(REMEMBERED)(self._write)
         self._vouched = lru_cache(REMEMBERED)(self._trusts_peer) if self._trusted else _nobody
 
     def subject(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
@@ -57,11 +58,15 @@ class Addresses:
             return None
         peer = client[0]
         # Only a trusted peer's word is remembered: a stranger could say a new one each time.
-        forwarded = headers.get(b"x-forwarded-for", b"") if self._vouched(peer) else b""
-        if forwarded and len(headers) != len(scope["headers"]):  # it may stand there twice
-            lines = [text for name, text in scope["headers"] if name == b"x-forwarded-for"]
-            forwarded = b",".join(lines)
-        return self._subject(peer, forwarded[-FORWARDED_MAX:])
+        return self._subject(peer, _forwarded(scope, headers) if self._vouched(peer) else b"")
+
+    def client(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
+        """The same person's whole address, for a log; None: it came by a Unix socket."""
+        client = scope.get("client")
+        if not client:
+            return None
+        peer = client[0]
+        return self._whole(peer, _forwarded(scope, headers) if self._vouched(peer) else b"")
 
     def vouched(self, scope: Scope) -> bool:
         """Whether the peer is a proxy whose word counts."""
@@ -72,13 +77,18 @@ class Addresses:
         return found is not None and self._trusts(found)
 
     def _read(self, peer: str, forwarded: bytes) -> str | None:
-        found = _address(peer)
+        found = self._find(peer, forwarded)
         if found is None:
             return peer
-        if forwarded:
-            found = self._client(forwarded) or found
         # A peer on this machine is a proxy that nobody told us of, or somebody who could do worse.
         return None if found.is_loopback else _counted(found)
+
+    def _write(self, peer: str, forwarded: bytes) -> str:
+        return str(self._find(peer, forwarded) or peer)
+
+    def _find(self, peer: str, forwarded: bytes) -> Address | None:
+        found = _address(peer)
+        return found and ((self._client(forwarded) if forwarded else None) or found)
 
     def _client(self, forwarded: bytes) -> Address | None:
         """The nearest address we do not trust, else the furthest; None: it cannot be read."""
@@ -91,6 +101,14 @@ class Addresses:
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
+
+
+def _forwarded(scope: Scope, headers: dict[bytes, bytes]) -> bytes:
+    forwarded = headers.get(b"x-forwarded-for", b"")
+    if forwarded and len(headers) != len(scope["headers"]):  # it may stand there twice
+        lines = [text for name, text in scope["headers"] if name == b"x-forwarded-for"]
+        forwarded = b",".join(lines)
+    return forwarded[-FORWARDED_MAX:]
 
 
 def _nobody(_peer: str) -> bool:

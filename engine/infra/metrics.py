@@ -115,6 +115,15 @@ METRICS = (
         "keeper",
         "outcome",
     ),
+    _counter(
+        "replica_fallbacks",
+        "Reads that the replica of DATABASE_READ_URL did not answer, and the primary did",
+    ),
+    _counter(
+        "activity",
+        "Acts of users: noted and written; lost were overflow, refused and unwritten",
+        "outcome",
+    ),
     # What processes have just now.
     _gauge("processes", "Processes of this machine that live", "kind"),
     _gauge("process_silent_seconds", "Since the most silent live process published its counts"),

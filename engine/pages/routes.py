@@ -34,6 +34,7 @@ ASSETS = {
     "shop.js": b"text/javascript; charset=utf-8",
     "live.js": b"text/javascript; charset=utf-8",
     "api.js": b"text/javascript; charset=utf-8",
+    "login.js": b"text/javascript; charset=utf-8",
     "card.js": b"text/javascript; charset=utf-8",
     "dock.js": b"text/javascript; charset=utf-8",
     "drops.js": b"text/javascript; charset=utf-8",
@@ -51,6 +52,11 @@ ASSETS = {
     "ledger.css": b"text/css; charset=utf-8",
     "ledger.js": b"text/javascript; charset=utf-8",
     "chain.js": b"text/javascript; charset=utf-8",
+    "account.html": b"text/html; charset=utf-8",
+    "account.css": b"text/css; charset=utf-8",
+    "account.js": b"text/javascript; charset=utf-8",
+    "mine.js": b"text/javascript; charset=utf-8",
+    "forms.js": b"text/javascript; charset=utf-8",
 }
 # Stoplight Elements, which draws the API's page: a package that ships files and nothing else.
 ELEMENTS = {
@@ -90,10 +96,11 @@ class Pages:
         self._write = write
 
     def routes(self) -> list[Route]:
-        """/, /slots-board, /ledger-view, its check_proof.py, /ops, /docs, /openapi.json,
+        """/, /account, /slots-board, /ledger-view, its check_proof.py, /ops, /docs, /openapi.json,
         /assets/{id}, /pictures/{id} and /favicon.ico."""
         return [
             Route("page", "GET", "/", self.index),
+            Route("account", "GET", "/account", self.account),
             Route("slots_board", "GET", "/slots-board", self.slots_board),
             Route("ledger_view", "GET", "/ledger-view", self.ledger_view),
             Route("check_proof", "GET", "/ledger-view/check_proof.py", self.check_proof),
@@ -108,6 +115,10 @@ class Pages:
     async def index(self, call: Call) -> Answer:
         """The shop."""
         return _asset("index.html")
+
+    async def account(self, call: Call) -> Answer:
+        """Where one logs in, and looks after one's account."""
+        return _asset("account.html")
 
     async def slots_board(self, call: Call) -> Answer:
         """The freezers, slot by slot."""

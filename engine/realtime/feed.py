@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 import msgspec
 import structlog
 
+from engine.identity.names import Names
 from engine.infra.errors import Fault
 from engine.infra.http import iso
 from engine.infra.log import Seldom
@@ -34,7 +35,6 @@ from engine.record.views import EntryView
 from engine.sale import shelf
 from engine.sale.models import Drop, Hold
 from engine.sale.store import find_holds_of
-from engine.sale.views import public_name
 
 log = structlog.get_logger()
 
@@ -75,7 +75,8 @@ class Feed:
         scope: Callable[[], Scope],
         hear: Callable[[Batch], Awaitable[float]],
     ) -> None:
-        self._postgres, self._salt, self._scope, self._hear = postgres, salt, scope, hear
+        self._postgres, self._scope, self._hear = postgres, scope, hear
+        self._names = Names(postgres, salt)
         self._news = asyncio.Event()
         self._epoch = 0
         self._seen = 0
@@ -330,11 +331,9 @@ class Feed:
         if not drop_ids:
             return {}
         found = await shelf.recent_purchases(self._postgres, sorted(drop_ids))
+        names = await self._names.of(buyer for sold in found.values() for buyer, _ in sold)
         return {
-            id: [
-                Bought(id, public_name(self._salt, buyer), at, buyer)
-                for buyer, at in found.get(id, [])
-            ]
+            id: [Bought(id, names[buyer], at, buyer) for buyer, at in found.get(id, [])]
             for id in drop_ids
         }
 

@@ -11,7 +11,7 @@ from engine.sale.models import Drop, Hold
 
 
 class Bought(msgspec.Struct, frozen=True):
-    """A purchase: for everybody its public name, which tells nothing of who it is."""
+    """A purchase: for everybody its buyer's public name, see engine/identity/names.py."""
 
     drop_id: int
     username: str

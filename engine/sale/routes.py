@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.identity.access import Door, buyer_named, require
+from engine.identity.names import Names
 from engine.infra.combiner import Crew
 from engine.infra.errors import Forbidden, NotFound
 from engine.infra.http import Answer, Call, encode, iso
@@ -42,7 +43,7 @@ class SaleRoutes:
         salt: bytes,
     ) -> None:
         self._postgres, self._door = postgres, door
-        self._salt, self._turns = salt, turns
+        self._names, self._turns = Names(postgres, salt), turns
         self._buyers_confirm = settings.buyers_confirm
         deadline_seconds = settings.request_deadline_ms / 1000
         self._reserving = Reserving(postgres, bouncer, crew, deadline_seconds)
@@ -313,17 +314,18 @@ class SaleRoutes:
         )
 
     async def _shown(self, found: list[Drop]) -> list[views.DropView]:
-        """Drops with their newest buyers: two queries whatever the page size."""
+        """Drops with their newest buyers: two or three queries whatever the page size."""
         recent = (
             await shelf.recent_purchases(self._postgres, [drop.id for drop in found])
             if found
             else {}
         )
+        names = await self._names.of(buyer for sold in recent.values() for buyer, _ in sold)
         return [
             views.drop_view(
                 drop,
                 [
-                    views.Recent(views.public_name(self._salt, buyer), iso(moment))
+                    views.Recent(names[buyer], iso(moment))
                     for buyer, moment in recent.get(drop.id, [])
                 ],
             )

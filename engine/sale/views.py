@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from datetime import datetime
 from typing import Annotated, get_args
 
@@ -121,9 +119,10 @@ class PurchaseView(msgspec.Struct, rename="camel"):
 
 
 class Recent(msgspec.Struct, rename="camel"):
-    """One of a drop's newest purchases: a name that tells nothing of who it is."""
+    """One of a drop's newest purchases: by an account's username, or by a name that tells nothing
+    of who it is."""
 
-    username: Annotated[str, shown(examples=["Buyer 3fa9"])]
+    username: Annotated[str, shown(examples=["Buyer 3fa9", "ann_k"])]
     purchased_at: Moment
 
 
@@ -375,8 +374,3 @@ def stock_view(drop_id: int, stock: Stock) -> StockView:
     return StockView(
         drop_id, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total, stock.version
     )
-
-
-def public_name(salt: bytes, buyer: str) -> str:
-    """A buyer's name in public: the same for one buyer, telling nothing of who it is."""
-    return f"Buyer {hmac.new(salt, buyer.encode(), hashlib.sha256).hexdigest()[:4]}"

@@ -124,3 +124,16 @@ async def test_a_token_needs_the_services_secret_and_no_advice_about_open_access
         assert (said.code, said.out) == (3, "")
         assert "JWT_SECRET is missing or shorter than 32 bytes" in said.err
         assert "AUTH=open" not in said.err
+
+
+async def test_invitations_are_made_and_listed(types: Types) -> None:
+    made = (await types("beta", "create", "--count", "3", REDIS_URL="")).out.split()
+    none = await types("beta", "create", "--count", "0")
+
+    listed = (await types("beta", "list", "--json")).json
+    unused = await types("beta", "list", "--unused")
+
+    assert none.code == 2
+    assert len(made) == 3
+    assert [row["referralKey"] for row in listed] == made[::-1]
+    assert all(key in unused.out for key in made)

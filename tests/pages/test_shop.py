@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "engine" / "pages" / "assets"
 # A page's scripts without a page: names fall into rows, records into links.
 STAGE = """globalThis.matchMedia = () => ({ matches: true });
-globalThis.sessionStorage = {};"""
+globalThis.sessionStorage = {};
+globalThis.addEventListener = () => {};
+globalThis.document = { addEventListener() {} };"""
 TRIAL = """
 import "./stage.js";
 import { strict as assert } from "node:assert";

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from engine.identity import tokens
+from engine.identity.names import public_name
 from engine.infra.errors import Retryable
 from engine.realtime.models import Batch, Bought, Moved, Slot, SlotMoved
 from engine.record.views import EntryView
 from engine.sale.models import Drop, Hold
-from engine.sale.views import public_name
 from tests.realtime.conftest import SALT, SECRET, Served
 from tests.support.socketio import Client
 from tests.support.wait import wait_until

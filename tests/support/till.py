@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 HOLD = b'{"id":"019aa4de-7c1f-7b6e-9d3c-%012d","dropId":7,"userId":"%s"}'
 PURCHASE = b'{"id":"p","reservationId":"%s"}'
@@ -26,8 +26,12 @@ class Till:
         self.stock = stock
         self.bodies: list[bytes] = []
         self._stalls = stall_seconds  # once, before the first answer
+        self._serving = set[asyncio.Task[None]]()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._serving.add(serving)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -37,8 +41,20 @@ class Till:
                 if stall:
                     time.sleep(stall)  # noqa: ASYNC251 - all of the server stands still
                 writer.write(self._told(self.bodies[-1], len(self.bodies)))
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()  # the loop ends with the last of them
+            self._serving.discard(serving)
+
+    async def hang_up(self) -> None:
+        """End all connections, and be sure of it."""
+        serving = list(self._serving)
+        for each in serving:
+            each.cancel()
+        await asyncio.gather(*serving)
 
     def _told(self, body: bytes, number: int) -> bytes:
         if number > self.stock:
@@ -61,6 +77,7 @@ def open_till(stock: int, stall_seconds: float = 0.0) -> Iterator[Till]:
         ready.set()
         async with server:
             await closing.wait()
+        await till.hang_up()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()

@@ -1,4 +1,7 @@
-// Asks of the shop: with a key for every wish, again when an answer is lost, by the server's clock.
+// Asks of the shop: with a key for every wish, again when an answer is lost, by the server's clock,
+// and in the name of who is logged in.
+import * as login from "./login.js";
+
 const API = "/api/v1";
 const TRIES = { GET: 2, else: 5 }; // a wish is definite within 8 s, if it is asked for again
 let skew = null; // the server's clock less ours, in ms
@@ -20,16 +23,24 @@ export async function send(method, path, body) {
   // One key for one wish: if the answer gets lost, the same wish is sent again, not a second one.
   const headers = method === "GET" ? {} : { "Idempotency-Key": crypto.randomUUID() };
   const tries = TRIES[method] ?? TRIES.else;
+  let stale = null; // a token that was refused
   for (let attempt = 1; ; attempt++) {
     try {
-      const reply = await fetch(API + path, { method, headers, body: body && JSON.stringify(body) });
+      const token = await login.bearer(), credential = token && { Authorization: `Bearer ${token}` };
+      const reply = await fetch(API + path, { method, headers: { ...headers, ...credential }, body: body && JSON.stringify(body) });
       const answer = reply.status === 204 ? {} : await reply.json();
-      if (reply.status !== 503 || attempt === tries) {
+      if (reply.status === 401 && token && !stale) {
+        const renewed = await login.renew(stale = token);
+        // Whose login is over may still look, but does nothing as somebody else.
+        if (renewed || method === "GET") continue;
+        return { ...answer, ok: false, message: login.farewell() || answer.message };
+      }
+      if (reply.status !== 503 || attempt >= tries) {
         heardTime(answer.serverTime);
         return { ...answer, ok: reply.ok };
       }
     } catch {
-      if (attempt === tries) return { ok: false, error: "LOST", message: "The shop cannot be reached. Try again in a moment." };
+      if (attempt >= tries) return { ok: false, error: "LOST", message: "The shop cannot be reached. Try again in a moment." };
     }
     await new Promise((done) => setTimeout(done, 250 * 2 ** attempt + Math.random() * 250));
   }
@@ -76,3 +87,30 @@ export const ledgerKey = () => send("GET", "/ledger/key");
 export const verify = () => send("GET", "/ledger/verify");
 export const proof = (sequence) => send("GET", `/ledger/${sequence}/proof`);
 export const proofOf = (sequence) => `${API}/ledger/${sequence}/proof`;
+
+// ── accounts ────────────────────────────────────────────────────────────────────────────────────
+
+/** What this browser is to the account's owner: one device, however many windows. */
+function device() {
+  localStorage.device ??= crypto.randomUUID();
+  const system = navigator.userAgentData?.platform ?? navigator.platform;
+  return { deviceId: localStorage.device, platform: "web", deviceName: `Browser on ${system || "a computer"}` };
+}
+export const register = (wish) => send("POST", "/users/register", { ...wish, ...device() });
+export const logIn = (wish) => send("POST", "/users/login", { ...wish, ...device() });
+export const logOut = () => send("POST", "/users/logout");
+export const me = () => send("GET", "/users/me");
+export const changeUser = (id, fields) => send("PUT", `/users/${id}`, fields);
+export const changePassword = (wish) => send("POST", "/users/password", wish);
+export const forgotPassword = (email) => send("POST", "/users/password/reset", { email });
+export const resetPassword = (token, password) => send("POST", "/users/password/reset", { token, password });
+export const deleteUser = (id, erase) => send("DELETE", `/users/${id}${erase ? "?erase=true" : ""}`);
+export const sessions = (user) => send("GET", `/sessions/user/${user}?limit=20`);
+export const endSession = (id) => send("DELETE", `/sessions/${id}`);
+export const endSessions = (user) => send("DELETE", `/sessions/user/${user}/all`);
+export const preferences = (user) => send("GET", `/notifications/preferences/${user}`);
+export const prefer = (user, wish) => send("PUT", `/notifications/preferences/${user}`, wish);
+export const resetPreferences = (user) => send("POST", `/notifications/preferences/${user}/reset`);
+
+// Who comes back to a window learns at once that the login ended meanwhile, not at the next wish.
+document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible" && login.who()) me(); });

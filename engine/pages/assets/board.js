@@ -3,6 +3,7 @@ import * as api from "./api.js";
 import { make } from "./card.js";
 import * as dock from "./dock.js";
 import { live } from "./live.js";
+import * as login from "./login.js";
 import { split } from "./seatmap.js";
 import { HOLD_MS, alarm, degrees, tile } from "./slot.js";
 import { clock, many } from "./words.js";
@@ -11,7 +12,8 @@ const CONNECTION = { socket: "Live", stream: "Live, by stream", retrying: "Recon
 const READINGS = 12;
 const $ = (id) => document.getElementById(id);
 const slots = new Map(), tiles = new Map();
-let me = (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
+const guest = () => (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
+let me = login.who()?.id ?? guest();
 let state = "retrying", mayAct = true, booking = null;
 const { say } = dock;
 
@@ -189,11 +191,19 @@ function paint() {
 }
 
 function become(name) {
-  me = sessionStorage.me = name;
-  $("name").value = name;
+  me = name;
+  if (!login.who()) $("name").value = sessionStorage.me = name;
   for (const slot of slots.values()) slot.reservation = slot.booking = null;
   refresh();
+  enter();
 }
+
+login.onChange((record) => {
+  const name = record?.id ?? guest();
+  if (name !== me) become(name);
+  if (!record && login.farewell()) say(login.farewell());
+});
+login.showOn($("account"));
 
 $("who").addEventListener("submit", (submitted) => {
   submitted.preventDefault();
@@ -205,14 +215,14 @@ $("who").addEventListener("submit", (submitted) => {
 
 async function enter() {
   const mine = await api.holdsOf(me);
-  if (mine.error !== "UNAUTHORIZED") return;
-  mayAct = false;
-  $("glass").hidden = false;
-  for (const id of ["who", "traffic", "failure"]) $(id).hidden = true;
+  mayAct = mine.error !== "UNAUTHORIZED";
+  $("glass").hidden = mayAct;
+  $("who").hidden = !mayAct || Boolean(login.who());
+  if (!mayAct) for (const id of ["traffic", "failure"]) $(id).hidden = true;
   paint();
 }
 
-$("name").value = me;
+if (!login.who()) $("name").value = me;
 live({
   rooms: ["slots"],
   poll: ask,

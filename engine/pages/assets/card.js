@@ -133,7 +133,7 @@ function buttons(drop, hold, acts, mayBuy) {
   }
   if (hold?.status === "purchased" && drop.maxPerBuyer === 1) return [button("Bought", drop, null)];
   if (stateOf(drop) !== "live") return [button(closed(drop), drop, null)];
-  if (!mayBuy) return [button("Not for sale here", drop, null)];
+  if (!mayBuy) return [button("Log in to buy", drop, null)];
   if (isNamed(drop)) return seats(drop, acts, "Choose seats", "");
   return [button(drop.availableStock ? "Reserve" : "Try anyway", drop, () => acts.reserve(drop))];
 }

@@ -2,6 +2,7 @@
 import * as api from "./api.js";
 import { SHOWN, chain } from "./chain.js";
 import { live } from "./live.js";
+import * as login from "./login.js";
 import { many } from "./words.js";
 
 const CONNECTION = { socket: "Live", stream: "Live, by stream", retrying: "Reconnecting …", polling: "Every few seconds" };
@@ -24,7 +25,7 @@ const REASONS = {
 };
 const $ = (id) => document.getElementById(id);
 const drawn = chain($("chain"));
-const me = sessionStorage.me;
+const me = login.who()?.id ?? sessionStorage.me;
 let publicKey = "";
 
 function show(entries) {
@@ -107,6 +108,7 @@ async function learnKey() {
 }
 
 $("verify").onclick = verify;
+login.showOn($("account"));
 live({
   rooms: ["ledger"],
   poll: ask,

@@ -1,11 +1,12 @@
 // The demo shop: stock as it moves; a pair is held, paid for at the provider's page, or given back.
-// Every tab is a buyer of its own. What became of a payment is asked of the shop, never guessed.
+// Who is logged in is one buyer in every window; else every tab is a buyer of its own. What became of a payment is asked of the shop, never guessed.
 import * as api from "./api.js";
 import { card, purchase } from "./card.js";
 import * as dock from "./dock.js";
 import * as drops from "./drops.js";
 import * as holds from "./holds.js";
 import { live } from "./live.js";
+import * as login from "./login.js";
 import { URGENT_MS } from "./ring.js";
 import { choose } from "./seats.js";
 import { clock, own, stateOf, story, taken } from "./words.js";
@@ -20,11 +21,12 @@ const CONNECTION = {
 const SHOWN = { live: ["live"], upcoming: ["upcoming", "preparing"], over: ["sold_out", "ended", "paused"] };
 const cards = new Map();
 const $ = (id) => document.getElementById(id);
-let me = (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
+const guest = () => (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
+let me = login.who()?.id ?? guest();
 let arrive;
 const arrived = new Promise((done) => { arrive = done; }); // there are drops to show, or none
 let line = null, state = "retrying", isPainting = false;
-let mayBuy = true; // not where buyers must show a token: this page has none
+let mayBuy = true; // not where buyers must be logged in, and nobody is
 
 const { say } = dock;
 const nameOf = (hold) => drops.get(hold.dropId)?.name ?? "Your pair";
@@ -168,8 +170,9 @@ async function refresh() {
 }
 
 async function listPurchases() {
-  const mine = await api.purchasesOf(me);
-  if (mine.error === "UNAUTHORIZED") showGlass();
+  const whose = me, mine = await api.purchasesOf(me);
+  if (whose !== me) return;
+  showGlass(mine.error === "UNAUTHORIZED");
   if (!mine.ok) return;
   $("count").textContent = mine.data.length;
   $("count").hidden = !mine.data.length;
@@ -178,18 +181,23 @@ async function listPurchases() {
 }
 
 /** Who may only look is told so once, instead of at every button. */
-function showGlass() {
-  mayBuy = false;
-  $("glass").hidden = false;
-  for (const id of ["who", "mine"]) $(id).hidden = true;
+function showGlass(isGlass) {
+  mayBuy = !isGlass;
+  $("glass").hidden = !isGlass;
+  $("farewell").textContent = login.who() ? "" : login.farewell();
+  $("who").hidden = isGlass || Boolean(login.who());
+  $("mine").hidden = isGlass;
   paint();
 }
 
-function connect() {
+async function connect() {
   line?.close();
+  line = null;
+  const whose = me, auth = await login.introduction(me);
+  if (whose !== me || line) return; // somebody else meanwhile
   line = live({
     rooms: ["drops", "me"],
-    auth: { userId: me },
+    auth,
     poll: ask,
     onEvent(event, data) {
       hear[event]?.(data);
@@ -272,8 +280,9 @@ function go(dropId) {
 // ── who one is, and where one comes from ────────────────────────────────────────────────────────
 
 function become(name) {
-  me = sessionStorage.me = name;
-  $("name").value = name;
+  me = name;
+  if (!login.who()) $("name").value = sessionStorage.me = name;
+  $("who").hidden = Boolean(login.who());
   for (const shown of cards.values()) shown.again();
   connect();
   listPurchases();
@@ -287,7 +296,7 @@ async function comeBack() {
   if (!holds.get(id)) {
     const { ok, message, ...hold } = await api.hold(id);
     if (!ok) return say(message);
-    if (holds.isEmpty()) me = sessionStorage.me = hold.userId; // a new tab, come from the provider's page
+    if (holds.isEmpty() && !login.who()) me = sessionStorage.me = hold.userId; // a new tab, come from the provider's page
     holds.remember(hold, { paid: true });
   }
   await look(holds.get(id));
@@ -301,6 +310,12 @@ $("who").addEventListener("submit", (submitted) => {
   become(name);
   say(`You are ${name} now.`);
 });
+login.onChange((record) => {
+  const name = record?.id ?? guest();
+  if (name !== me) become(name);
+  if (!record && login.farewell()) say(login.farewell());
+});
+login.showOn($("account"));
 $("filter").addEventListener("change", () => sort(true));
 addEventListener("pageshow", (shown) => { if (shown.persisted) location.reload(); }); // back from the provider by the browser's own way
 
