@@ -42,8 +42,8 @@ SHOW = About(
     answers={200: Reply(SeenView, headers=FULL.headers)},
     refusals=(NotFound,),
 )
-BY_PRIVY = About("Accounts", "identity", id=PrivyId, answers={200: UserView})
-BY_WALLET = About("Accounts", "identity", id=WalletId, answers={200: UserView})
+BY_PRIVY = About("Accounts", "identity", id=PrivyId, answers={200: FULL})
+BY_WALLET = About("Accounts", "identity", id=WalletId, answers={200: FULL})
 CHANGE = About(
     "Accounts",
     "identity",
