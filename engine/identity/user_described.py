@@ -47,6 +47,7 @@ BY_WALLET = About("Accounts", "identity", id=WalletId, answers={200: FULL})
 CHANGE = About(
     "Accounts",
     "identity",
+    counted="admin",
     keyed=True,
     query=(IF_MATCH,),
     body=Body(UserChangeBody),
@@ -56,15 +57,17 @@ CHANGE = About(
 WALLET = About(
     "Accounts",
     "identity",
+    counted="admin",
     keyed=True,
     body=Body(WalletBody, ("walletAddress",)),
     answers={200: FULL},
     refusals=(UserExists,),
 )
-ACTIVITY = About("Accounts", "identity", keyed=True, answers={200: ToldView})
+ACTIVITY = About("Accounts", "identity", counted="admin", keyed=True, answers={200: ToldView})
 DELETE = About(
     "Accounts",
     "identity",
+    counted="admin",
     keyed=True,
     query=(ERASE,),
     answers={200: ToldView},

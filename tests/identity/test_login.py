@@ -11,6 +11,7 @@ import pytest
 
 from engine.identity import passwords, user_store
 from engine.identity.passwords import Passwords
+from engine.infra.ids import new_id
 from engine.runtime import Ground
 from tests.identity.conftest import Caller
 from tests.support.http import Reply
@@ -136,7 +137,7 @@ async def test_a_login_that_fails_says_one_sentence_after_one_hash_whatever_it_w
     await registered(shop)
     bob = (await registered(shop, username="bob", email="bob@example.com")).json["user"]["id"]
     await _suspended(ground, bob)
-    nameless = user_store.NewUser(id=passwords.secrets.token_hex(16), email="c@example.com")
+    nameless = user_store.NewUser(id=new_id(), email="c@example.com")
     await user_store.insert_user(ground.postgres, nameless)
     hashes: list[int] = []
     compare = Passwords._compare
