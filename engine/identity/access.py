@@ -8,6 +8,8 @@ from engine.identity.apikeys import ApiKeys
 from engine.identity.errors import TokenExpired
 from engine.identity.models import Caller, is_buyer
 from engine.identity.tokens import Tokens
+from engine.identity.trail import Trail
+from engine.infra.addresses import Addresses
 from engine.infra.combiner import Crew
 from engine.infra.errors import Fault, Forbidden, OutcomeUnknown, Unauthorized
 from engine.infra.http import Call, invalid
@@ -25,13 +27,14 @@ FORWARDED = frozenset(
 
 
 class Door:
-    """Knows both credentials and the `AUTH` mode."""
+    """Knows both credentials and the `AUTH` mode, and keeps the trail of those let in."""
 
     def __init__(self, settings: Settings, postgres: Postgres, crew: Crew) -> None:
         self._open = settings.auth == "open"
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
         self._tokens = Tokens.of(settings)
         self._keys = ApiKeys(postgres, crew)
+        self.trail = Trail(postgres, crew, Addresses(settings.trusted_proxies))
 
     async def caller(self, call: Call) -> Caller:
         """Who calls. A credential that is sent must be good, also with AUTH=open."""
