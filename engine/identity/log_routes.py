@@ -36,9 +36,7 @@ class LogRoutes:
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler."""
         users = [
-            Route(
-                "list_activity", "GET", "/activity-logs", self.list, log_described.LIST_ACTIVITY
-            ),
+            Route("list_activity", "GET", "/activity-logs", self.list, log_described.LIST_ACTIVITY),
             Route(
                 "recent_activity",
                 "GET",
@@ -126,9 +124,7 @@ class LogRoutes:
         if page.cursor is not None and not DEED_CURSOR.fullmatch(page.cursor):
             raise invalid("cursor", "not a cursor of this list")
         before = None if page.cursor is None else int(page.cursor)
-        found = await trail_store.list_deeds(
-            self._reads, wanted, before, page.limit + 1, page.skip
-        )
+        found = await trail_store.list_deeds(self._reads, wanted, before, page.limit + 1, page.skip)
         items = None
         if page.page:
             items = await trail_store.count_deeds(self._reads, wanted, COUNTED_MAX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.identity.log_routes import LogRoutes
 from engine.identity.parts import Parts
 from engine.infra.routing import Route
 
@@ -14,4 +15,4 @@ class IdentityRoutes:
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
-        return []
+        return [*LogRoutes(self._parts).routes()]

@@ -5,8 +5,7 @@ VALUES (@who, @operation, @target, @change::text::jsonb, @request_id, @address)
 RETURNING id;
 
 -- name: end_deed :one
--- How it ended; told twice it is one row. What was made has its name only now.
--- Index  audit_log_one_end_an_act
+-- How it ended; told twice it is one row, by audit_log_one_end_an_act. What was made has its name only now.
 WITH ended AS (
     INSERT INTO audit_log (began, who, operation, target, outcome, status, request_id)
     VALUES (@began, @who, @operation, @target, @outcome, @status, @request_id)
