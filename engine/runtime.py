@@ -13,7 +13,7 @@ from engine.coldchain.routes import ColdRoutes
 from engine.identity.access import Door
 from engine.identity.parts import Parts
 from engine.identity.routes import IdentityRoutes
-from engine.identity.tokens import Tokens
+from engine.identity.watch import Watch
 from engine.infra import tracing
 from engine.infra.addresses import Addresses
 from engine.infra.combiner import Crew
@@ -21,6 +21,7 @@ from engine.infra.errors import Misconfigured
 from engine.infra.handover import Handover, name_of_ours
 from engine.infra.health import Health
 from engine.infra.limits import Limits
+from engine.infra.locks import Locks
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.infra.publisher import Publisher
@@ -108,16 +109,23 @@ async def database(settings: Settings) -> AsyncIterator[Postgres]:
 
 
 @asynccontextmanager
-async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
+async def entrance(base: Ground) -> AsyncIterator[tuple[Crew, Door]]:
+    """The crew and the door of a process that lets somebody in: it follows credentials."""
+    crew = Crew()
+    deadlines = crew.start(crew.watch(), "deadlines")
+    watch = Watch(base.postgres, crew)
+    await watch.begin()
+    try:
+        yield crew, Door(base.settings, base.postgres, crew, watch)
+    finally:
+        deadlines.cancel()
+        await watch.close()
+
+
+@asynccontextmanager
+async def live(base: Ground, door: Door, share: float) -> AsyncIterator[Hub]:
     """Who listens in this process. `share` of its time may go into telling them."""
-    settings, tokens = base.settings, Tokens.of(base.settings)
-    hub = Hub(
-        base.postgres,
-        settings.redis_url,
-        salt_of(base),
-        None if settings.auth == "open" else lambda token: tokens.caller(token).subject,
-        share,
-    )
+    hub = Hub(base.postgres, base.settings.redis_url, salt_of(base), door, share)
     try:
         yield hub
     finally:
@@ -154,11 +162,13 @@ def doorway_of(base: Ground, hub: Hub, facade: SocketIo, limits: Limits) -> Else
 async def listener(settings: Settings) -> AsyncIterator[House]:
     """One process for listeners alone: workers hand theirs to it."""
     require_secrets(settings)
-    async with ground(settings) as base, live(base, LISTENER_SHARE) as hub:
+    async with (
+        ground(settings) as base,
+        entrance(base) as (crew, door),
+        live(base, door, LISTENER_SHARE) as hub,
+    ):
         publisher = Publisher("listener", meter, settings.metrics_dir, base.postgres, base.redis)
         publisher.start()
-        crew = Crew()
-        door = Door(settings, base.postgres, crew)
         limits = Limits(settings, base.postgres, base.redis, crew)
         facade = facade_of(base, hub, door, limits, LISTENER)
         try:
@@ -180,10 +190,11 @@ def salt_of(base: Ground) -> bytes:
 async def worker(settings: Settings) -> AsyncIterator[House]:
     """One API process. On exit every batch is drained."""
     require_secrets(settings)
-    async with ground(settings) as base, live(base, LIVE_SHARE) as hub:
-        crew = Crew()
-        watch = crew.start(crew.watch(), "deadlines")
-        door = Door(settings, base.postgres, crew)
+    async with (
+        ground(settings) as base,
+        entrance(base) as (crew, door),
+        live(base, door, LIVE_SHARE) as hub,
+    ):
         turns = Turns(settings, crew)
         limits = Limits(settings, base.postgres, base.redis, crew)
         activity = Activity(base.postgres, crew, Addresses(settings.trusted_proxies))
@@ -220,7 +231,6 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         finally:
             await facade.close()
             await crew.drain(DRAIN_SECONDS)
-            watch.cancel()
             await metrics.stop()
             await publisher.stop()
             await tracing.stop()
@@ -229,8 +239,9 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
 async def keep(settings: Settings, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
     """One keeper process: every keeper in its own task, until told to stop."""
     async with ground(settings, KEEPER_STATEMENT_MS) as base:
+        locks = Locks(base.postgres, base.redis, settings.redis_url)
         keepers: dict[str, Keeper] = {
-            keeper.name: keeper for keeper in rounds(settings, base.postgres, base.bouncer)
+            keeper.name: keeper for keeper in rounds(settings, base.postgres, base.bouncer, locks)
         }
         bell = Bell(settings.redis_url, keepers["sweeper"]) if settings.bell == "on" else None
         tasks = [
@@ -251,4 +262,5 @@ async def keep(settings: Settings, stop: asyncio.Event, ready: asyncio.Event | N
         for task in (waiting, *tasks):
             task.cancel()
         await asyncio.gather(waiting, *tasks, return_exceptions=True)
+        await locks.close()
         await publisher.stop()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from engine.identity.beta_routes import BetaRoutes
+from engine.identity.key_routes import KeyRoutes
+from engine.identity.lock_routes import LockRoutes
 from engine.identity.log_routes import LogRoutes
 from engine.identity.parts import Parts
+from engine.identity.preference_routes import PreferenceRoutes
 from engine.infra.routing import Route
 
 
@@ -15,4 +19,10 @@ class IdentityRoutes:
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
-        return [*LogRoutes(self._parts).routes()]
+        return [
+            *BetaRoutes(self._parts).routes(),
+            *PreferenceRoutes(self._parts).routes(),
+            *KeyRoutes(self._parts).routes(),
+            *LockRoutes(self._parts).routes(),
+            *LogRoutes(self._parts).routes(),
+        ]

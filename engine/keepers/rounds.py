@@ -11,6 +11,7 @@ beater      writes down that this process lives
 pruner      forgets what is past its retention
 sealer      puts what was sold, refunded and booked into the ledger
 checker     looks now and then whether the whole ledger is what was sealed
+ender       ends sessions whose time is over
 partitioner makes room for readings and activity, and drops the weeks and months past their time
 """
 
@@ -23,10 +24,15 @@ from functools import cache
 import structlog
 
 from engine.coldchain import freezers
+from engine.identity import session_store as sessions
+from engine.identity import signing
+from engine.identity import store as identity
+from engine.identity.sessions import end_due
 from engine.infra import sql
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
 from engine.infra.ids import new_id
+from engine.infra.locks import Locks
 from engine.infra.log import Seldom
 from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
@@ -43,13 +49,15 @@ NEVER_SECONDS = 3_600.0
 PRUNE_BATCH = 5_000
 TOMBSTONE_HOURS = 1  # a claim that a tombstone must stop arrives within seconds
 BEAT_SECONDS = 1.0
+END_SECONDS = 5.0
+CHANGES_HOURS = 1  # a process that followed nothing for as long forgets all that it knew
 SEAL_SECONDS, SEAL_SECONDS_MAX = 0.25, 2.0  # between two looks: at rest, in a rush
 SEAL_RESTS = 15  # times as long as it sealed, in a rush
 CHECK_SECONDS = 60.0
 WRONG_KEYS_SECONDS = 30.0  # between two complaints; what is to be sealed waits
 
 
-def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Keeper]:
+def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer, locks: Locks) -> list[Keeper]:
     """All keepers but those that the settings turn off."""
     polling = settings.sweeper_poll_ms > 0
     keepers = [
@@ -62,13 +70,14 @@ def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Kee
         Keeper("filler", filling(postgres, bouncer), 0.5),
         Keeper("pruner", pruning(settings, postgres), 60.0),
         Keeper("partitioner", partitioning(settings, postgres), 60.0),
+        Keeper("ender", ending(postgres), END_SECONDS),
         Keeper("beater", beating(postgres), BEAT_SECONDS),
         Keeper("sealer", sealing(settings, postgres), SEAL_SECONDS_MAX),
     ]
     if settings.ledger_verify_seconds > 0:
         keepers.append(Keeper("checker", checking(settings, postgres), CHECK_SECONDS))
     if settings.auditor_ms > 0:
-        auditor = Auditor(postgres, bouncer)
+        auditor = Auditor(postgres, bouncer, locks)
         keepers.append(Keeper("auditor", auditor.work, settings.auditor_ms / 1000))
     if settings.bell == "on":
         keepers.append(Keeper("ringer", ringing(postgres, bouncer), 0.1))
@@ -155,6 +164,8 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
     async def work() -> float | None:
         gone = await store.prune(postgres, TOMBSTONE_HOURS, PRUNE_BATCH)
         gone += await record.prune(postgres, settings.retention_hours, PRUNE_BATCH)
+        gone += await sessions.prune_credential_changes(postgres, CHANGES_HOURS, PRUNE_BATCH)
+        gone += await identity.prune_nonces(postgres, signing.REMEMBERED_SECONDS, PRUNE_BATCH)
         return 0.1 if gone >= PRUNE_BATCH else None
 
     return work
@@ -167,6 +178,15 @@ def partitioning(settings: Settings, postgres: Postgres) -> Work:
         changed = await freezers.partition(postgres, settings.readings_days)
         changed += await activity_store.partition_activity(postgres, settings.activity_days)
         return 1.0 if changed else None
+
+    return work
+
+
+def ending(postgres: Postgres) -> Work:
+    """End sessions; back at the next one's end."""
+
+    async def work() -> float | None:
+        return await end_due(postgres)
 
     return work
 

@@ -16,6 +16,7 @@ from engine import __version__
 from engine.infra.settings import ALIASES, Settings
 from engine.ops import terminal
 from engine.ops.audit_commands import audit, reconcile
+from engine.ops.beta_commands import beta
 from engine.ops.drop_commands import drop
 from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
@@ -45,12 +46,13 @@ app = cyclopts.App(
 app["--help"].group = OTHER
 app["--version"].group = OTHER
 drop.group = freezer.group = ledger.group = OPERATE
-apikey.group = token.group = CREDENTIALS
+apikey.group = beta.group = token.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
 app.command(audit, group=OPERATE)
 app.command(reconcile, group=OPERATE)
 app.command(apikey)
+app.command(beta)
 app.command(ledger)
 app.command(token)
 app.command(size, group=CHECK)

@@ -24,7 +24,7 @@ RETURNING id;
 -- What operators did, and others tried, newest first, after a cursor. Of what has no end nobody knows it: it is
 -- under way, or its process died.
 -- Index  audit_log_pkey
-SELECT a.id, a.who, a.operation, coalesce(e.target, a.target) AS target, a.change::text AS change,
+SELECT a.id, a.who, a.operation, coalesce(a.target, e.target) AS target, a.change::text AS change,
        coalesce(e.outcome, a.outcome, 'unknown') AS outcome, coalesce(e.status, a.status) AS status,
        a.request_id, a.address, a.at, e.at AS ended_at
   FROM audit_log AS a

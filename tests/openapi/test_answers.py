@@ -15,6 +15,7 @@ from engine.record.activity_store import Row, insert_activity
 from engine.record.seal import seal
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
+from tests.identity.people import somebody
 from tests.openapi.conftest import Document
 from tests.support.http import Reply
 from tests.support.provider import Provider
@@ -169,9 +170,56 @@ async def _logs(told: Told, ground: Ground) -> None:
         assert (reply.status, bool(reply.json)) == (200, True), path
 
 
+async def _prefers(told: Told, user: str) -> None:
+    """What a user wants to be told, by either path."""
+    night = {"quietHoursEnabled": True, "quietHoursStart": "22:00", "quietHoursEnd": "07:00"}
+    for path in (f"/notifications/preferences/{user}", f"/notifications/user/{user}"):
+        assert (await told.send("PUT", path, night)).status == 200, path
+        assert (await told.send("GET", path)).status == 200, path
+    question = "may-send?channel=push&category=product&at=2030-01-31T23:00:00Z"
+    asked = await told.send("GET", f"/notifications/preferences/{user}/{question}")
+    assert asked.json["until"] == "2030-02-01T07:00:00.000Z"
+    for path in (f"/notifications/preferences/{user}", f"/notifications/user/{user}"):
+        assert (await told.send("POST", f"{path}/reset")).status == 200, path
+
+
+async def _invites(told: Told) -> None:
+    """Invitations that are made, used and seen."""
+    at = "/private-beta"
+    for path in ("/referral", "/referrals"):
+        made = await told.send("POST", at + path)
+        assert made.status == 201, path
+    assert (await told.send("POST", f"{at}/referrals/bulk", {"count": 2})).status == 201
+    pair = {"referralKey": made.json["referralKey"], "userEmail": "ann@example.com"}
+    for path in ("/check-validity", "/verify", "/status", "/check-validity"):
+        assert (await told.send("POST", at + path, pair)).status == 200, path
+    for path in ("/users", "/debug?page=1", "/referrals/unused"):
+        assert (await told.send("GET", at + path)).status == 200, path
+    strange = {"referralKey": "K7QD-M2XH-9TBR", "userEmail": "bob@example.com"}
+    other = pair | {"userEmail": "bob@example.com"}
+    refused = [(await told.send("POST", f"{at}/verify", each)).error for each in (strange, other)]
+    assert refused == ["NOT_FOUND", "KEY_USED"]
+
+
+async def _guards(told: Told) -> None:
+    """Locks; keys that are made, listed, exchanged and ended."""
+    for path in ("/locks?limit=1", "/locks?page=1", "/api-keys?page=1"):
+        assert (await told.send("GET", path)).status == 200, path
+    made = await told.send(
+        "POST", "/api-keys", {"name": "till", "scopes": ["sale:read"], "expiresInDays": 1}
+    )
+    assert made.status == 201
+    assert (await told.send("POST", "/api-keys", {"name": "", "scopes": ["x"]})).status == 400
+    path = f"/api-keys/{made.json['id']}"
+    assert (await told.send("POST", f"{path}/rotate", {"graceSeconds": 60})).status == 201
+    assert (await told.send("DELETE", path)).status == 200
+
+
 async def test_every_operation_answers_as_the_document_says(told: Told, ground: Ground) -> None:
     async with told.nothing_left_out():
         await _keeps_cold(told, await freezer_of(ground, 6))
+        await _prefers(told, await somebody(ground.settings.database_url))
+        await _invites(told)
         drop = await told.open_drop(20, maxPerBuyer=9, imageUrl="/pictures/0-a.svg")
         await _sells(told, drop)
         await _pays(told, drop)
@@ -188,6 +236,7 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
             assert (await told.send("GET", path)).status == 200
         assert (await told.send("GET", "/health/ready")).status == 200
         await _logs(told, ground)
+        await _guards(told)
         assert (await told.send("POST", f"/drops/{drop}/close")).status == 200
 
 
