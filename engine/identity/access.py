@@ -38,9 +38,9 @@ class Door:
         self._tokens = Tokens.of(settings)
         self._keys = ApiKeys(postgres, crew)
         self.trail = Trail(postgres, crew, Addresses(settings.trusted_proxies))
+        self.signing = Signing(settings, postgres, crew)
         self._watch = watch
         watch.tell_of_keys(self._keys.forget)
-        self.signing = Signing(settings, postgres, crew)
 
     async def caller(self, call: Call) -> Caller:
         """Who calls. A credential that is sent must be good, also with AUTH=open."""

@@ -100,9 +100,7 @@ class BetaRoutes:
     ) -> tuple[Listing[bodies.BetaKeyView], int]:
         page = page_of(call)
         before = arguments.before(page)
-        found = await store.list_beta_keys(
-            self._reads, status, before, page.limit + 1, page.skip
-        )
+        found = await store.list_beta_keys(self._reads, status, before, page.limit + 1, page.skip)
         items = await store.count_beta_keys(self._reads, status)
         rows = [bodies.key_view(key) for key in found[: page.limit]]
         cursor = rows[-1].id if len(found) > page.limit else None
