@@ -10,7 +10,9 @@ from engine.identity.errors import TokenExpired
 from engine.identity.models import Caller, is_buyer
 from engine.identity.signing import Signing
 from engine.identity.tokens import Tokens
+from engine.identity.trail import Trail
 from engine.identity.watch import Watch
+from engine.infra.addresses import Addresses
 from engine.infra.combiner import Crew
 from engine.infra.errors import Fault, Forbidden, OutcomeUnknown, Unauthorized
 from engine.infra.http import Call, invalid
@@ -28,13 +30,14 @@ FORWARDED = frozenset(
 
 
 class Door:
-    """Knows both credentials and the `AUTH` mode."""
+    """Knows both credentials and the `AUTH` mode, and keeps the trail of those let in."""
 
     def __init__(self, settings: Settings, postgres: Postgres, crew: Crew, watch: Watch) -> None:
         self._open = settings.auth == "open"
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
         self._tokens = Tokens.of(settings)
         self._keys = ApiKeys(postgres, crew)
+        self.trail = Trail(postgres, crew, Addresses(settings.trusted_proxies))
         self.signing = Signing(settings, postgres, crew)
         self._watch = watch
         watch.tell_of_keys(self._keys.forget)
