@@ -158,8 +158,8 @@ def _is_hidden(name: str) -> bool:
 
 
 def change_of(body: bytes) -> object:
-    """What was sent, without secrets and what is personal; None for nothing. Of what is no JSON object, where no name
-    tells a secret, only how long it is."""
+    """What was sent, without secrets and what is personal; None for nothing. Of what is no JSON
+    object, where no name tells a secret, only how long it is."""
     if not body:
         return None
     try:
