@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -251,3 +253,15 @@ def test_a_gate_that_lets_nobody_through_does_not_start() -> None:
     with pytest.raises(Misconfigured, match="HTTPS_ONLY=1 serves nobody"):
         knobs.read({"HTTPS_ONLY": "1"})
     assert knobs.read({"HTTPS_ONLY": "1", "TRUSTED_PROXIES": "10.0.0.1"}).https_only
+
+
+def test_the_table_of_security_names_what_is_there() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "OPERATIONS.md").read_text()
+    table = re.findall(r"^\|.*\|$", text[text.index("## Security") :], re.MULTILINE)[2:]
+
+    assert len(table) == 10
+    for row in table:
+        files = re.findall(r"`([a-z_/0-9]+\.py)`", row)
+        assert any(file.startswith("tests/") for file in files), row
+        assert all((root / file).is_file() for file in files), row
