@@ -5,6 +5,7 @@ Refusal
 │   ├── TokenExpired  (401)
 │   └── SessionEnded  (401)
 ├── Forbidden         a known caller may not (403)
+├── SessionOver       what is to be changed has ended (410)
 ├── UserExists        a name of an account is another's (409)
 │   └── UserTaken     the same where a shop makes accounts (400)
 ├── VersionConflict   somebody else changed it since (409)
@@ -55,6 +56,13 @@ class EmailRegistered(Refusal):
 
 class SessionEnded(Unauthorized):
     """This session has ended: log in again."""
+
+
+class SessionOver(Refusal):
+    """This session has ended: nothing changes it any more."""
+
+    code = "EXPIRED"
+    status = 410
 
 
 class UserExists(Refusal):

@@ -14,6 +14,7 @@ from engine.identity import user_store
 from engine.identity.resets import Links
 from engine.infra.ids import new_id
 from engine.record import keys
+from engine.record.activity_store import Row, insert_activity
 from engine.record.seal import seal
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
@@ -159,6 +160,33 @@ async def _records(told: Told, ground: Ground) -> None:
         assert (await told.send("GET", f"/ledger{path}")).status == 200, path
 
 
+async def _logs(told: Told, ground: Ground) -> None:
+    """What users and operators did, with something in every field."""
+    user, session = new_id(), new_id()
+    acts = [Row(new_id(), user, session, "session_created", '{"a": 1}', "10.0.0.1", "curl", 5.0)]
+    await insert_activity(ground.postgres, acts)
+    for path in (
+        *("/activity-logs", f"/activity-logs?userId={user}&page=1", "/activity-logs/stats"),
+        *(f"/activity-logs/user/{user}/recent", "/admin/audit-log", "/admin/audit-log?page=1"),
+    ):
+        reply = await told.send("GET", path)
+        assert (reply.status, bool(reply.json)) == (200, True), path
+
+
+async def _guards(told: Told) -> None:
+    """Locks; keys that are made, listed, exchanged and ended."""
+    for path in ("/locks?limit=1", "/locks?page=1", "/api-keys?page=1"):
+        assert (await told.send("GET", path)).status == 200, path
+    made = await told.send(
+        "POST", "/api-keys", {"name": "till", "scopes": ["sale:read"], "expiresInDays": 1}
+    )
+    assert made.status == 201
+    assert (await told.send("POST", "/api-keys", {"name": "", "scopes": ["x"]})).status == 400
+    path = f"/api-keys/{made.json['id']}"
+    assert (await told.send("POST", f"{path}/rotate", {"graceSeconds": 60})).status == 201
+    assert (await told.send("DELETE", path)).status == 200
+
+
 async def _comes_in(told: Told, ground: Ground) -> None:
     """An account that is made, lost, found again and left."""
     ann = {"username": "ann", "email": "ann@example.org", "password": "correct horse"}
@@ -207,20 +235,6 @@ async def _administers(told: Told) -> None:
         assert (await told.send("DELETE", path)).status == 200, path
 
 
-async def _guards(told: Told) -> None:
-    """Locks; keys that are made, listed, exchanged and ended."""
-    for path in ("/locks?limit=1", "/locks?page=1", "/api-keys?page=1"):
-        assert (await told.send("GET", path)).status == 200, path
-    made = await told.send(
-        "POST", "/api-keys", {"name": "till", "scopes": ["sale:read"], "expiresInDays": 1}
-    )
-    assert made.status == 201
-    assert (await told.send("POST", "/api-keys", {"name": "", "scopes": ["x"]})).status == 400
-    path = f"/api-keys/{made.json['id']}"
-    assert (await told.send("POST", f"{path}/rotate", {"graceSeconds": 60})).status == 201
-    assert (await told.send("DELETE", path)).status == 200
-
-
 async def _prefers(told: Told, user: str) -> None:
     """What a user wants to be told, by either path."""
     night = {"quietHoursEnabled": True, "quietHoursStart": "22:00", "quietHoursEnd": "07:00"}
@@ -232,6 +246,28 @@ async def _prefers(told: Told, user: str) -> None:
     assert asked.json["until"] == "2030-02-01T07:00:00.000Z"
     for path in (f"/notifications/preferences/{user}", f"/notifications/user/{user}"):
         assert (await told.send("POST", f"{path}/reset")).status == 200, path
+
+
+async def _enters(told: Told, user: str) -> None:
+    """A session from its beginning to its end, and another that ends with all of them."""
+    phone = {"userId": user, "deviceId": "phone", "platform": "ios", "pushToken": "p"}
+    one = f"/sessions/{(await told.send('POST', '/sessions', phone)).json['id']}"
+    of_user = f"/sessions/user/{user}"
+    assert (await told.send("POST", "/sessions/get-or-create", phone)).status == 200
+    for path in (one, of_user, f"{of_user}/active", f"{of_user}/stats"):
+        assert (await told.send("GET", path)).status == 200, path
+    listed = f"/sessions?userId={user}&includeInactive=true&page=1"
+    assert (await told.send("GET", listed)).json["meta"]["totalItems"] == 1
+    for method, path, body in (
+        ("PUT", one, {"deviceName": "blue"}),
+        ("POST", f"{one}/activity", None),
+        ("PUT", f"{one}/push-token", {"pushToken": "q"}),
+        ("POST", f"{one}/extend", {"additionalDays": 1}),
+        ("DELETE", one, {"reason": "lost"}),
+        ("DELETE", f"{of_user}/all", None),
+    ):
+        assert (await told.send(method, path, body)).status == 200, path
+    assert (await told.send("POST", f"{one}/extend")).error == "EXPIRED"
 
 
 async def _invites(told: Told) -> None:
@@ -256,6 +292,7 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
     async with told.nothing_left_out():
         await _keeps_cold(told, await freezer_of(ground, 6))
         await _prefers(told, await somebody(ground.settings.database_url))
+        await _enters(told, await somebody(ground.settings.database_url))
         await _invites(told)
         await _comes_in(told, ground)
         await _administers(told)
@@ -274,6 +311,7 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
         for path in ("/drops?status=live,paused&limit=1", "/health", "/health/live"):
             assert (await told.send("GET", path)).status == 200
         assert (await told.send("GET", "/health/ready")).status == 200
+        await _logs(told, ground)
         await _guards(told)
         assert (await told.send("POST", f"/drops/{drop}/close")).status == 200
 
