@@ -346,7 +346,7 @@ def require_secrets(settings: Settings) -> None:
 
 def is_secret(name: str) -> bool:
     """Whether a setting is nobody's to read."""
-    return "_secret" in name or "signing_key" in name
+    return "_secret" in name or "signing_key" in name or name == "smtp_url"
 
 
 def too_short(secret: str) -> str:

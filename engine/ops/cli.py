@@ -22,6 +22,7 @@ from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
 from engine.ops.ledger_commands import ledger
 from engine.ops.size_commands import size
+from engine.ops.user_commands import user
 
 RUN = Group.create_ordered("Run")
 OPERATE = Group.create_ordered("Operate")
@@ -46,7 +47,7 @@ app = cyclopts.App(
 app["--help"].group = OTHER
 app["--version"].group = OTHER
 drop.group = freezer.group = ledger.group = OPERATE
-apikey.group = beta.group = token.group = CREDENTIALS
+apikey.group = beta.group = token.group = user.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
 app.command(audit, group=OPERATE)
@@ -55,6 +56,7 @@ app.command(apikey)
 app.command(beta)
 app.command(ledger)
 app.command(token)
+app.command(user)
 app.command(size, group=CHECK)
 
 AsJson = Annotated[bool, Parameter(help="for programs")]
@@ -103,6 +105,7 @@ def keep() -> None:
 
     They are: sweeper, ringer, bell, reaper, reconciler, settler, filler, auditor, sealer, checker,
     ender, beater, pruner, partitioner.
+    beater, postman, pruner, partitioner.
 
     At least one process must run, or holds do not expire; a second one on another machine makes
     sure of it. They do the same work without treading on each other.
