@@ -211,6 +211,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         finally:
             await facade.close()
             await crew.drain(DRAIN_SECONDS)
+            identity.close()
             watch.cancel()
             await metrics.stop()
             await publisher.stop()

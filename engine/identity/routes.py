@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from engine.identity.beta_routes import BetaRoutes
+from engine.identity.login_routes import LoginRoutes
 from engine.identity.parts import Parts
 from engine.identity.preference_routes import PreferenceRoutes
+from engine.identity.user_routes import UserRoutes
 from engine.infra.routing import Route
 
 
@@ -12,11 +14,20 @@ class IdentityRoutes:
     """Gathers what the features of accounts answer to."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self._users = UserRoutes(parts)
+        self._login = LoginRoutes(parts)
+        self._preferences = PreferenceRoutes(parts)
+        self._beta = BetaRoutes(parts)
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
         return [
-            *BetaRoutes(self._parts).routes(),
-            *PreferenceRoutes(self._parts).routes(),
+            *self._users.routes(),
+            *self._login.routes(),
+            *self._preferences.routes(),
+            *self._beta.routes(),
         ]
+
+    def close(self) -> None:
+        """Let go of what outlives a request."""
+        self._login.passwords.close()
