@@ -13,7 +13,7 @@ from engine.coldchain.routes import ColdRoutes
 from engine.identity.access import Door
 from engine.identity.parts import Parts
 from engine.identity.routes import IdentityRoutes
-from engine.identity.tokens import Tokens
+from engine.identity.watch import Watch
 from engine.infra import tracing
 from engine.infra.addresses import Addresses
 from engine.infra.combiner import Crew
@@ -24,6 +24,7 @@ from engine.infra.limits import Limits
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.infra.publisher import Publisher
+from engine.infra.reads import Reads
 from engine.infra.redis import Redis
 from engine.infra.routing import Route
 from engine.infra.settings import Settings, require_secrets
@@ -59,12 +60,14 @@ class House(msgspec.Struct, frozen=True):
 
 
 class Ground(msgspec.Struct, frozen=True):
-    """What every process of the engine stands on."""
+    """What every process of the engine stands on. `reads` is for lists and history alone: a
+    replica's, if there is one."""
 
     settings: Settings
     postgres: Postgres
     redis: Redis
     bouncer: Bouncer
+    reads: Postgres
 
 
 @asynccontextmanager
@@ -76,12 +79,18 @@ async def ground(settings: Settings, statement_timeout_ms: int = 2_000) -> Async
         )
     postgres = Postgres(settings, statement_timeout_ms)
     await postgres.open()
-    redis = Redis(settings.redis_url)
+    redis, reads = Redis(settings.redis_url), postgres
     try:
+        if settings.database_read_url:
+            reads = Reads(settings, postgres, statement_timeout_ms)
+            await reads.open()
         await postgres.refresh_epoch()
-        yield Ground(settings, postgres, redis, Bouncer(redis, postgres, settings.intent_ttl_ms))
+        bouncer = Bouncer(redis, postgres, settings.intent_ttl_ms)
+        yield Ground(settings, postgres, redis, bouncer, reads)
     finally:
         await redis.close()
+        if reads is not postgres:
+            await reads.close()
         await postgres.close()
 
 
@@ -99,16 +108,23 @@ async def database(settings: Settings) -> AsyncIterator[Postgres]:
 
 
 @asynccontextmanager
-async def live(base: Ground, share: float) -> AsyncIterator[Hub]:
+async def entrance(base: Ground) -> AsyncIterator[tuple[Crew, Door]]:
+    """The crew and the door of a process that lets somebody in: it follows credentials."""
+    crew = Crew()
+    deadlines = crew.start(crew.watch(), "deadlines")
+    watch = Watch(base.postgres, crew)
+    await watch.begin()
+    try:
+        yield crew, Door(base.settings, base.postgres, crew, watch)
+    finally:
+        deadlines.cancel()
+        await watch.close()
+
+
+@asynccontextmanager
+async def live(base: Ground, door: Door, share: float) -> AsyncIterator[Hub]:
     """Who listens in this process. `share` of its time may go into telling them."""
-    settings, tokens = base.settings, Tokens.of(base.settings)
-    hub = Hub(
-        base.postgres,
-        settings.redis_url,
-        salt_of(base),
-        None if settings.auth == "open" else lambda token: tokens.caller(token).subject,
-        share,
-    )
+    hub = Hub(base.postgres, base.settings.redis_url, salt_of(base), door, share)
     try:
         yield hub
     finally:
@@ -145,11 +161,13 @@ def doorway_of(base: Ground, hub: Hub, facade: SocketIo, limits: Limits) -> Else
 async def listener(settings: Settings) -> AsyncIterator[House]:
     """One process for listeners alone: workers hand theirs to it."""
     require_secrets(settings)
-    async with ground(settings) as base, live(base, LISTENER_SHARE) as hub:
+    async with (
+        ground(settings) as base,
+        entrance(base) as (crew, door),
+        live(base, door, LISTENER_SHARE) as hub,
+    ):
         publisher = Publisher("listener", meter, settings.metrics_dir, base.postgres, base.redis)
         publisher.start()
-        crew = Crew()
-        door = Door(settings, base.postgres, crew)
         limits = Limits(settings, base.postgres, base.redis, crew)
         facade = facade_of(base, hub, door, limits, LISTENER)
         try:
@@ -171,20 +189,21 @@ def salt_of(base: Ground) -> bytes:
 async def worker(settings: Settings) -> AsyncIterator[House]:
     """One API process. On exit every batch is drained."""
     require_secrets(settings)
-    async with ground(settings) as base, live(base, LIVE_SHARE) as hub:
-        crew = Crew()
-        watch = crew.start(crew.watch(), "deadlines")
-        door = Door(settings, base.postgres, crew)
+    async with (
+        ground(settings) as base,
+        entrance(base) as (crew, door),
+        live(base, door, LIVE_SHARE) as hub,
+    ):
         turns = Turns(settings, crew)
         limits = Limits(settings, base.postgres, base.redis, crew)
         activity = Activity(base.postgres, crew, Addresses(settings.trusted_proxies))
         identity = IdentityRoutes(
-            Parts(settings, base.postgres, crew, door, turns, limits, activity)
+            Parts(settings, base.postgres, crew, door, turns, limits, activity, base.reads)
         )
         sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt_of(base))
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
         paying = PaymentRoutes(settings, base.postgres, base.bouncer, crew, door, turns)
-        record = LedgerRoutes(settings, base.postgres, crew, door, turns)
+        record = LedgerRoutes(settings, base.postgres, base.reads, crew, door, turns)
         cold = ColdRoutes(settings, base.postgres, base.bouncer, crew, door, turns, sale.hold)
         health = Health(base.postgres, base.redis)
         publisher = Publisher(
@@ -212,7 +231,6 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             await facade.close()
             await crew.drain(DRAIN_SECONDS)
             identity.close()
-            watch.cancel()
             await metrics.stop()
             await publisher.stop()
             await tracing.stop()

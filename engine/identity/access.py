@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from engine.identity.apikeys import ApiKeys
 from engine.identity.errors import TokenExpired
 from engine.identity.models import Caller, is_buyer
 from engine.identity.tokens import Tokens
+from engine.identity.watch import Watch
 from engine.infra.combiner import Crew
 from engine.infra.errors import Fault, Forbidden, OutcomeUnknown, Unauthorized
 from engine.infra.http import Call, invalid
@@ -27,11 +29,13 @@ FORWARDED = frozenset(
 class Door:
     """Knows both credentials and the `AUTH` mode."""
 
-    def __init__(self, settings: Settings, postgres: Postgres, crew: Crew) -> None:
+    def __init__(self, settings: Settings, postgres: Postgres, crew: Crew, watch: Watch) -> None:
         self._open = settings.auth == "open"
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
         self._tokens = Tokens.of(settings)
         self._keys = ApiKeys(postgres, crew)
+        self._watch = watch
+        watch.tell_of_keys(self._keys.forget)
 
     async def caller(self, call: Call) -> Caller:
         """Who calls. A credential that is sent must be good, also with AUTH=open."""
@@ -42,7 +46,12 @@ class Door:
             scheme, _, token = given.decode("latin-1").partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthorized("Authorization must be 'Bearer <token>'")
-            return self._bearer(call, token.strip())
+            caller = self._bearer(call, token.strip())
+            if caller.session:
+                caller = await self._watch.caller(caller, b"idempotency-key" in call.headers)
+            if call.budgets is not None:
+                call.budgets.charge(call, caller.kind, caller.subject)
+            return caller
         if (key := headers.get(b"x-api-key")) is not None:
             return await self._shop(call, key.decode("latin-1"))
         return OPEN if self._open else ANYBODY
@@ -55,11 +64,34 @@ class Door:
         """Refuse whoever is none."""
         require_admin(await self.caller(call))
 
+    # ── who listens ──────────────────────────────────────────────────────────────────────────
+
+    def listener(self, token: str | None, named: object) -> Caller:
+        """Who wants to hear what is his, as far as can be said at once: a session's standing may
+        have to be asked for (`still`). Raises `Unauthorized`, `Invalid`."""
+        if token is not None:
+            return self._watch.not_ended(self._tokens.caller(token))
+        buyer = as_buyer(named) if self._open else None
+        if buyer is None:
+            raise Unauthorized("auth: want userId" if self._open else "auth: want a token")
+        return Caller("open", buyer)
+
+    async def still(self, listener: Caller) -> None:
+        """Whether he may hear it. Raises `Unauthorized`, `Fault`."""
+        if listener.session:
+            await self._watch.caller(listener)
+
+    async def over(self, sessions: Collection[str]) -> set[str]:
+        """Which of these sessions have ended, as far as it is known. Raises `Fault`."""
+        return await self._watch.over(sessions)
+
+    # ── credentials ──────────────────────────────────────────────────────────────────────────
+
     def _bearer(self, call: Call, token: str) -> Caller:
-        """A token's caller, who pays for the request. Good ones are let in whatever their
-        neighbours try: no number of attempts finds a key of 32 bytes, and none costs a query."""
+        """A token's caller. Good ones are let in whatever their neighbours try: no number of
+        attempts finds a key of 32 bytes, and none costs a query."""
         try:
-            caller = self._tokens.caller(token)
+            return self._tokens.caller(token)
         except TokenExpired:  # it was good: nobody guesses
             raise
         except Unauthorized:
@@ -67,13 +99,10 @@ class Door:
                 call.budgets.check_guesser(call)
                 call.budgets.failed(call)
             raise
-        if call.budgets is not None:
-            call.budgets.charge(call, caller.kind, caller.subject)
-        return caller
 
     async def _shop(self, call: Call, key: str) -> Caller:
         """A key's shop, which pays for the request. One that is not remembered costs a query."""
-        caller = self._keys.remembered(key)
+        caller = self._keys.remembered(key) if self._watch.is_fresh else None
         if caller is None:
             if call.budgets is not None:
                 call.budgets.check_guesser(call)

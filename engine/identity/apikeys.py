@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import Collection
 from datetime import datetime
 
 from engine.identity import store
@@ -23,7 +24,7 @@ from engine.infra.postgres import Postgres
 FORM = re.compile(r"vr_([0-9a-f]{12})_([0-9a-f]{64})")
 NAME_LENGTH_MAX = 200
 ANSWER_SECONDS = 4.0  # then the caller is told that we do not know
-REMEMBERED_SECONDS = 5.0  # how long a revoked key may still be honoured
+REMEMBERED_SECONDS = 5.0  # a key's end that was set ahead comes so much later, at most
 
 
 async def create(caller: store.Caller, name: str, scopes: list[str]) -> str:
@@ -52,7 +53,7 @@ async def rotate(postgres: Postgres, named: str, grace_seconds: float) -> tuple[
 
 
 async def revoke(postgres: Postgres, named: str) -> store.ListedKey:
-    """End a key now; every worker forgets it within seconds. Twice is once."""
+    """End a key now; every worker forgets it within a second. Twice is once."""
     async with postgres.transaction() as session:
         key = await find(session, named)
         await store.revoke_api_key(session, key.id, 0)
@@ -78,6 +79,15 @@ class ApiKeys:
     def __init__(self, postgres: Postgres, crew: Crew) -> None:
         self._postgres, self._crew = postgres, crew
         self._known: dict[str, tuple[Caller, float]] = {}
+        self._forgettings = 0
+
+    def forget(self, ids: Collection[str] | None) -> None:
+        """These keys are not what they were; None: none may be."""
+        self._forgettings += 1
+        subjects = None if ids is None else {f"key:{id}" for id in ids}
+        for key, (caller, _) in list(self._known.items()):
+            if subjects is None or caller.subject in subjects:
+                del self._known[key]
 
     def remembered(self, key: str) -> Caller | None:
         """Whose key this is, if it was good seconds ago."""
@@ -85,18 +95,17 @@ class ApiKeys:
         return known[0] if known is not None and time.monotonic() < known[1] else None
 
     async def caller(self, key: str) -> Caller:
-        """Whose key this is. Raises `Unauthorized`."""
-        if (known := self.remembered(key)) is not None:
-            return known
+        """Whose key this is, as Postgres says now. Raises `Unauthorized`."""
         form = FORM.fullmatch(key)
         if form is None:
             raise Unauthorized("The API key is not valid")
-        finding = store.find_api_key(self._postgres, form[1])
+        turn, finding = self._forgettings, store.find_api_key(self._postgres, form[1])
         row = await self._crew.within(finding, ANSWER_SECONDS, OutcomeUnknown)
         if not row or not hmac.compare_digest(row.hash, _hash(key)):
             raise Unauthorized("The API key is not valid")
         caller = Caller("shop", f"key:{row.id}", row.scopes)
         if len(self._known) >= 10_000:
             self._known.clear()
-        self._known[key] = caller, time.monotonic() + REMEMBERED_SECONDS
+        if turn == self._forgettings:  # else it may have ended while we looked
+            self._known[key] = caller, time.monotonic() + REMEMBERED_SECONDS
         return caller

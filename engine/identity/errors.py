@@ -5,16 +5,16 @@ Refusal
 │   ├── TokenExpired  (401)
 │   └── SessionEnded  (401)
 ├── Forbidden         a known caller may not (403)
-├── InvitationNeeded  PRIVATE_BETA=1, and no key (403)
-├── KeyUsed           an invitation that somebody used (409)
-├── EmailRegistered   an e-mail that used another invitation (409)
-├── NotFound
-│   └── KeyUnknown    no such invitation (404)
 ├── UserExists        a name of an account is another's (409)
 │   └── UserTaken     the same where a shop makes accounts (400)
 ├── VersionConflict   somebody else changed it since (409)
 ├── LastAdmin         nobody could let anybody in again (409)
-└── LinkExpired       a link was used or is too old (410)
+├── LinkExpired       a link was used or is too old (410)
+├── InvitationNeeded  PRIVATE_BETA=1, and no key (403)
+├── KeyUsed           an invitation that somebody used (409)
+├── EmailRegistered   an e-mail that used another invitation (409)
+└── NotFound
+    └── KeyUnknown    no such invitation (404)
 """
 
 from __future__ import annotations

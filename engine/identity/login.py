@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.identity import beta, session_store, users
 from engine.identity import passwords as rules
-from engine.identity import session_store, users
 from engine.identity import user_store as store
 from engine.identity.guesses import Guesses
 from engine.identity.models import Caller, Device, Entered, LiveSession
@@ -26,13 +26,6 @@ from engine.record import idempotency
 WRONG = "Invalid email or password"
 
 
-class Beta:
-    """Whether somebody may register at all: everybody, unless a private beta says otherwise."""
-
-    async def admit(self, session: Session, email: str, referral_key: str | None) -> None:
-        """Let him in, in the transaction of his registration, or raise why not."""
-
-
 class LoginDesk:
     """The logins of one worker."""
 
@@ -43,11 +36,11 @@ class LoginDesk:
         sessions: Sessions,
         passwords: Passwords,
         guesses: Guesses,
-        beta: Beta,
+        is_private: bool,
     ) -> None:
         self._postgres, self._turns = postgres, turns
         self._sessions, self._passwords, self._guesses = sessions, passwords, guesses
-        self._beta = beta
+        self._is_private = is_private
 
     async def login(self, call: Call, email: str, password: str, device: Device) -> Entered:
         """A session for who knows the password. Raises `Unauthorized`, `RateLimited`, `Busy`."""
@@ -91,7 +84,8 @@ class LoginDesk:
         """A new account and its first session: the account's id, the session, and how to answer.
 
         What is kept of the request is the account's id. Who repeats it with its key gets fresh
-        tokens, and proves by the password that he is who sent it first. Raises `UserExists`."""
+        tokens, and proves by the password that he is who sent it first. Raises `UserExists`, and
+        what `beta.admit` raises."""
         meaning = f"register {(wish.email or '').lower()} {wish.username}"
         key = f"register:{call.key}" if request.keyed else None
         known = None
@@ -104,7 +98,8 @@ class LoginDesk:
             entered: list[Entered] = []
 
             async def effect(session: Session) -> Answer:
-                await self._beta.admit(session, wish.email or "", referral_key)
+                if self._is_private:
+                    await beta.admit(session, wish.email or "", referral_key)
                 account = msgspec.structs.replace(wish, password_hash=hash)
                 await users.create(session, account)
                 entered[:] = [await self._sessions.enter(session, wish.id, device, key)]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from engine.identity.errors import LinkExpired, UserExists
+from engine.identity.errors import (
+    EmailRegistered,
+    InvitationNeeded,
+    KeyUnknown,
+    KeyUsed,
+    LinkExpired,
+    UserExists,
+)
 from engine.identity.login_bodies import (
     ForgottenBody,
     LoginBody,
@@ -21,7 +28,7 @@ REGISTER = About(
     keyed=True,
     body=Body(RegisterBody, ("username", "email", "password")),
     answers={201: EnteredView},
-    refusals=(UserExists,),
+    refusals=(UserExists, InvitationNeeded, KeyUnknown, KeyUsed, EmailRegistered),
 )
 LOGIN = About(
     "Accounts",

@@ -6,15 +6,17 @@ nobody's way.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import msgspec
 
-from engine.identity import arguments, login_bodies, session_store, users
+from engine.identity import arguments, beta, login_bodies, session_store, users
 from engine.identity import login_described as described
 from engine.identity import passwords as rules
 from engine.identity.access import as_buyer, buyer_named, require
 from engine.identity.errors import UserExists
 from engine.identity.guesses import Guesses
-from engine.identity.login import Beta, LoginDesk
+from engine.identity.login import LoginDesk
 from engine.identity.models import Caller, Entered
 from engine.identity.parts import Parts
 from engine.identity.passwords import Passwords
@@ -44,10 +46,16 @@ class LoginRoutes:
         self._turns, self._activity = parts.turns, parts.activity
         self._deadline_seconds = settings.request_deadline_ms / 1000
         self._sessions = Sessions(settings)
+        self._is_private = settings.private_beta
         self._guesses = Guesses(settings, parts.limits)
         passwords = Passwords(settings.data_dir, self._deadline_seconds)
         self._desk = LoginDesk(
-            parts.postgres, parts.turns, self._sessions, passwords, self._guesses, Beta()
+            parts.postgres,
+            parts.turns,
+            self._sessions,
+            passwords,
+            self._guesses,
+            settings.private_beta,
         )
         self._resets = Resets(
             parts.postgres, parts.turns, passwords, self._guesses, Links(settings)
@@ -108,13 +116,14 @@ class LoginRoutes:
         body = login_bodies.register_body(call)
         username, email, password = body.names
         rules.choose(password, username, email, email.partition("@")[0])
-        request = await self._request(call, email, "register")
-        device = body.device(call, call.key if request.keyed else None)
         wish = NewUser(id=new_id(), username=username, email=email)
         try:
-            id, entered, answer = await self._desk.register(
-                call, request, wish, password, body.referral, device
-            )
+            with beta.guessing(call, keyed=True) if self._is_private else nullcontext():
+                request = await self._request(call, email, "register")
+                device = body.device(call, call.key if request.keyed else None)
+                id, entered, answer = await self._desk.register(
+                    call, request, wish, password, body.referral, device
+                )
         except UserExists:
             if call.budgets is not None:  # who looks for e-mails guesses too
                 call.budgets.failed(call)

@@ -14,18 +14,17 @@ class IdentityRoutes:
     """Gathers what the features of accounts answer to."""
 
     def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._users = UserRoutes(parts)
         self._login = LoginRoutes(parts)
-        self._preferences = PreferenceRoutes(parts)
-        self._beta = BetaRoutes(parts)
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
         return [
             *self._users.routes(),
             *self._login.routes(),
-            *self._preferences.routes(),
-            *self._beta.routes(),
+            *BetaRoutes(self._parts).routes(),
+            *PreferenceRoutes(self._parts).routes(),
         ]
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -58,3 +60,65 @@ async def end_sessions(caller: Caller, user_id: str, reason: str) -> list[LiveSe
     """End a user's live session; those that were ended."""
     rows = await caller.call(_queries["end_sessions"], user=user_id, reason=reason)
     return [_session(row) for row in rows]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a session is worth now."""
+
+    id: str
+    user_id: str
+    is_active: bool
+    expires_at: datetime
+    is_past: bool
+    termination_reason: str | None
+    role: str
+    status: str
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """One look at what became of credentials."""
+
+    snapshot: str
+    now: datetime
+    is_rewound: bool  # before the last look, or there was none: anything may have happened
+    changed: list[tuple[str, str]]  # kind, id
+
+
+async def find_sessions(caller: Caller, ids: Collection[str]) -> dict[str, Standing]:
+    """What these sessions are worth, by id; those that are none are missing."""
+    rows = await caller.call(_queries["find_standings"], ids=list(ids))
+    found = [
+        Standing(
+            str(row["id"]),
+            str(row["user_id"]),
+            *(row[name] for name in Standing.__struct_fields__[2:]),
+        )
+        for row in rows
+    ]
+    return {each.id: each for each in found}
+
+
+async def follow_credentials(postgres: Postgres, before: str | None) -> Seen:
+    """What became of credentials since the snapshot of an earlier look."""
+    row = await postgres.call(_queries["follow_credentials"], before=before)
+    changed = zip(row["kinds"] or (), row["subjects"] or (), strict=True)
+    told = [(kind, str(id)) for kind, id in changed]
+    return Seen(row["snapshot"], row["now"], row["is_rewound"], told)
+
+
+async def prune_credential_changes(postgres: Postgres, hours: int, count: int) -> int:
+    """Forget changes that every process has long seen; how many went."""
+    row = await postgres.call(_queries["prune_credential_changes"], hours=hours, count=count)
+    return int(row["pruned"])
+
+
+async def end_expired(postgres: Postgres, count: int) -> list[str]:
+    """End sessions whose time is over; which."""
+    return [str(row["id"]) for row in await postgres.call(_queries["end_expired"], count=count)]
+
+
+async def next_end(postgres: Postgres) -> float | None:
+    """Seconds until the next session's time is over; None: none lives."""
+    row = await postgres.call(_queries["next_end"])
+    seconds: float | None = row["seconds"]
+    return seconds

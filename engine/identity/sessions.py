@@ -24,6 +24,7 @@ from engine.infra.settings import Settings
 from engine.record import keys
 
 GRACE_SECONDS = 10.0
+DUE_MAX = 500  # ended in one statement
 FORM = re.compile(r"vrr_([0-9a-f]{32})_(0|[1-9][0-9]{0,8})_([0-9a-f]{64})")
 ENDED = {
     "expired": "This session has expired: log in again",
@@ -41,6 +42,16 @@ def ended(reason: str | None) -> SessionEnded:
 async def end_all(session: Session, user_id: str, reason: str) -> int:
     """End a user's live session in the caller's transaction; how many that were, 0 or 1."""
     return len(await session_store.end_sessions(session, user_id, reason))
+
+
+async def end_due(postgres: Postgres) -> float | None:
+    """End sessions whose time is over; seconds until the next one's, None if none lives. At once
+    again while there are more. They were worth nothing since then: this is so that lists say it."""
+    if len(await session_store.end_expired(postgres, DUE_MAX)) >= DUE_MAX:
+        return 0.0
+    seconds = await session_store.next_end(postgres)
+    # One that is past and still there is in somebody's hands.
+    return None if seconds is None else max(seconds, 0.05)
 
 
 class Sessions:

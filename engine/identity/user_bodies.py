@@ -26,7 +26,10 @@ Words = str | None | UnsetType
 Email = Annotated[Words, shown(format="email", maxLength=EMAIL_MAX)]
 Name = Annotated[Words, shown(minLength=1, maxLength=NAME_MAX, format="printable")]
 Phone = Annotated[Words, shown(minLength=1, maxLength=PHONE_MAX, format="printable")]
-Wallet = Annotated[Words, shown(pattern="^0x[0-9a-fA-F]{40}$")]
+Wallet = Annotated[
+    Words,
+    shown(pattern="^0x[0-9a-fA-F]{40}$", examples=["0x52908400098527886E0F7030069857D2E4169EE7"]),
+]
 Snake = Words
 
 
@@ -153,9 +156,12 @@ class UserChangeBody(msgspec.Struct):
 class WalletBody(msgspec.Struct):
     """The wallet of an account."""
 
-    wallet_address: Annotated[str | UnsetType, shown(pattern="^0x[0-9a-fA-F]{40}$")] = field(
-        name="walletAddress", default=UNSET
-    )
+    wallet_address: Annotated[
+        str | UnsetType,
+        shown(
+            pattern="^0x[0-9a-fA-F]{40}$", examples=["0x52908400098527886E0F7030069857D2E4169EE7"]
+        ),
+    ] = field(name="walletAddress", default=UNSET)
     wallet_address_snake: str | UnsetType = field(name="wallet_address", default=UNSET)
 
     @property

@@ -6,14 +6,17 @@ from typing import Annotated
 
 from engine.identity.errors import LastAdmin, UserExists, UserTaken, VersionConflict
 from engine.identity.user_bodies import NewUserBody, UserChangeBody, WalletBody
-from engine.identity.user_views import StrangerView, ToldView, UserView
+from engine.identity.user_views import SeenView, ToldView, UserView
 from engine.infra.describe import PAGED, About, Body, Query, Reply, shown
 from engine.infra.errors import Forbidden, NotFound
 from engine.infra.lists import Listing
 
 FULL = Reply(UserView, headers={"ETag": 'The version, for If-Match: `"4"`.'})
 PrivyId = Annotated[str, shown(minLength=1, maxLength=200, examples=["did:privy:ann"])]
-WalletId = Annotated[str, shown(pattern="^0x[0-9a-fA-F]{40}$")]
+WalletId = Annotated[
+    str,
+    shown(pattern="^0x[0-9a-fA-F]{40}$", examples=["0x52908400098527886E0F7030069857D2E4169EE7"]),
+]
 IF_MATCH = Query("If-Match", str, "The version, instead of one in the body.", place="header")
 ERASE = Query(
     "erase",
@@ -33,7 +36,12 @@ CREATE = About(
     refusals=(UserTaken,),
     leads_to=("show_user", "change_user", "delete_user"),
 )
-SHOW = About("Accounts", "anybody", answers={200: Reply(UserView | StrangerView)})
+SHOW = About(
+    "Accounts",
+    "sale:read",
+    answers={200: Reply(SeenView, headers=FULL.headers)},
+    refusals=(NotFound,),
+)
 BY_PRIVY = About("Accounts", "identity", id=PrivyId, answers={200: UserView})
 BY_WALLET = About("Accounts", "identity", id=WalletId, answers={200: UserView})
 CHANGE = About(

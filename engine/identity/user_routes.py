@@ -34,7 +34,7 @@ class UserRoutes:
     """The handlers, and what they need."""
 
     def __init__(self, parts: Parts) -> None:
-        self._postgres, self._door = parts.postgres, parts.door
+        self._postgres, self._reads, self._door = parts.postgres, parts.reads, parts.door
         self._turns, self._activity = parts.turns, parts.activity
 
     def routes(self) -> list[Route]:
@@ -85,8 +85,8 @@ class UserRoutes:
         require(await self._door.caller(call), "identity")
         page = page_of(call)
         before = arguments.before(page)
-        found = await store.list_users(self._postgres, before, page.limit + 1, page.skip)
-        items = await store.count_users(self._postgres) if page.page else None
+        found = await store.list_users(self._reads, before, page.limit + 1, page.skip)
+        items = await store.count_users(self._reads) if page.page else None
         rows = [user_view(user) for user in found[: page.limit]]
         cursor = rows[-1].id if len(found) > page.limit else None
         return Answer(listing(rows, page, cursor, items))

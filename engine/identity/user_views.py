@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from engine.identity.models import Entered
 from engine.identity.user_store import User
@@ -14,7 +15,10 @@ from engine.infra.http import iso
 Role = Annotated[str, shown(enum=["user", "admin"])]
 Status = Annotated[str, shown(enum=["active", "suspended", "deleted"])]
 Platform = Annotated[str, shown(enum=["ios", "android", "web"])]
-Wallet = Annotated[str, shown(pattern="^0x[0-9a-fA-F]{40}$")]
+Wallet = Annotated[
+    str,
+    shown(pattern="^0x[0-9a-fA-F]{40}$", examples=["0x52908400098527886E0F7030069857D2E4169EE7"]),
+]
 
 
 class UserSessionView(msgspec.Struct, rename="camel"):
@@ -46,11 +50,25 @@ class UserView(msgspec.Struct, rename="camel"):
     sessions: list[UserSessionView]
 
 
-class StrangerView(msgspec.Struct, rename="camel"):
-    """An account as others see it. Who is not active has no name."""
+class SeenView(msgspec.Struct, rename="camel"):
+    """An account: all of it for itself and for who administers it. Others see id and username, and
+    no name of who is not active."""
 
     id: Id
     username: str | None
+    email: str | None | UnsetType = UNSET
+    phone: str | None | UnsetType = UNSET
+    display_name: str | None | UnsetType = UNSET
+    privy_id: str | None | UnsetType = UNSET
+    wallet_address: Wallet | None | UnsetType = UNSET
+    wallet_registered_at: Moment | None | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    version: int | UnsetType = UNSET
+    created_at: Moment | UnsetType = UNSET
+    updated_at: Moment | UnsetType = UNSET
+    last_active_at: Moment | None | UnsetType = UNSET
+    sessions: list[UserSessionView] | UnsetType = UNSET
 
 
 class EnteredSessionView(msgspec.Struct, rename="camel"):
@@ -71,7 +89,7 @@ class EnteredView(msgspec.Struct, rename="camel"):
     token: str
     refresh_token: str
     expires_at: Moment
-    user: UserView | msgspec.UnsetType = msgspec.UNSET
+    user: UserView | UnsetType = UNSET
 
 
 class ToldView(msgspec.Struct):
@@ -120,10 +138,10 @@ def entered_view(entered: Entered, user: User | None = None) -> EnteredView:
         entered.token,
         entered.refresh_token,
         iso(entered.expires_at),
-        msgspec.UNSET if user is None else user_view(user),
+        UNSET if user is None else user_view(user),
     )
 
 
-def stranger_view(user: User) -> StrangerView:
+def stranger_view(user: User) -> SeenView:
     """An account for everybody else who is known."""
-    return StrangerView(user.id, user.username if user.is_active else None)
+    return SeenView(user.id, user.username if user.is_active else None)

@@ -11,6 +11,7 @@ beater      writes down that this process lives
 pruner      forgets what is past its retention
 sealer      puts what was sold, refunded and booked into the ledger
 checker     looks now and then whether the whole ledger is what was sealed
+ender       ends sessions whose time is over
 partitioner makes room for readings and activity, and drops the weeks and months past their time
 """
 
@@ -23,6 +24,8 @@ from functools import cache
 import structlog
 
 from engine.coldchain import freezers
+from engine.identity import session_store as sessions
+from engine.identity.sessions import end_due
 from engine.infra import sql
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
@@ -43,6 +46,8 @@ NEVER_SECONDS = 3_600.0
 PRUNE_BATCH = 5_000
 TOMBSTONE_HOURS = 1  # a claim that a tombstone must stop arrives within seconds
 BEAT_SECONDS = 1.0
+END_SECONDS = 5.0
+CHANGES_HOURS = 1  # a process that followed nothing for as long forgets all that it knew
 SEAL_SECONDS, SEAL_SECONDS_MAX = 0.25, 2.0  # between two looks: at rest, in a rush
 SEAL_RESTS = 15  # times as long as it sealed, in a rush
 CHECK_SECONDS = 60.0
@@ -62,6 +67,7 @@ def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Kee
         Keeper("filler", filling(postgres, bouncer), 0.5),
         Keeper("pruner", pruning(settings, postgres), 60.0),
         Keeper("partitioner", partitioning(settings, postgres), 60.0),
+        Keeper("ender", ending(postgres), END_SECONDS),
         Keeper("beater", beating(postgres), BEAT_SECONDS),
         Keeper("sealer", sealing(settings, postgres), SEAL_SECONDS_MAX),
     ]
@@ -155,6 +161,7 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
     async def work() -> float | None:
         gone = await store.prune(postgres, TOMBSTONE_HOURS, PRUNE_BATCH)
         gone += await record.prune(postgres, settings.retention_hours, PRUNE_BATCH)
+        gone += await sessions.prune_credential_changes(postgres, CHANGES_HOURS, PRUNE_BATCH)
         return 0.1 if gone >= PRUNE_BATCH else None
 
     return work
@@ -167,6 +174,15 @@ def partitioning(settings: Settings, postgres: Postgres) -> Work:
         changed = await freezers.partition(postgres, settings.readings_days)
         changed += await activity_store.partition_activity(postgres, settings.activity_days)
         return 1.0 if changed else None
+
+    return work
+
+
+def ending(postgres: Postgres) -> Work:
+    """End sessions; back at the next one's end."""
+
+    async def work() -> float | None:
+        return await end_due(postgres)
 
     return work
 

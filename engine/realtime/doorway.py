@@ -106,18 +106,18 @@ class Doorway:
             raise invalid(
                 "room", "want ?room=drops, drop:1, slots, ledger or me; several as drop:1,drop:2"
             )
-        buyer = None
+        caller = None
         given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if given[2] or "userId" in query:
-            buyer = self.hub.buyer_of(given[2] or None, query.get("userId", [None])[0])
+            caller = self.hub.door.listener(given[2] or None, query.get("userId", [None])[0])
         for room in rooms:
-            key_of(room, buyer)
+            key_of(room, None if caller is None else caller.subject)
         if len(rooms) > ROOMS_MAX:
             raise invalid("room", f"want at most {ROOMS_MAX}")
         last = _LAST.fullmatch(headers.get(b"last-event-id", b""))
         # Of several rooms it may have heard one and not the other.
         seen = (int(last[1]), int(last[2])) if last is not None and len(rooms) == 1 else None
-        return Stream(self.hub, client, rooms, buyer, seen, self._cross(headers))
+        return Stream(self.hub, client, rooms, caller, seen, self._cross(headers))
 
     def _cross(self, headers: dict[bytes, bytes]) -> bytes:
         origin = headers.get(b"origin", b"")

@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import msgspec
 
-from engine.identity.access import as_buyer
+from engine.identity.access import Door
 from engine.infra.errors import Fault, Forbidden, Problem, Unauthorized
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
@@ -36,6 +36,7 @@ ROUND_SECONDS_MAX = 0.4  # a change may wait for one, and be told at the end of 
 REST_MIN = 2.0  # times what a slice took: where telling is late, requests still come first
 SLICE = 40  # listeners told in one go; requests come in between
 SWEEP_SECONDS = 0.5
+SESSIONS_SECONDS = 0.3  # and the watch's own look: a session that ended is over in both
 TRIES_MAX = 3  # to find a moment for a snapshot in which nothing happens
 GREETING = "Connected to inventory system"
 
@@ -51,8 +52,15 @@ class Echo(Protocol):
     def buyers(self) -> Collection[str]:
         """Those of them who hear their own holds."""
 
+    @property
+    def sessions(self) -> Collection[str]:
+        """The sessions of accounts with whose tokens they came."""
+
     def hear(self, batch: Batch) -> None:
         """Tell them."""
+
+    def end(self, sessions: Collection[str]) -> None:
+        """Whoever came with one of these goes."""
 
 
 class Hub:
@@ -63,15 +71,14 @@ class Hub:
         postgres: Postgres,
         redis_url: str,
         salt: bytes,
-        authenticate: Callable[[str], str] | None,
+        door: Door,
         share: float,
     ) -> None:
-        """`authenticate` makes a buyer of a token (None: whoever is named is believed); `share` of
-        the process's time may go into telling."""
+        """`share` of the process's time may go into telling."""
         self._feed = Feed(postgres, salt, self._scope, self._hear)
         self._hints = Hints(redis_url, postgres.identity, self._feed.wake)
         self._shows = Shows(postgres, self._feed)
-        self._authenticate, self._share = authenticate, share
+        self.door, self._share = door, share
         self._rooms: dict[str, dict[Listener, None]] = defaultdict(dict)
         self._echoes: list[Echo] = []
         self._cost = 0.0  # seconds to tell one listener, as measured
@@ -79,6 +86,7 @@ class Hub:
         self._hinting: asyncio.Task[None] | None = None  # there is one a batch: only while it helps
         self._beginning = asyncio.Lock()  # thousands may come at once
         self._sweeping: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._joining: set[asyncio.Task[None]] = set()
         self.listeners: dict[Listener, None] = {}
         self.clients: Counter[str] = Counter()
@@ -108,7 +116,7 @@ class Hub:
         meter.count("listeners_met", listener.kind)
         self._start(self._greet(listener))
         if self._sweeping is None:
-            self._sweeping = asyncio.create_task(self._sweep(), name="hub-sweep")
+            self._look_after()
 
     async def _greet(self, listener: Listener) -> None:
         """The first word. It says what time it is, so Postgres is asked first."""
@@ -161,20 +169,11 @@ class Hub:
 
     def authenticate(self, listener: Listener, token: str | None, named: Any) -> None:
         """Let it hear its own holds. Raises `Unauthorized`, `Invalid`."""
-        buyer = self.buyer_of(token, named)
-        if listener.buyer is not None and listener.buyer != buyer:
+        caller = self.door.listener(token, named)
+        if listener.buyer is not None and listener.buyer != caller.subject:
             self._part(listener, key_of("me", listener.buyer))
-        listener.buyer = buyer
-        listener.tell(frames.wired("authenticated", {"userId": buyer}, self.position))
-
-    def buyer_of(self, token: str | None, named: Any) -> str:
-        """Whose holds a credential may hear. Raises `Unauthorized`, `Invalid`."""
-        if token is not None and self._authenticate is not None:
-            return self._authenticate(token)
-        buyer = as_buyer(named) if self._authenticate is None else None
-        if token is not None or buyer is None:
-            raise Unauthorized("auth: want a token" if self._authenticate else "auth: want userId")
-        return buyer
+        listener.caller = caller
+        listener.tell(frames.wired("authenticated", {"userId": caller.subject}, self.position))
 
     def catch_up(self, listener: Listener) -> None:
         """It fell behind and reads again: how things stand, instead of all that it missed."""
@@ -213,6 +212,8 @@ class Hub:
                 if _wants(listener, key):
                     self._part(listener, key)
                     listener.tell(frames.problem(problem, listener.id, self.position))
+                if isinstance(problem, Unauthorized) and listener.is_open:
+                    listener.drop(1008, "session")
                 return
             await asyncio.sleep(SWEEP_SECONDS)
 
@@ -221,6 +222,8 @@ class Hub:
         without it: then it looks again, and at last from within the room. Raises `Problem`."""
         await self.begin()
         self._say_hello(listener)
+        if listener.caller is not None and key == key_of("me", listener.buyer):
+            await self.door.still(listener.caller)
         feed, tries = self._feed, 0
         while True:
             await feed.quiet()
@@ -254,7 +257,7 @@ class Hub:
     async def begin(self) -> None:
         """Follow the outbox from now on, as long as somebody listens. Raises `Fault`."""
         if self._sweeping is None:
-            self._sweeping = asyncio.create_task(self._sweep(), name="hub-sweep")
+            self._look_after()
         if self._feeding is not None:
             return
         async with self._beginning:
@@ -328,6 +331,10 @@ class Hub:
 
     # ── looking after ────────────────────────────────────────────────────────────────────────
 
+    def _look_after(self) -> None:
+        self._sweeping = asyncio.create_task(self._sweep(), name="hub-sweep")
+        self._following = asyncio.create_task(self._follow_sessions(), name="hub-sessions")
+
     async def _sweep(self) -> None:
         """Ping, drop who is silent or reads nothing, and end the feed when nobody is left."""
         while True:
@@ -343,6 +350,24 @@ class Hub:
                 self._hinting.cancel()
                 self._feeding = self._hinting = None
 
+    async def _follow_sessions(self) -> None:
+        """Whose session has ended goes. While Postgres is away nobody new is known to."""
+        while True:
+            await asyncio.sleep(SESSIONS_SECONDS)
+            theirs = {one.session for one in self.listeners if one.session}
+            for echo in self._echoes:
+                theirs.update(echo.sessions)
+            if not theirs:
+                continue
+            try:
+                over = await self.door.over(theirs)
+            except Fault:
+                continue
+            for listener in [one for one in self.listeners if one.session in over]:
+                listener.drop(1008, "session")
+            for echo in self._echoes:
+                echo.end(over)
+
     def dismiss(self) -> None:
         """Everybody goes, told to come back."""
         for listener in list(self.listeners):
@@ -351,7 +376,7 @@ class Hub:
     async def close(self) -> None:
         """Nobody is told anything more."""
         self.dismiss()
-        ours = self._feeding, self._hinting, self._sweeping, *self._joining
+        ours = self._feeding, self._hinting, self._sweeping, self._following, *self._joining
         tasks = [task for task in ours if task]
         for task in tasks:
             task.cancel()

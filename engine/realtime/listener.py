@@ -11,6 +11,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
+from engine.identity.models import Caller
 from engine.infra.ids import trace_id
 from engine.infra.meter import meter
 from engine.realtime.frames import Wired
@@ -37,7 +38,7 @@ class Listener(asyncio.Protocol):
         self.asked: dict[str, None] = {}  # rooms that it wants to hear
         self.arriving: set[str] = set()  # those that it is about to be shown
         self.rooms: dict[str, None] = {}  # those that it hears by now
-        self.buyer: str | None = None  # whose private room it may hear
+        self.caller: Caller | None = None  # whose private room it may hear
         self.seen: tuple[int, int] | None = None  # the (epoch, place) it had come to before
         self.is_open = self.is_greeted = False
         self._transport: Any = None
@@ -47,6 +48,16 @@ class Listener(asyncio.Protocol):
         self._unread_since = 0.0
         self.heard_at = 0.0  # when it last showed that it reads
         self.pinged_at = 0.0  # 0: no ping waits for its answer
+
+    @property
+    def buyer(self) -> str | None:
+        """Whose private room it may hear."""
+        return None if self.caller is None else self.caller.subject
+
+    @property
+    def session(self) -> str:
+        """The session of an account that it came with; empty: none."""
+        return "" if self.caller is None else self.caller.session
 
     # ── the transport ────────────────────────────────────────────────────────────────────────
 

@@ -100,6 +100,7 @@ class SocketIo:
         )
         self._sessions: Sessions = self._server.eio
         self._listeners: dict[str, str | None] = {}  # session → buyer, None: not known
+        self._came_with: dict[str, str] = {}  # session → that of the account whose token it sent
         self._drops: dict[int, Moved] = {}  # what nobody was told yet
         self._holds: dict[str, Hold] = {}
         self._slots: dict[tuple[int, int], SlotMoved] = {}
@@ -124,6 +125,17 @@ class SocketIo:
     def buyers(self) -> set[str]:
         """Buyers who listen here: the feed brings their holds."""
         return {buyer for buyer in self._listeners.values() if buyer is not None}
+
+    @property
+    def sessions(self) -> set[str]:
+        """The sessions of accounts with whose tokens sockets came."""
+        return set(self._came_with.values())
+
+    def end(self, sessions: Collection[str]) -> None:
+        """The sockets that came with one of these go."""
+        for socket in [sid for sid, one in self._came_with.items() if one in sessions]:
+            meter.count("listeners_dropped", "session")
+            self._sessions.start_background_task(self._sessions.disconnect, socket)
 
     async def close(self) -> None:
         """End all sessions; their clients come back to another process."""
@@ -182,16 +194,19 @@ class SocketIo:
         """A client introduces itself. Its token must be good, if it has one."""
         given = auth if isinstance(auth, dict) else {}
         try:
-            buyer = await self._buyer(environ["asgi.scope"], given)
+            buyer, account = await self._buyer(environ["asgi.scope"], given)
         except Problem as problem:
             raise Refused(
                 problem.message, {"code": problem.code, "retryable": problem.retryable}
             ) from None
         session = self._server.manager.eio_sid_from_sid(sid, "/")
+        if account:
+            self._came_with[session] = account
         # When python-socketio has answered the introduction, not before.
         self._sessions.start_background_task(self._welcome, session, buyer)
 
-    async def _buyer(self, scope: Scope, given: dict[str, Any]) -> str | None:
+    async def _buyer(self, scope: Scope, given: dict[str, Any]) -> tuple[str | None, str]:
+        """Whose holds it hears, and the session of the account whose token it sent."""
         token, named = given.get("token"), given.get("userId")
         headers = [*scope["headers"]]
         if isinstance(token, str) and token:
@@ -201,8 +216,9 @@ class SocketIo:
             self._arrive(call)
         caller = await self._enter(call)
         if caller.kind in ("buyer", "admin"):
-            return caller.subject
-        return as_buyer(named) if caller.kind == "open" and isinstance(named, str | int) else None
+            return caller.subject, caller.session
+        is_named = caller.kind == "open" and isinstance(named, str | int)
+        return as_buyer(named) if is_named else None, ""
 
     async def _welcome(self, session: str, buyer: str | None) -> None:
         if self._server.manager.sid_from_eio_sid(session, "/") is None:
@@ -220,7 +236,9 @@ class SocketIo:
                 await asyncio.sleep(BEGIN_AGAIN_SECONDS)
 
     async def _disconnect(self, sid: str, reason: str) -> None:
-        self._listeners.pop(self._server.manager.eio_sid_from_sid(sid, "/"), None)
+        session = self._server.manager.eio_sid_from_sid(sid, "/")
+        self._listeners.pop(session, None)
+        self._came_with.pop(session, None)
 
     # ── what there is to hear ────────────────────────────────────────────────────────────────
 

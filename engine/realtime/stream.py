@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from engine.identity.models import Caller
 from engine.realtime.frames import Wired
 from engine.realtime.hub import Hub
 from engine.realtime.listener import Listener
@@ -29,13 +30,13 @@ class Stream(Listener):
         hub: Hub,
         client: str | None,
         rooms: Sequence[str],
-        buyer: str | None,
+        caller: Caller | None,
         seen: tuple[int, int] | None,
         extra: bytes,
     ) -> None:
         """`seen`: the (epoch, place) of the last event it heard before; `extra`: header lines."""
         super().__init__(hub, client)
-        self.buyer, self.seen = buyer, seen
+        self.caller, self.seen = caller, seen
         self._asked, self._extra = rooms, extra
 
     def connection_made(self, transport: Any) -> None:

@@ -14,6 +14,7 @@ from engine.infra.errors import Forbidden, IdempotencyMismatch, NotFound, Unauth
 from engine.infra.ids import new_id
 from engine.infra.settings import Settings
 from engine.runtime import Ground
+from tests.support.people import add_user, ask
 
 PHONE, LAPTOP = Device("phone", "ios"), Device("laptop", "web")
 
@@ -23,37 +24,20 @@ def sessions(settings: Settings) -> Sessions:
     return Sessions(settings)
 
 
-async def _user(ground: Ground, status: str = "active") -> str:
-    id = new_id()
-    async with ground.postgres.session() as session:
-        await session._connection.execute(
-            "INSERT INTO users (id, status, deleted_at) "
-            "VALUES ($1, $2, CASE WHEN $2 = 'deleted' THEN now() END)",
-            id,
-            status,
-        )
-    return id
-
-
-async def _ask(ground: Ground, query: str, *values: object) -> list[tuple[object, ...]]:
-    async with ground.postgres.session() as session:
-        return [tuple(row) for row in await session._connection.fetch(query, *values)]
-
-
 async def _rounds(ground: Ground, sessions: Sessions, rounds: int) -> None:
-    ann = await _user(ground)
+    ann = await add_user(ground.postgres)
     for _ in range(rounds):
         entered = await asyncio.gather(
             sessions.enter(ground.postgres, ann, PHONE),
             sessions.enter(ground.postgres, ann, LAPTOP),
         )
-        live = await _ask(
-            ground, "SELECT id::text FROM sessions WHERE user_id = $1 AND is_active", ann
+        live = await ask(
+            ground.postgres, "SELECT id::text FROM sessions WHERE user_id = $1 AND is_active", ann
         )
         assert len(live) == 1
         assert live[0][0] in {each.session.id for each in entered}
-    reasons = await _ask(
-        ground,
+    reasons = await ask(
+        ground.postgres,
         "SELECT is_active, count(*) FROM sessions WHERE user_id = $1 GROUP BY 1 ORDER BY 1",
         ann,
     )
@@ -72,7 +56,7 @@ async def test_of_two_devices_at_once_one_is_in_500_times(
 
 
 async def test_the_same_key_is_the_same_session(ground: Ground, sessions: Sessions) -> None:
-    ann, bob = await _user(ground), await _user(ground)
+    ann, bob = await add_user(ground.postgres), await add_user(ground.postgres)
 
     both = await asyncio.gather(
         *(sessions.enter(ground.postgres, ann, PHONE, "key 1") for _ in range(8))
@@ -96,8 +80,8 @@ async def test_who_is_not_there_or_suspended_has_no_session(
 ) -> None:
     for user, refusal in (
         (new_id(), NotFound),
-        (await _user(ground, "deleted"), NotFound),
-        (await _user(ground, "suspended"), Forbidden),
+        (await add_user(ground.postgres, "deleted"), NotFound),
+        (await add_user(ground.postgres, "suspended"), Forbidden),
     ):
         with pytest.raises(refusal):
             await sessions.enter(ground.postgres, user, PHONE)
@@ -106,7 +90,7 @@ async def test_who_is_not_there_or_suspended_has_no_session(
 async def test_a_token_names_its_session_and_lives_no_longer(
     ground: Ground, sessions: Sessions, settings: Settings
 ) -> None:
-    ann = await _user(ground)
+    ann = await add_user(ground.postgres)
     entered = await sessions.enter(ground.postgres, ann, PHONE)
     caller = Tokens.of(settings).caller(entered.token)
 
@@ -119,7 +103,7 @@ async def test_a_token_names_its_session_and_lives_no_longer(
 
 @pytest.fixture
 async def entered(ground: Ground, sessions: Sessions) -> Entered:
-    return await sessions.enter(ground.postgres, await _user(ground), PHONE)
+    return await sessions.enter(ground.postgres, await add_user(ground.postgres), PHONE)
 
 
 async def test_a_refresh_token_is_taken_once_and_the_answer_may_be_lost(
@@ -153,8 +137,8 @@ async def test_an_older_refresh_token_ends_the_session_for_both(
         with pytest.raises(SessionEnded):
             await sessions.refresh(ground.postgres, token)
 
-    [(live, reason)] = await _ask(
-        ground,
+    [(live, reason)] = await ask(
+        ground.postgres,
         "SELECT is_active, termination_reason FROM sessions WHERE id = $1",
         entered.session.id,
     )
@@ -165,7 +149,7 @@ async def test_after_the_grace_the_one_before_is_an_older_one(
     ground: Ground, sessions: Sessions, entered: Entered
 ) -> None:
     await sessions.refresh(ground.postgres, entered.refresh_token)
-    await _ask(ground, "UPDATE sessions SET refreshed_at = refreshed_at - interval '10 s'")
+    await ask(ground.postgres, "UPDATE sessions SET refreshed_at = refreshed_at - interval '10 s'")
 
     with pytest.raises(SessionEnded):
         await sessions.refresh(ground.postgres, entered.refresh_token)
@@ -198,7 +182,7 @@ async def test_no_refresh_token_can_be_made_up(
 async def test_a_session_that_is_over_is_not_refreshed(
     ground: Ground, sessions: Sessions, entered: Entered
 ) -> None:
-    await _ask(ground, "UPDATE sessions SET expires_at = clock_timestamp()")
+    await ask(ground.postgres, "UPDATE sessions SET expires_at = clock_timestamp()")
     with pytest.raises(SessionEnded, match="expired"):
         await sessions.refresh(ground.postgres, entered.refresh_token)
 

@@ -12,6 +12,8 @@ import pytest
 import uvicorn
 
 from engine.identity.access import Door
+from engine.identity.watch import Watch
+from engine.infra.combiner import Crew
 from engine.infra.settings import Settings
 from engine.realtime.sessions import Wire
 from engine.realtime.socketio import SocketIo
@@ -39,7 +41,12 @@ class Served:
             bound.listen(128)
             port = bound.getsockname()[1]
             nobody: Any = None
-            door = Door(Settings(auth=auth, jwt_secret=SECRET, port=port), nobody, nobody)
+            door = Door(
+                Settings(auth=auth, jwt_secret=SECRET, port=port),
+                nobody,
+                nobody,
+                Watch(nobody, Crew()),
+            )
             facade = SocketIo({FRIEND}, door.caller, **{"name": "w1", **options})
             config = uvicorn.Config(
                 facade,

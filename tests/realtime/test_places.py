@@ -144,10 +144,13 @@ async def test_a_hold_that_runs_out_is_told_by_the_name_of_its_slot(
     heard_of = []
 
     class Echo:
-        count, buyers = 1, ()
+        count, buyers, sessions = 1, (), ()
 
         def hear(self, batch: Any) -> None:
             heard_of.extend(batch.slots)
+
+        def end(self, sessions: Any) -> None:
+            """Nobody came with one."""
 
     live.hub.echo(Echo())
     async with live.listener() as ear:
