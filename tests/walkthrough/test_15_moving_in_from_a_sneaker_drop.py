@@ -150,7 +150,7 @@ def test_its_environment_is_understood() -> None:
         }
     )
 
-    assert (told.port, told.origins) == (5000, {b"http://localhost:5173"})
+    assert (told.port, told.origins) == (5000, frozenset({b"http://localhost:5173"}))
     assert told.database_url == "postgresql://ann:p%40ss@db.example:5432/sale?sslmode=require"
     assert (told.jwt_secret, told.jwt_expires_seconds) == ("some_random_secret_string", 7 * 86_400)
     assert "sslmode" not in knobs.read({"DB_HOST": "db", "DB_SSL": "false"}).database_url
