@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from engine.identity.beta_routes import BetaRoutes
+from engine.identity.key_routes import KeyRoutes
+from engine.identity.lock_routes import LockRoutes
 from engine.identity.parts import Parts
 from engine.identity.preference_routes import PreferenceRoutes
 from engine.identity.session_routes import SessionRoutes
@@ -21,4 +23,6 @@ class IdentityRoutes:
             *SessionRoutes(self._parts).routes(),
             *BetaRoutes(self._parts).routes(),
             *PreferenceRoutes(self._parts).routes(),
+            *KeyRoutes(self._parts).routes(),
+            *LockRoutes(self._parts).routes(),
         ]
