@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from engine.identity.beta_routes import BetaRoutes
+from engine.identity.key_routes import KeyRoutes
+from engine.identity.lock_routes import LockRoutes
 from engine.identity.login_routes import LoginRoutes
 from engine.identity.parts import Parts
 from engine.identity.preference_routes import PreferenceRoutes
+from engine.identity.session_routes import SessionRoutes
 from engine.identity.user_routes import UserRoutes
 from engine.infra.routing import Route
 
@@ -23,8 +26,11 @@ class IdentityRoutes:
         return [
             *self._users.routes(),
             *self._login.routes(),
+            *SessionRoutes(self._parts).routes(),
             *BetaRoutes(self._parts).routes(),
             *PreferenceRoutes(self._parts).routes(),
+            *KeyRoutes(self._parts).routes(),
+            *LockRoutes(self._parts).routes(),
         ]
 
     def close(self) -> None:
