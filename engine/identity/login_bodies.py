@@ -18,8 +18,10 @@ from engine.infra.ids import new_id
 PLATFORMS = ("ios", "android", "web")
 DEVICE_MAX, PUSH_MAX = 128, 4_096
 Text = str | None | UnsetType
-Email = Annotated[Text, shown(format="email", maxLength=254)]
-Secret = Annotated[Text, shown("8 to 1024 bytes.", minLength=8, maxLength=1_024)]
+Email = Annotated[Text, shown(format="email", maxLength=254, examples=["ann@example.com"])]
+Secret = Annotated[
+    Text, shown("8 to 1024 bytes.", minLength=8, maxLength=1_024, examples=["correct horse"])
+]
 Word = Annotated[Text, shown(minLength=1, maxLength=DEVICE_MAX, format="printable")]
 
 
@@ -106,7 +108,9 @@ class LoginBody(DeviceBody):
     """Who wants to come in."""
 
     email: Email = UNSET
-    password: Annotated[Text, shown(minLength=1, maxLength=1_024)] = UNSET
+    password: Annotated[Text, shown(minLength=1, maxLength=1_024, examples=["correct horse"])] = (
+        UNSET
+    )
 
     @property
     def words(self) -> tuple[str, str]:
@@ -138,14 +142,14 @@ class RefreshBody(msgspec.Struct):
 class PasswordBody(msgspec.Struct):
     """A password in another's place."""
 
-    current_password: Annotated[str | UnsetType, shown(minLength=1, maxLength=1_024)] = field(
-        name="currentPassword", default=UNSET
-    )
+    current_password: Annotated[
+        str | UnsetType, shown(minLength=1, maxLength=1_024, examples=["correct horse"])
+    ] = field(name="currentPassword", default=UNSET)
     current_password_snake: str | UnsetType = field(name="current_password", default=UNSET)
     old_password_snake: str | UnsetType = field(name="oldPassword", default=UNSET)
-    new_password: Annotated[str | UnsetType, shown(minLength=8, maxLength=1_024)] = field(
-        name="newPassword", default=UNSET
-    )
+    new_password: Annotated[
+        str | UnsetType, shown(minLength=8, maxLength=1_024, examples=["correct horse"])
+    ] = field(name="newPassword", default=UNSET)
     new_password_snake: str | UnsetType = field(name="new_password", default=UNSET)
 
     @property
@@ -166,7 +170,9 @@ class PasswordBody(msgspec.Struct):
 class ForgottenBody(msgspec.Struct):
     """Whose password is forgotten."""
 
-    email: Annotated[str | UnsetType, shown(format="email", maxLength=254)] = UNSET
+    email: Annotated[
+        str | UnsetType, shown(format="email", maxLength=254, examples=["ann@example.com"])
+    ] = UNSET
 
     @property
     def address(self) -> str:
@@ -181,7 +187,9 @@ class ResetBody(msgspec.Struct):
     """A link from a mail, and the password from now on."""
 
     token: Annotated[str | UnsetType, shown(examples=["vrp_…"])] = UNSET
-    password: Annotated[str | UnsetType, shown(minLength=8, maxLength=1_024)] = UNSET
+    password: Annotated[
+        str | UnsetType, shown(minLength=8, maxLength=1_024, examples=["correct horse"])
+    ] = UNSET
 
     @property
     def words(self) -> tuple[str, str]:

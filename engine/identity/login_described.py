@@ -18,7 +18,8 @@ from engine.identity.login_bodies import (
     RegisterBody,
     ResetBody,
 )
-from engine.identity.user_views import EnteredView, ToldView, UserView
+from engine.identity.user_described import FULL
+from engine.identity.user_views import EnteredView, ToldView
 from engine.infra.describe import About, Body, BuyerId, Query
 from engine.infra.errors import Forbidden, NotFound, Unauthorized
 
@@ -48,7 +49,7 @@ ME = About(
     "Accounts",
     "sale:read",
     query=(Query("userId", BuyerId, "Whose account; a token says it."),),
-    answers={200: UserView},
+    answers={200: FULL},
     refusals=(NotFound,),
 )
 PASSWORD = About(

@@ -23,7 +23,7 @@ NO_VERSION = (
 )
 
 Words = str | None | UnsetType
-Email = Annotated[Words, shown(format="email", maxLength=EMAIL_MAX)]
+Email = Annotated[Words, shown(format="email", maxLength=EMAIL_MAX, examples=["ann@example.com"])]
 Name = Annotated[Words, shown(minLength=1, maxLength=NAME_MAX, format="printable")]
 Phone = Annotated[Words, shown(minLength=1, maxLength=PHONE_MAX, format="printable")]
 Wallet = Annotated[

@@ -42,11 +42,12 @@ SHOW = About(
     answers={200: Reply(SeenView, headers=FULL.headers)},
     refusals=(NotFound,),
 )
-BY_PRIVY = About("Accounts", "identity", id=PrivyId, answers={200: UserView})
-BY_WALLET = About("Accounts", "identity", id=WalletId, answers={200: UserView})
+BY_PRIVY = About("Accounts", "identity", id=PrivyId, answers={200: FULL})
+BY_WALLET = About("Accounts", "identity", id=WalletId, answers={200: FULL})
 CHANGE = About(
     "Accounts",
     "identity",
+    counted="admin",
     keyed=True,
     query=(IF_MATCH,),
     body=Body(UserChangeBody),
@@ -56,15 +57,17 @@ CHANGE = About(
 WALLET = About(
     "Accounts",
     "identity",
+    counted="admin",
     keyed=True,
     body=Body(WalletBody, ("walletAddress",)),
     answers={200: FULL},
     refusals=(UserExists,),
 )
-ACTIVITY = About("Accounts", "identity", keyed=True, answers={200: ToldView})
+ACTIVITY = About("Accounts", "identity", counted="admin", keyed=True, answers={200: ToldView})
 DELETE = About(
     "Accounts",
     "identity",
+    counted="admin",
     keyed=True,
     query=(ERASE,),
     answers={200: ToldView},

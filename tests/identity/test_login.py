@@ -11,6 +11,7 @@ import pytest
 
 from engine.identity import passwords, user_store
 from engine.identity.passwords import Passwords
+from engine.infra.ids import new_id
 from engine.runtime import Ground
 from tests.identity.conftest import Caller
 from tests.support.http import Reply
@@ -136,7 +137,7 @@ async def test_a_login_that_fails_says_one_sentence_after_one_hash_whatever_it_w
     await registered(shop)
     bob = (await registered(shop, username="bob", email="bob@example.com")).json["user"]["id"]
     await _suspended(ground, bob)
-    nameless = user_store.NewUser(id=passwords.secrets.token_hex(16), email="c@example.com")
+    nameless = user_store.NewUser(id=new_id(), email="c@example.com")
     await user_store.insert_user(ground.postgres, nameless)
     hashes: list[int] = []
     compare = Passwords._compare
@@ -203,8 +204,17 @@ async def test_a_new_password_ends_the_session_and_gives_another(
     assert (await login(shop, password="better horse")).status == 200
 
 
-async def test_who_guesses_is_stopped_and_the_owner_comes_in_from_elsewhere(shop: Shop) -> None:
+async def test_who_guesses_is_stopped_and_the_owner_comes_in_from_elsewhere(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await registered(shop)
+    heard: list[bytes] = []
+
+    def quick(self: Passwords, raw: bytes, hash: str | None) -> passwords.Verdict:
+        heard.append(raw)
+        return passwords.Verdict(raw == ANN["password"].encode())
+
+    monkeypatch.setattr(Passwords, "_compare", quick)
 
     def tries(password: str, address: str) -> Awaitable[Reply]:
         body = {"email": ANN["email"], "password": password}
