@@ -135,6 +135,10 @@ drill-failover: .venv/.ok ## kill Postgres in mid-sale, promote its standby: wha
 drill-door: .venv/.ok ## 500 slow senders and 10,000 idle connections crowd the door; IDLE SLOW
 	@$(PY) -m loadtest.door $(if $(IDLE),--idle $(IDLE)) $(if $(SLOW),--slow $(SLOW))
 
+.PHONY: logins
+logins: .venv/.ok ## what sixteen who log in all the time cost those who buy; ROUNDS=3
+	@$(PY) -m loadtest.bench --only logins $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: listeners
 listeners: .venv/.ok ## thousands listen to a drop while it is sold; SOCKETS=5000 SECONDS=8 LISTENERS=1
 	@$(PY) -m loadtest.listeners $(if $(SOCKETS),--sockets $(SOCKETS)) \

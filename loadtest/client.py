@@ -186,9 +186,16 @@ def _work(
     result.send_bytes(msgspec.msgpack.encode(tally))
 
 
-async def closed_loop(shot: Shot, connections: int, seconds: float) -> Tally:
-    """Each connection asks as soon as it was answered."""
-    gun = Gun(shot, time.perf_counter() + seconds)
+async def closed_loop(
+    shot: Shot, connections: int, seconds: float, gun: type[Gun] | None = None
+) -> Tally:
+    """Each connection asks as soon as it was answered; what, says a gun: for units unless told."""
+    return await _closed_loop(
+        (gun or Gun)(shot, time.perf_counter() + seconds), connections, seconds
+    )
+
+
+async def _closed_loop(gun: Gun, connections: int, seconds: float) -> Tally:
     began = time.perf_counter()
     tasks = [
         asyncio.create_task(keep_connected(gun), name=f"connection-{number}")

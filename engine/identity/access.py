@@ -35,9 +35,9 @@ class Door:
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
         self._tokens = Tokens.of(settings)
         self._keys = ApiKeys(postgres, crew)
+        self.signing = Signing(settings, postgres, crew)
         self._watch = watch
         watch.tell_of_keys(self._keys.forget)
-        self.signing = Signing(settings, postgres, crew)
 
     async def caller(self, call: Call) -> Caller:
         """Who calls. A credential that is sent must be good, also with AUTH=open."""

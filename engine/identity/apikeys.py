@@ -178,9 +178,8 @@ class ApiKeys:
     def forget(self, ids: Collection[str] | None) -> None:
         """These keys are not what they were; None: none may be."""
         self._forgettings += 1
-        subjects = None if ids is None else {f"key:{id}" for id in ids}
         for key, known in list(self._known.items()):
-            if subjects is None or known.caller.subject in subjects:
+            if ids is None or known.id in ids:
                 del self._known[key]
 
     def remembered(self, key: str) -> Known | None:
@@ -193,8 +192,8 @@ class ApiKeys:
         form = FORM.fullmatch(key)
         if form is None:
             raise Unauthorized("The API key is not valid")
-        began = time.monotonic()
-        turn, finding = self._forgettings, store.find_api_key(self._postgres, form[1])
+        began, turn = time.monotonic(), self._forgettings
+        finding = store.find_api_key(self._postgres, form[1])
         row = await self._crew.within(finding, ANSWER_SECONDS, OutcomeUnknown)
         if not row or not hmac.compare_digest(row.hash, _hash(key)):
             raise Unauthorized("The API key is not valid")

@@ -175,7 +175,7 @@ CREATE_KEY = About(
     counted="admin",
     body=Body(KeyBody, ("name", "scopes")),
     answers={201: IssuedView},
-    leads_to=("rotate_key", "revoke_key"),
+    leads_to=("rotate_api_key", "revoke_api_key"),
 )
 ROTATE_KEY = About(
     "Operators",

@@ -27,12 +27,18 @@ class KeyRoutes:
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler."""
         table = [
-            Route("list_keys", "GET", "/api-keys", self.list, key_described.LIST_KEYS),
-            Route("create_key", "POST", "/api-keys", self.create, key_described.CREATE_KEY),
+            Route("list_api_keys", "GET", "/api-keys", self.list, key_described.LIST_KEYS),
+            Route("create_api_key", "POST", "/api-keys", self.create, key_described.CREATE_KEY),
             Route(
-                "rotate_key", "POST", "/api-keys/{id}/rotate", self.rotate, key_described.ROTATE_KEY
+                "rotate_api_key",
+                "POST",
+                "/api-keys/{id}/rotate",
+                self.rotate,
+                key_described.ROTATE_KEY,
             ),
-            Route("revoke_key", "DELETE", "/api-keys/{id}", self.revoke, key_described.REVOKE_KEY),
+            Route(
+                "revoke_api_key", "DELETE", "/api-keys/{id}", self.revoke, key_described.REVOKE_KEY
+            ),
         ]
         return [self._turns.calm(deeds.told(self._door, route)) for route in table]
 
@@ -82,14 +88,14 @@ class KeyRoutes:
         caller = await self._door.caller(call)
         require_admin(caller)
         id = arguments.id_in_path(call, "API key")
-        request = arguments.request(call, caller, arguments.OPERATOR, "revoke_key")
+        request = arguments.request(call, caller, arguments.OPERATOR, "revoke_api_key")
 
         async def effect(session: Session) -> Answer:
             await _find(session, id)
             await store.revoke_api_key(session, id, 0)
             return Answer(key_described.api_key_view(await _find(session, id)))
 
-        return await idempotency.once(self._postgres, request, f"revoke_key {id}", effect)
+        return await idempotency.once(self._postgres, request, f"revoke_api_key {id}", effect)
 
     def _check_signing(self, must_sign: bool) -> None:
         if must_sign and self._door.signing.secret_of("") is None:

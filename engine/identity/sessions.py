@@ -35,8 +35,8 @@ ENDED = {
 
 
 def ended(reason: str | None) -> SessionEnded:
-    """The refusal of a session that is over, by what ended it."""
-    return SessionEnded(ENDED.get(reason or "", ""))
+    """The refusal of a session that is over, by what ended it; pages have words of their own."""
+    return SessionEnded(ENDED.get(reason or "", ""), **({"reason": reason} if reason else {}))
 
 
 async def end_all(session: Session, user_id: str, reason: str) -> int:

@@ -164,8 +164,8 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
     async def work() -> float | None:
         gone = await store.prune(postgres, TOMBSTONE_HOURS, PRUNE_BATCH)
         gone += await record.prune(postgres, settings.retention_hours, PRUNE_BATCH)
-        gone += await sessions.prune_credential_changes(postgres, CHANGES_HOURS, PRUNE_BATCH)
         gone += await identity.prune_nonces(postgres, signing.REMEMBERED_SECONDS, PRUNE_BATCH)
+        gone += await sessions.prune_credential_changes(postgres, CHANGES_HOURS, PRUNE_BATCH)
         return 0.1 if gone >= PRUNE_BATCH else None
 
     return work

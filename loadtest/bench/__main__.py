@@ -22,6 +22,7 @@ from loadtest.bench import plot, report, where, wrk
 from loadtest.bench.claims import PGBENCH, Claims, Snapshots
 from loadtest.bench.deadlines import Deadlines
 from loadtest.bench.goals import GOALS, Goal, chosen
+from loadtest.bench.logins import Logins
 from loadtest.bench.plan import QUICK, Act, Plan, Sample
 from loadtest.bench.rates import ONE_BY_ONE, Clients, Rates
 from loadtest.bench.report import Result, Round
@@ -37,6 +38,7 @@ ACTS: tuple[type[Act], ...] = (
     Deadlines,
     Claims,
     Snapshots,
+    Logins,
     Clients,
 )
 TRIES = 2  # of a sample that could not be trusted
@@ -131,7 +133,9 @@ def main() -> None:
     only = "clients-echo,clients-holds" if options.compare_clients else options.only
     try:
         clients = wrk.is_installed() and not options.quick
-        goals = chosen(only, without_limits=options.without_limits, clients=clients)
+        goals = chosen(
+            only, without_limits=options.without_limits, clients=clients, quick=options.quick
+        )
     except ValueError as wrong:
         sys.exit(f"bench: {wrong}")
     try:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import msgspec
 
-from loadtest.bench import claims, deadlines, rates, sizes, spread
+from loadtest.bench import claims, deadlines, logins, rates, sizes, spread
 from loadtest.bench.plan import Sample
 
 Samples = Mapping[str, Sample]
@@ -298,6 +298,16 @@ GOALS: tuple[Goal, ...] = (
     ),
     Goal(
         id="",
+        key="logins",
+        title="p99 of reserve beside 16 parallel logins ÷ alone",
+        needs=(logins.MOST, logins.ALONE, logins.BESIDE),
+        value=_over(logins.BESIDE, logins.ALONE),
+        at_most=1.25,
+        how="reserve paced at 30 % of its round's most, alone and then beside a closed loop of 16 "
+        "clients that log in all the time",
+    ),
+    Goal(
+        id="",
         key="no-limits",
         title="holds without limits ÷ holds",
         needs=(rates.HOLDS, rates.UNLIMITED[rates.HOLDS]),
@@ -331,11 +341,15 @@ GOALS: tuple[Goal, ...] = (
 )
 
 
-def chosen(only: str, *, without_limits: bool = False, clients: bool = False) -> list[Goal]:
-    """The goals of a run: all of them (`without_limits` and `clients` where wanted), or those named
-    by key or number. Raises `ValueError` for a name that is none."""
+def chosen(
+    only: str, *, without_limits: bool = False, clients: bool = False, quick: bool = False
+) -> list[Goal]:
+    """The goals of a run: all of them (`without_limits` and `clients` where wanted, no `logins` if
+    it is to be `quick`), or those named by key or number. Raises `ValueError` for a name that is
+    none."""
     if not only:
         out = ["no-limits"] * (not without_limits) + ["clients"] * (not clients)
+        out += ["logins"] * quick
         return [goal for goal in GOALS if not goal.key.startswith(tuple(out))]
     found: list[Goal] = []
     for word in only.lower().split(","):

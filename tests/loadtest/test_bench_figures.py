@@ -116,6 +116,7 @@ def test_every_goal_of_the_table_has_its_bound() -> None:
         ("P12", None, 500),
         ("P12", None, 400),
         ("P13", 1.0, None),
+        ("", None, 1.25),
     }
 
 
@@ -140,7 +141,7 @@ def test_without_being_asked_limits_stay_on_and_clients_are_compared_if_there_ar
 
 def test_a_full_run_and_a_quick_one_are_as_short_as_they_say() -> None:
     def minutes(plan: Plan, clients: bool) -> float:
-        acts = programme(plan, chosen("", clients=clients))
+        acts = programme(plan, chosen("", clients=clients, quick=plan.quick))
         return sum(act.lasts(plan, names) for act, names in acts) / 60
 
     assert 5 < minutes(Plan(), clients=True) <= 25

@@ -68,7 +68,7 @@ async def test_a_key_may_end_by_itself_and_may_have_to_sign(types: Types, ground
     assert "signs" in (await types("apikey", "list")).out
     again = await types("apikey", "rotate", key.split("_")[1], **secret)
     assert len(again.out.split()) == 2, "the new one's secret as well"
-    assert (await types("apikey", "create", "x", *SCOPES, "--expires-in-days", "0")).code == 1
+    assert (await types("apikey", "create", "x", *SCOPES, "--expires-in-days", "0")).code == 2
 
 
 async def test_a_rotated_key_works_on_through_its_grace_beside_the_new_one(

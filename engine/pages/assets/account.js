@@ -57,7 +57,10 @@ submits($("register-form"), async ({ referralKey, ...given }) => {
   const reply = await api.register({ ...given, ...(referralKey && { referralKey }) });
   if (reply.ok && reply.token) come(reply, "Your account is ready, and you are logged in.");
   else if (reply.ok) go("login", "Your account is ready: log in.");
-  else if (reply.details?.fields?.some(({ field }) => field === "referralKey")) invite();
+  else if (reply.error === "INVITATION_NEEDED" || reply.details?.fields?.some(({ field }) => field === "referralKey")) {
+    invite();
+    $("register-referral").focus();
+  }
   return reply;
 });
 

@@ -14,9 +14,11 @@ const WHY = { // reasons for which sessions end
   new_session_on_different_device: "You were logged out because you logged in on another device.",
   password_changed: "You were logged out because your password was changed. Log in with the new one.",
   password_reset: "You were logged out because your password was set anew. Log in with the new one.",
+  deleted: "You were logged out because this account was deleted.",
   user_deleted: "You were logged out because this account was deleted.",
-  user_suspended: "You were logged out because this account is suspended.",
   user_erased: "You were logged out because this account was erased.",
+  suspended: "You were logged out because this account is suspended. Ask the shop why.",
+  user_suspended: "You were logged out because this account is suspended. Ask the shop why.",
   refresh_reused: "You were logged out because your login was used in two places. If that was not you, change your password.",
   expired: "You were logged out because you were away for long. Log in again.",
 };
