@@ -42,6 +42,10 @@ TARGET_LENGTH, ADDRESS_LENGTH, CHANGE_BYTES = 200, 64, 4_096
 SECRETS = re.compile(
     "pass(word|wd|phrase)|secret|token|signature|authorization|credential|otp|privatekey|keys?$"
 )
+# What is somebody's, and not the log's to keep: who is erased cannot be erased from what stays.
+PERSONAL = frozenset(
+    {"email", "useremail", "phone", "username", "displayname", "privyid", "walletaddress"}
+)
 HIDDEN = "***"
 
 
@@ -137,10 +141,10 @@ def _said(act: Act) -> dict[str, Any]:
 
 
 def redacted(given: Any) -> Any:
-    """The same without what is called a password, a key, a token or the like."""
+    """The same without what is called a password, a key, a token or the like, or is personal."""
     if isinstance(given, dict):
         return {
-            name: HIDDEN if _is_secret(str(name)) else redacted(value)
+            name: HIDDEN if _is_hidden(str(name)) else redacted(value)
             for name, value in given.items()
         }
     if isinstance(given, (list, tuple)):
@@ -148,13 +152,14 @@ def redacted(given: Any) -> Any:
     return given
 
 
-def _is_secret(name: str) -> bool:
-    return SECRETS.search(re.sub("[^a-z]", "", name.lower())) is not None
+def _is_hidden(name: str) -> bool:
+    bare = re.sub("[^a-z]", "", name.lower())
+    return bare in PERSONAL or SECRETS.search(bare) is not None
 
 
 def change_of(body: bytes) -> object:
-    """What was sent, without secrets; None for nothing. Of what is no JSON object, where no name
-    tells a secret, only how long it is."""
+    """What was sent, without secrets and what is personal; None for nothing. Of what is no JSON
+    object, where no name tells a secret, only how long it is."""
     if not body:
         return None
     try:
