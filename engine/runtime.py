@@ -24,6 +24,7 @@ from engine.infra.limits import Limits
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.infra.publisher import Publisher
+from engine.infra.reads import Reads
 from engine.infra.redis import Redis
 from engine.infra.routing import Route
 from engine.infra.settings import Settings, require_secrets
@@ -59,12 +60,14 @@ class House(msgspec.Struct, frozen=True):
 
 
 class Ground(msgspec.Struct, frozen=True):
-    """What every process of the engine stands on."""
+    """What every process of the engine stands on. `reads` is for lists and history alone: a
+    replica's, if there is one."""
 
     settings: Settings
     postgres: Postgres
     redis: Redis
     bouncer: Bouncer
+    reads: Postgres
 
 
 @asynccontextmanager
@@ -76,12 +79,18 @@ async def ground(settings: Settings, statement_timeout_ms: int = 2_000) -> Async
         )
     postgres = Postgres(settings, statement_timeout_ms)
     await postgres.open()
-    redis = Redis(settings.redis_url)
+    redis, reads = Redis(settings.redis_url), postgres
     try:
+        if settings.database_read_url:
+            reads = Reads(settings, postgres, statement_timeout_ms)
+            await reads.open()
         await postgres.refresh_epoch()
-        yield Ground(settings, postgres, redis, Bouncer(redis, postgres, settings.intent_ttl_ms))
+        bouncer = Bouncer(redis, postgres, settings.intent_ttl_ms)
+        yield Ground(settings, postgres, redis, bouncer, reads)
     finally:
         await redis.close()
+        if reads is not postgres:
+            await reads.close()
         await postgres.close()
 
 
@@ -189,12 +198,12 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         limits = Limits(settings, base.postgres, base.redis, crew)
         activity = Activity(base.postgres, crew, Addresses(settings.trusted_proxies))
         identity = IdentityRoutes(
-            Parts(settings, base.postgres, crew, door, turns, limits, activity)
+            Parts(settings, base.postgres, crew, door, turns, limits, activity, base.reads)
         )
         sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt_of(base))
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
         paying = PaymentRoutes(settings, base.postgres, base.bouncer, crew, door, turns)
-        record = LedgerRoutes(settings, base.postgres, crew, door, turns)
+        record = LedgerRoutes(settings, base.postgres, base.reads, crew, door, turns)
         cold = ColdRoutes(settings, base.postgres, base.bouncer, crew, door, turns, sale.hold)
         health = Health(base.postgres, base.redis)
         publisher = Publisher(

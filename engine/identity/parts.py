@@ -14,7 +14,8 @@ from engine.record.activity import Activity
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """The parts of one worker: made in runtime.worker, one of each."""
+    """The parts of one worker: made in runtime.worker, one of each. `reads` is for lists and
+    history alone, which a replica may tell a little later."""
 
     settings: Settings
     postgres: Postgres
@@ -23,3 +24,4 @@ class Parts(msgspec.Struct, frozen=True):
     turns: Turns
     limits: Limits
     activity: Activity
+    reads: Postgres

@@ -116,6 +116,10 @@ METRICS = (
         "outcome",
     ),
     _counter(
+        "replica_fallbacks",
+        "Reads that the replica of DATABASE_READ_URL did not answer, and the primary did",
+    ),
+    _counter(
         "activity",
         "Acts of users: noted and written; lost were overflow, refused and unwritten",
         "outcome",

@@ -239,6 +239,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return seconds
 
     @property
+    def replica(self) -> Settings:
+        """The same for `DATABASE_READ_URL`, whose parameters are its own."""
+        ours = from_prisma(self.database_read_url)
+        size = ours.get("pool_size", str(self.pool_size))
+        if not size.isdigit() or not 1 <= int(size) <= 1_024:
+            raise Misconfigured(f"DATABASE_READ_URL: connection_limit={size}: want 1 to 1024")
+        return msgspec.structs.replace(
+            self,
+            database_url=ours["database_url"],
+            pool_size=int(size),
+            pgbouncer=ours.get("pgbouncer") == "1",
+            schema=ours.get("schema", self.schema),
+        )
+
+    @property
     def origins(self) -> frozenset[bytes]:
         """`CORS_ORIGINS` as browsers send them."""
         given = [one.strip() for one in self.cors_origins.split(",") if one.strip()]
@@ -281,7 +296,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     _ = settings.jwt_expires_seconds
     if settings.payment_url and not settings.payment_url.startswith(("http://", "https://")):
         raise Misconfigured(f"PAYMENT_URL={settings.payment_url}: want an http(s) address")
-    _ = settings.origins
+    _ = settings.origins, settings.replica
     networks(settings.trusted_proxies)
     networks(settings.admin_networks)
     for name in Settings.__struct_fields__:

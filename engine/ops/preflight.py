@@ -14,7 +14,7 @@ import structlog
 
 from engine.infra.errors import Misconfigured
 from engine.infra.settings import Settings
-from engine.ops import doorstep, findings, probes
+from engine.ops import doorstep, findings, probes, replica
 from engine.ops.findings import Finding
 from engine.ops.probes import Unseen
 
@@ -23,9 +23,12 @@ log = structlog.get_logger()
 
 async def everything(settings: Settings) -> list[Finding]:
     """All findings, the two servers looked at side by side."""
-    postgres, bouncer = await asyncio.gather(_postgres(settings), _bouncer(settings))
+    postgres, reads, bouncer = await asyncio.gather(
+        _postgres(settings), replica.look(settings), _bouncer(settings)
+    )
     return [
         *postgres,
+        *reads,
         *bouncer,
         *findings.secrets(settings),
         doorstep.reach(settings),
@@ -39,8 +42,10 @@ async def at_start(settings: Settings, *, secrets: bool) -> None:
 
     A keeper needs no secrets.
     """
-    postgres, bouncer = await asyncio.gather(_postgres(settings), _bouncer(settings))
-    found = [*(findings.secrets(settings) if secrets else []), *postgres, *bouncer]
+    postgres, reads, bouncer = await asyncio.gather(
+        _postgres(settings), replica.look(settings), _bouncer(settings)
+    )
+    found = [*(findings.secrets(settings) if secrets else []), *postgres, *reads, *bouncer]
     if refusing := [each for each in found if each.refuses]:
         raise Misconfigured(refusing[0].line)
     for each in found:

@@ -13,6 +13,7 @@ from engine.infra.errors import NotFound, Retryable
 from engine.infra.http import Answer, Call, invalid
 from engine.infra.lists import Listing
 from engine.infra.postgres import Postgres
+from engine.infra.reads import steady
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
 from engine.infra.turns import Turns
@@ -53,11 +54,13 @@ class LedgerRoutes:
         self,
         settings: Settings,
         postgres: Postgres,
+        reads: Postgres,
         crew: Crew,
         door: Doorkeeper,
         turns: Turns,
     ) -> None:
         self._settings, self._postgres, self._door, self._turns = settings, postgres, door, turns
+        self._reads = reads
         self._keyring: keys.Keyring | None = None
         self._looking = Looking(postgres, crew, self._ring)
         self._exporting = False
@@ -84,7 +87,7 @@ class LedgerRoutes:
         limit = _number("limit", query.get("limit") or str(LIMIT), LIMIT_MAX)
         cursor = query.get("cursor") or ""
         before = _number("cursor", cursor, SEQUENCE_MAX) if cursor else SEQUENCE_MAX
-        found = await books.shown(self._postgres, before, limit + 1)
+        found = await books.shown(self._reads, before, limit + 1)
         rows = [entry_view(record) for record in found[:limit]]
         more = str(rows[-1].sequence) if len(found) > limit else None
         return Answer(Listing[EntryView](rows, more))
@@ -151,7 +154,7 @@ class LedgerRoutes:
         async def pieces() -> AsyncGenerator[bytes, None]:
             self._exporting = True
             try:
-                lines = transcript.lines(self._postgres, Pace(EXPORT_SHARE))
+                lines = transcript.lines(await steady(self._reads), Pace(EXPORT_SHARE))
                 async with aclosing(lines):
                     async for piece in lines:
                         yield piece

@@ -59,3 +59,7 @@ VALUES (@name, @holder, clock_timestamp() + make_interval(secs => @seconds::floa
        expires_at = excluded.expires_at
  WHERE l.owner IS NULL OR l.owner = excluded.owner OR l.expires_at < clock_timestamp()
 RETURNING owner;
+
+-- name: is_there :one
+-- Whether a server answers, and has our tables.
+SELECT count(*) AS rows FROM (SELECT 1 FROM engine_state LIMIT 1) AS any_row;

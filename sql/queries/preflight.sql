@@ -57,3 +57,14 @@ SELECT coalesce(current_schema(), '') AS schema,
   SELECT version
     FROM schema_migrations
 ORDER BY version;
+
+-- name: replica_facts :one
+-- Whose copy a server is, whether it follows another one, and how many seconds it is behind: none while it has
+-- replayed all that it received. On a primary it is null.
+SELECT e.seed::text AS seed,
+       pg_is_in_recovery() AS follows,
+       CASE WHEN pg_is_in_recovery() AND EXISTS (SELECT 1 FROM pg_stat_wal_receiver)
+                 AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+            ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
+       END AS behind_seconds
+  FROM engine_state AS e;
