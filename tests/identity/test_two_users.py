@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +18,7 @@ import msgspec
 import pytest
 
 from engine import app, runtime
+from engine.identity import passwords
 from engine.identity.models import Device
 from engine.identity.sessions import Sessions
 from engine.infra.ids import new_id
@@ -87,11 +89,18 @@ ROWS = """SELECT jsonb_build_object(
 )::text"""
 
 
+@pytest.fixture(autouse=True)
+def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of passwords, and not after everybody else's work: what is tried here is who sees what."""
+    for name, value in {"MEMORY_KIB": 8, "ROUNDS": 1, "NICE": 0}.items():
+        monkeypatch.setattr(passwords, name, value)
+
+
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def settings(settings: Settings, tmp_path: Path) -> Settings:
     """Without limits: who asks for everything would soon be told nothing else."""
     rates = [name for name in Settings.__struct_fields__ if name.startswith("rate_")]
-    return msgspec.structs.replace(settings, **dict.fromkeys(rates, "off"))
+    return msgspec.structs.replace(settings, data_dir=tmp_path, **dict.fromkeys(rates, "off"))
 
 
 class Anns(msgspec.Struct):
@@ -127,7 +136,7 @@ class World:
 
     async def logged_in(self, user: str, device: Device) -> tuple[Caller, str]:
         """Somebody with a token of a session; the session's id."""
-        entered = await self.sessions.enter(self.ground.postgres, user, device, f"key of {user}")
+        entered = await self.sessions.enter(self.ground.postgres, user, device, f"key-{device.device_id}")
         if not entered.token:  # the key's session is over
             entered = await self.sessions.enter(self.ground.postgres, user, device)
         headers = {"authorization": f"Bearer {entered.token}"}
@@ -193,12 +202,13 @@ async def anns(world: World, admin: Caller) -> tuple[Caller, Anns]:
         "wallet": [wallet],
         "email": ["ann@example.com"],
         "device": [device.device_id],
-        "session_key": [f"key of {user}"],
+        "session_key": [f"key-{device.device_id}"],
         "key": [str(key)],
         "drop": [str(drop)],
         "slot": [str(slots[1])],
     }
-    public = {"drop", "slot", "device", "key"}
+    public = {"drop", "slot", "key"}
+    public |= {"device", "session_key"}  # words that anybody may use for what is his own
     secrets = [id for kind, some in ids.items() if kind not in public for id in some]
     secrets += [MANIFEST, PHONE, NAME, "Phone of Ann", "push-of-ann", "Asia/Kathmandu"]
     secrets += ["KEY-OF-ANN", "key-of-the-shop"]
