@@ -21,6 +21,7 @@ from engine.infra.errors import Misconfigured
 from engine.infra.handover import Handover, name_of_ours
 from engine.infra.health import Health
 from engine.infra.limits import Limits
+from engine.infra.locks import Locks
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.infra.publisher import Publisher
@@ -238,8 +239,9 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
 async def keep(settings: Settings, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
     """One keeper process: every keeper in its own task, until told to stop."""
     async with ground(settings, KEEPER_STATEMENT_MS) as base:
+        locks = Locks(base.postgres, base.redis, settings.redis_url)
         keepers: dict[str, Keeper] = {
-            keeper.name: keeper for keeper in rounds(settings, base.postgres, base.bouncer)
+            keeper.name: keeper for keeper in rounds(settings, base.postgres, base.bouncer, locks)
         }
         bell = Bell(settings.redis_url, keepers["sweeper"]) if settings.bell == "on" else None
         tasks = [
@@ -260,4 +262,5 @@ async def keep(settings: Settings, stop: asyncio.Event, ready: asyncio.Event | N
         for task in (waiting, *tasks):
             task.cancel()
         await asyncio.gather(waiting, *tasks, return_exceptions=True)
+        await locks.close()
         await publisher.stop()

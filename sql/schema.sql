@@ -805,6 +805,7 @@ ALTER TABLE ONLY sessions
 
 -- Functions, in sql/functions:
 --   abort_requests
+--   acquire_lock
 --   book_slots
 --   booking_content
 --   bump_epoch

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from engine.identity.apikeys import ApiKeys
 from engine.identity.errors import TokenExpired
 from engine.identity.models import Caller, is_buyer
+from engine.identity.signing import Signing
 from engine.identity.tokens import Tokens
 from engine.identity.watch import Watch
 from engine.infra.combiner import Crew
@@ -34,6 +35,7 @@ class Door:
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
         self._tokens = Tokens.of(settings)
         self._keys = ApiKeys(postgres, crew)
+        self.signing = Signing(settings, postgres, crew)
         self._watch = watch
         watch.tell_of_keys(self._keys.forget)
 
@@ -102,12 +104,14 @@ class Door:
 
     async def _shop(self, call: Call, key: str) -> Caller:
         """A key's shop, which pays for the request. One that is not remembered costs a query."""
-        caller = self._keys.remembered(key) if self._watch.is_fresh else None
-        if caller is None:
-            if call.budgets is not None:
+        known = self._keys.remembered(key) if self._watch.is_fresh else None
+        if known is None or known.must_sign:
+            if known is None and call.budgets is not None:
                 call.budgets.check_guesser(call)
             try:
-                caller = await self._keys.caller(key)
+                known = known or await self._keys.caller(key)
+                if known.must_sign:  # before its budget pays: who has but the key may not use it up
+                    await self.signing.check(call, known.id)
             except Unauthorized:
                 if call.budgets is not None:
                     call.budgets.failed(call)
@@ -116,6 +120,7 @@ class Door:
                 if b"idempotency-key" in call.headers:
                     raise OutcomeUnknown from None
                 raise
+        caller = known.caller
         if call.budgets is not None:
             call.budgets.charge(call, caller.kind, caller.subject)
         return caller

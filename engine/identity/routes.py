@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from engine.identity.beta_routes import BetaRoutes
+from engine.identity.key_routes import KeyRoutes
+from engine.identity.lock_routes import LockRoutes
 from engine.identity.parts import Parts
 from engine.identity.preference_routes import PreferenceRoutes
 from engine.infra.routing import Route
@@ -19,4 +21,6 @@ class IdentityRoutes:
         return [
             *BetaRoutes(self._parts).routes(),
             *PreferenceRoutes(self._parts).routes(),
+            *KeyRoutes(self._parts).routes(),
+            *LockRoutes(self._parts).routes(),
         ]

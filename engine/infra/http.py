@@ -70,6 +70,7 @@ class Call:
         "params",
         "request_id",
         "scope",
+        "signed",
         "spent",
     )
 
@@ -85,6 +86,7 @@ class Call:
         # What its caller may still ask for (limits.py): None where nothing is counted.
         self.budgets: Budgets | None = None
         self.spent: tuple[Any, str] | None = None  # the budget that paid for it, and whose it was
+        self.signed = ""  # the key whose signature it carries, once that was verified
         self.over: Problem | None = None  # what it is told if it turns out to be no repetition
         self.notes: list[tuple[bytes, bytes]] | None = None  # headers for its answer
         given = self.headers.get(b"x-request-id", b"")

@@ -141,6 +141,16 @@ class Redis:
             self._lose(error)
             raise Away(str(error)) from error
 
+    async def publish(self, channel: str, message: str) -> None:
+        """Tell whoever listens there. Raises `Away`."""
+        if self.away:
+            raise Away
+        try:
+            await self._send("publish", "PUBLISH", channel, message)
+        except ERRORS as error:
+            self._lose(error)
+            raise Away(str(error)) from error
+
     async def ping(self) -> bool:
         """Whether it answers now."""
         return not self.away and await self._answers()

@@ -14,8 +14,8 @@ import time
 import structlog
 
 from engine.infra.errors import Fault
+from engine.infra.locks import Locks
 from engine.infra.postgres import Postgres
-from engine.keepers.leader import Leader
 from engine.sale import reconcile, shelf
 from engine.sale.bouncer import Bouncer
 from engine.sale.prove import prove
@@ -23,17 +23,19 @@ from engine.sale.prove import prove
 log = structlog.get_logger()
 
 REST_LEAST, REST_MOST = 3.0, 30.0  # times as long as it counted
-REST_SECONDS = 10.0  # shorter than the lease
+REST_SECONDS = 10.0  # shorter than we lead
+LEAD_SECONDS = 15.0  # without a word; then another keeper counts
 PACE_SECONDS = 40.0  # for a round over many drops, or over large ones
 ROUND_SECONDS = 60.0  # in which a damage must be found; a longer round is complained of
 
 
 class Auditor:
-    """The recounts of one keeper process."""
+    """The recounts of one keeper process, while it leads. Two that count at once are no harm, only
+    dear: what they write is what they found, so no write of theirs is guarded."""
 
-    def __init__(self, postgres: Postgres, bouncer: Bouncer) -> None:
+    def __init__(self, postgres: Postgres, bouncer: Bouncer, locks: Locks) -> None:
         self._postgres, self._bouncer = postgres, bouncer
-        self._leader = Leader(postgres, "auditor")
+        self._locks = locks
         self._counted_seconds = 0.0  # in the last round
 
     async def work(self) -> None:
@@ -41,7 +43,7 @@ class Auditor:
         began, counted = time.monotonic(), 0.0
         rest = min(max(PACE_SECONDS / (self._counted_seconds or 1.0), REST_LEAST), REST_MOST)
         for offer in await shelf.offers(self._postgres):
-            if not await self._leader.leads():
+            if not await self._locks.leads("auditor", LEAD_SECONDS):
                 return
             counting = time.monotonic()
             try:

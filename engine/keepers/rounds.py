@@ -25,11 +25,14 @@ import structlog
 
 from engine.coldchain import freezers
 from engine.identity import session_store as sessions
+from engine.identity import signing
+from engine.identity import store as identity
 from engine.identity.sessions import end_due
 from engine.infra import sql
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
 from engine.infra.ids import new_id
+from engine.infra.locks import Locks
 from engine.infra.log import Seldom
 from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
@@ -54,7 +57,7 @@ CHECK_SECONDS = 60.0
 WRONG_KEYS_SECONDS = 30.0  # between two complaints; what is to be sealed waits
 
 
-def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Keeper]:
+def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer, locks: Locks) -> list[Keeper]:
     """All keepers but those that the settings turn off."""
     polling = settings.sweeper_poll_ms > 0
     keepers = [
@@ -74,7 +77,7 @@ def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> list[Kee
     if settings.ledger_verify_seconds > 0:
         keepers.append(Keeper("checker", checking(settings, postgres), CHECK_SECONDS))
     if settings.auditor_ms > 0:
-        auditor = Auditor(postgres, bouncer)
+        auditor = Auditor(postgres, bouncer, locks)
         keepers.append(Keeper("auditor", auditor.work, settings.auditor_ms / 1000))
     if settings.bell == "on":
         keepers.append(Keeper("ringer", ringing(postgres, bouncer), 0.1))
@@ -161,6 +164,7 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
     async def work() -> float | None:
         gone = await store.prune(postgres, TOMBSTONE_HOURS, PRUNE_BATCH)
         gone += await record.prune(postgres, settings.retention_hours, PRUNE_BATCH)
+        gone += await identity.prune_nonces(postgres, signing.REMEMBERED_SECONDS, PRUNE_BATCH)
         gone += await sessions.prune_credential_changes(postgres, CHANGES_HOURS, PRUNE_BATCH)
         return 0.1 if gone >= PRUNE_BATCH else None
 

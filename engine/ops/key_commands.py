@@ -39,25 +39,46 @@ def apikey_create(
         list[str],
         Parameter(help="sale:read, sale:write, identity, membership, metrics or admin; repeatable"),
     ],
+    expires_in_days: Annotated[int | None, Parameter(help="it ends after so many days")] = None,
+    must_sign: Annotated[
+        bool, Parameter(help="its every request must be signed", negative="")
+    ] = False,
 ) -> None:
     """Print a new API key, once.
 
     One key a server is a good habit: then one can be revoked without the others. Give it the
-    scopes it needs; `admin` covers all of them.
+    scopes it needs; `admin` covers all of them. With --must-sign a second line is the secret that
+    its requests are signed with (docs/SIGNING.md); that needs the HMAC_SECRET of the service.
 
     **Examples**
 
         velvetrope apikey create "my shop" --scope sale:read --scope sale:write
-        velvetrope apikey create "back office" --scope admin
+        velvetrope apikey create "back office" --scope admin --expires-in-days 90 --must-sign
     """
-    from engine.identity.apikeys import create
+    from engine.identity.apikeys import issue
+    from engine.identity.signing import secret_of
     from engine.runtime import database
 
     async def make(given: Settings) -> None:
+        if must_sign and len(given.hmac_secret.encode()) < SECRET_BYTES_MIN:
+            mend = "it must be the one the service has"
+            terminal.refuse(f"{too_short('hmac_secret')}; {mend}")
         async with database(given) as postgres:
-            print(await create(postgres, name, scope))
+            made = await issue(postgres, name, scope, expires_in_days, must_sign)
+        print(made.key)
+        if must_sign:
+            print(secret_of(given.hmac_secret, made.id))
+        if made.expires_at is not None:
+            terminal.note(f"it ends at {terminal.shown(made.expires_at)} UTC")
 
-    terminal.run(make, deed="create_key", name=name, scopes=scope)
+    terminal.run(
+        make,
+        deed="create_key",
+        name=name,
+        scopes=scope,
+        expires_in_days=expires_in_days,
+        must_sign=must_sign,
+    )
 
 
 @apikey.command(name="list")
@@ -87,13 +108,14 @@ def apikey_list(*, json: AsJson = False) -> None:
                 key.name,
                 " ".join(key.scopes),
                 key.created_at,
-                key.revoked_at,
+                min((end for end in (key.revoked_at, key.expires_at) if end), default=None),
                 "live" if key.live else "ended",
+                "signs" if key.must_sign else "",
                 key.id,
             )
             for key in keys
         ]
-        terminal.show(("prefix", "name", "scopes", "created", "ends", "", "id"), rows)
+        terminal.show(("prefix", "name", "scopes", "created", "ends", "", "", "id"), rows)
 
     terminal.run(look)
 
@@ -105,7 +127,7 @@ def apikey_rotate(
     *,
     grace: Annotated[str, Parameter(help="how long both work: 90s, 15m, 12h or 7d (0s)")] = "0s",
 ) -> None:
-    """Print a new key with the same name and scopes; the old one ends after the grace.
+    """Print a new key with the same name, scopes and end; the old one ends after the grace.
 
     Rotate on a schedule, or when somebody who knew the key leaves. With a grace you can put the
     new key in place without a gap; without one the old key ends at once.
@@ -116,6 +138,7 @@ def apikey_rotate(
         velvetrope apikey rotate 1f2e3d4c5b6a
     """
     from engine.identity.apikeys import rotate
+    from engine.identity.signing import secret_of
     from engine.runtime import database
 
     grace_seconds = seconds_of(grace)
@@ -125,7 +148,9 @@ def apikey_rotate(
     async def work(given: Settings) -> None:
         async with database(given) as postgres:
             made, ends_at = await rotate(postgres, key, grace_seconds)
-        print(made)
+        print(made.key)
+        if made.must_sign:
+            print(secret_of(given.hmac_secret, made.id))
         terminal.note(f"the old key ends at {terminal.shown(ends_at)} UTC")
 
     terminal.run(work, deed="rotate_key", key=_shown(key), grace_seconds=grace_seconds)

@@ -21,12 +21,12 @@ import msgspec
 
 from engine.identity.access import Door
 from engine.infra.errors import Fault, Forbidden, Problem, Unauthorized
+from engine.infra.hints import Hints, channel_of
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres
 from engine.realtime import frames
 from engine.realtime.feed import ROUND_SECONDS, Feed, Scope
 from engine.realtime.frames import Wired
-from engine.realtime.hints import Hints
 from engine.realtime.listener import ROOMS_MAX, Listener
 from engine.realtime.models import Batch, SlotMoved
 from engine.realtime.shows import DROPS_MAX, Shows, key_of
@@ -76,7 +76,8 @@ class Hub:
     ) -> None:
         """`share` of the process's time may go into telling."""
         self._feed = Feed(postgres, salt, self._scope, self._hear)
-        self._hints = Hints(redis_url, postgres.identity, self._feed.wake)
+        news = channel_of(postgres.identity, "news")
+        self._hints = Hints(redis_url, news, lambda _: self._feed.wake())
         self._shows = Shows(postgres, self._feed)
         self.door, self._share = door, share
         self._rooms: dict[str, dict[Listener, None]] = defaultdict(dict)

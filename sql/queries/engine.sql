@@ -47,19 +47,6 @@ RETURNING id;
 -- How many keepers gave a sign of life of late.
 SELECT count(*) AS alive FROM keepers WHERE beat_at > clock_timestamp() - make_interval(secs => @seconds::float8);
 
--- name: take_lease :maybe
--- Be, or stay, the one who does something; no row while another is.
--- Locks  the lock's row.
-INSERT INTO locks AS l (name, owner, expires_at)
-VALUES (@name, @holder, clock_timestamp() + make_interval(secs => @seconds::float8))
-    ON CONFLICT (name) DO UPDATE
-   SET owner = excluded.owner,
-       token = l.token + (l.owner IS DISTINCT FROM excluded.owner)::integer,
-       acquired_at = CASE WHEN l.owner = excluded.owner THEN l.acquired_at ELSE clock_timestamp() END,
-       expires_at = excluded.expires_at
- WHERE l.owner IS NULL OR l.owner = excluded.owner OR l.expires_at < clock_timestamp()
-RETURNING owner;
-
 -- name: is_there :one
 -- Whether a server answers, and has our tables.
 SELECT count(*) AS rows FROM (SELECT 1 FROM engine_state LIMIT 1) AS any_row;

@@ -13,14 +13,13 @@ import pytest
 from engine.infra.postgres import Undone
 from engine.infra.settings import Settings
 from engine.keepers import auditor
-from engine.keepers.auditor import Auditor
-from engine.keepers.leader import LEASE_SECONDS
+from engine.keepers.auditor import LEAD_SECONDS, Auditor
 from engine.runtime import Ground
 from engine.sale import expire
 from engine.sale.models import Proof
 from engine.sale.prove import prove
 from tests.support.damage import ANNS, CATS_UNIT, DAMAGES, Damage, do, stage
-from tests.support.keeping import Keeping
+from tests.support.keeping import Keeping, auditor_of, locks_of
 from tests.support.rush import Rush
 from tests.support.service import Service
 from tests.support.shop import Shop
@@ -38,7 +37,7 @@ async def test_a_damaged_drop_is_paused_named_and_let_go_on_when_it_was_mended(
     shop: Shop, ground: Ground, settings: Settings, damage: Damage
 ) -> None:
     drop_id, anns = await stage(shop)
-    keeper = Auditor(ground.postgres, ground.bouncer)
+    keeper = auditor_of(ground)
     await keeper.work()
     assert (await shop.show(drop_id))["status"] == "live", "nothing was wrong yet"
 
@@ -107,7 +106,7 @@ async def test_a_sale_in_full_swing_is_never_taken_for_damaged(
     """Counted without a rest while buyers reserve, give back and buy."""
     monkeypatch.setattr(auditor, "REST_SECONDS", 0.0)
     drop_id = await shop.open_drop(2_000, maxPerBuyer=None)
-    keeper = Auditor(ground.postgres, ground.bouncer)
+    keeper = auditor_of(ground)
     rounds = ended = 0
 
     async def end_some(rush: Rush) -> None:
@@ -143,7 +142,7 @@ async def test_an_operators_pause_stays_the_operators(
     await shop.send("POST", f"/drops/{drop_id}/pause")
     await do(settings.database_url, DAMAGES[0].harm, drop_id)
 
-    await Auditor(ground.postgres, ground.bouncer).work()
+    await auditor_of(ground).work()
     told = await _reconcile(shop, drop_id)
 
     assert (told["clean"], told["found"]) == (False, [])
@@ -159,7 +158,7 @@ async def test_resuming_what_does_not_add_up_lasts_until_the_next_count(
 ) -> None:
     drop_id, _ = await stage(shop)
     await do(settings.database_url, DAMAGES[0].harm, drop_id)
-    keeper = Auditor(ground.postgres, ground.bouncer)
+    keeper = auditor_of(ground)
     await keeper.work()
 
     assert (await shop.send("POST", f"/drops/{drop_id}/resume")).json["status"] == "live"
@@ -182,7 +181,7 @@ async def test_a_drop_that_cannot_be_counted_does_not_keep_the_others(
 
     monkeypatch.setattr(auditor, "prove", too_long)
 
-    await Auditor(ground.postgres, ground.bouncer).work()
+    await auditor_of(ground).work()
 
     assert (await shop.show(drop_id))["pausedReason"] == "audit"
     assert (await shop.show(stuck))["pausedReason"] is None
@@ -202,7 +201,7 @@ async def test_of_two_auditors_one_counts_until_its_lease_is_over(
         return await prove(postgres, drop_id)
 
     monkeypatch.setattr(auditor, "prove", noted)
-    first, second = (Auditor(ground.postgres, ground.bouncer) for _ in range(2))
+    first, second = (auditor_of(ground) for _ in range(2))
 
     async def counts(keeper: Auditor) -> bool:
         counted.clear()
@@ -213,18 +212,17 @@ async def test_of_two_auditors_one_counts_until_its_lease_is_over(
         *(True, False, True, False)
     ]
     lease = await _lease(settings)
-    assert 0 < lease <= LEASE_SECONDS
+    assert 0 < lease <= LEAD_SECONDS
     await _end_lease(settings)
     assert [await counts(each) for each in (second, first, second)] == [True, False, True]
 
 
 async def test_when_the_leading_keeper_dies_another_one_counts(
-    shop: Shop, settings: Settings
+    shop: Shop, ground: Ground, settings: Settings
 ) -> None:
-    """A keeper that is killed leaves its lease behind; here its end is hastened."""
+    """One that is killed leaves the lock as it is; here its end is hastened."""
     drop_id, _ = await stage(shop)
-    async with Keeping(settings, auditor_ms=50):
-        await _is_proven_anew(settings, drop_id)
+    assert await locks_of(ground).leads("auditor", LEAD_SECONDS)
     dead = await _holder(settings)
     async with Keeping(settings, auditor_ms=50):
         await do(settings.database_url, DAMAGES[0].harm, drop_id)
@@ -237,7 +235,17 @@ async def test_when_the_leading_keeper_dies_another_one_counts(
             return bool((await shop.show(drop_id))["pausedReason"] == "audit")
 
         await wait_until(is_paused, "the other one has found it", seconds=5)
-    assert await _holder(settings) != dead
+        assert await _holder(settings) not in (None, dead)
+
+
+async def test_a_keeper_that_leaves_in_peace_is_followed_at_once(
+    shop: Shop, settings: Settings
+) -> None:
+    drop_id, _ = await stage(shop)
+    for _ in range(2):
+        async with Keeping(settings, auditor_ms=50):
+            await _is_proven_anew(settings, drop_id)
+        assert await _holder(settings) is None
 
 
 async def _look(settings: Settings, query: str, *words: object) -> Any:
@@ -253,8 +261,9 @@ async def _lease(settings: Settings) -> float:
     return float(await _look(settings, query))
 
 
-async def _holder(settings: Settings) -> str:
-    return str(await _look(settings, "SELECT owner FROM locks WHERE name = 'auditor'"))
+async def _holder(settings: Settings) -> str | None:
+    owner: str | None = await _look(settings, "SELECT owner FROM locks WHERE name = 'auditor'")
+    return owner
 
 
 async def _end_lease(settings: Settings) -> None:

@@ -155,6 +155,20 @@ async def _records(told: Told, ground: Ground) -> None:
         assert (await told.send("GET", f"/ledger{path}")).status == 200, path
 
 
+async def _guards(told: Told) -> None:
+    """Locks; keys that are made, listed, exchanged and ended."""
+    for path in ("/locks?limit=1", "/locks?page=1", "/api-keys?page=1"):
+        assert (await told.send("GET", path)).status == 200, path
+    made = await told.send(
+        "POST", "/api-keys", {"name": "till", "scopes": ["sale:read"], "expiresInDays": 1}
+    )
+    assert made.status == 201
+    assert (await told.send("POST", "/api-keys", {"name": "", "scopes": ["x"]})).status == 400
+    path = f"/api-keys/{made.json['id']}"
+    assert (await told.send("POST", f"{path}/rotate", {"graceSeconds": 60})).status == 201
+    assert (await told.send("DELETE", path)).status == 200
+
+
 async def _prefers(told: Told, user: str) -> None:
     """What a user wants to be told, by either path."""
     night = {"quietHoursEnabled": True, "quietHoursStart": "22:00", "quietHoursEnd": "07:00"}
@@ -206,6 +220,7 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
         for path in ("/drops?status=live,paused&limit=1", "/health", "/health/live"):
             assert (await told.send("GET", path)).status == 200
         assert (await told.send("GET", "/health/ready")).status == 200
+        await _guards(told)
         assert (await told.send("POST", f"/drops/{drop}/close")).status == 200
 
 

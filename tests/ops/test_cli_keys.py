@@ -6,6 +6,7 @@ import pytest
 
 from engine.identity import apikeys
 from engine.identity.apikeys import ApiKeys
+from engine.identity.signing import secret_of
 from engine.infra.combiner import Crew
 from engine.infra.errors import Unauthorized
 from engine.runtime import Ground
@@ -47,6 +48,27 @@ async def test_a_key_is_made_without_redis_and_listed_without_its_secret(
     assert key.split("_")[2] not in said.out
     assert (row["prefix"], row["live"], row["revokedAt"]) == (prefix, True, None)
     assert "hash" not in row
+
+
+async def test_a_key_may_end_by_itself_and_may_have_to_sign(types: Types, ground: Ground) -> None:
+    made = await types("apikey", "create", "brief", *SCOPES, "--expires-in-days", "90")
+    assert "it ends at " in made.err
+    assert await honoured(ground, made.out)
+    unsafe = await types("apikey", "create", "signs", *SCOPES, "--must-sign", HMAC_SECRET="")
+    assert (unsafe.code, unsafe.out) == (3, "")
+    assert "HMAC_SECRET" in unsafe.err
+
+    secret = {"HMAC_SECRET": "h" * 32}
+    signs = await types("apikey", "create", "signs", *SCOPES, "--must-sign", **secret)
+    key, signing_secret = signs.out.split()
+    signer, brief = (await types("apikey", "list", "--json")).json
+    assert signing_secret == secret_of("h" * 32, signer["id"])
+    assert (signer["mustSign"], signer["expiresAt"], brief["mustSign"]) == (True, None, False)
+    assert brief["expiresAt"] > brief["createdAt"]
+    assert "signs" in (await types("apikey", "list")).out
+    again = await types("apikey", "rotate", key.split("_")[1], **secret)
+    assert len(again.out.split()) == 2, "the new one's secret as well"
+    assert (await types("apikey", "create", "x", *SCOPES, "--expires-in-days", "0")).code == 2
 
 
 async def test_a_rotated_key_works_on_through_its_grace_beside_the_new_one(

@@ -14,14 +14,13 @@ import redis.asyncio
 from engine.identity.tokens import create
 from engine.infra.postgres import Postgres, Session
 from engine.infra.settings import Settings
-from engine.keepers.auditor import Auditor
 from engine.runtime import Ground
 from engine.sale import audit as auditing
 from engine.sale.models import Proof
 from engine.sale.prove import prove
 from tests.support.damage import DAMAGES, do, stage
 from tests.support.ghosts import strand
-from tests.support.keeping import Keeping
+from tests.support.keeping import Keeping, auditor_of
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -234,7 +233,7 @@ async def test_a_large_drop_is_proven_by_the_auditor(
     drop_id, _ = await stage(shop)
     audit = await shop.audit(drop_id)
     assert (audit["provenAt"], audit["clean"]) == (None, True)
-    keeper = Auditor(ground.postgres, ground.bouncer)
+    keeper = auditor_of(ground)
 
     await keeper.work()
     first = await _proven(shop, drop_id)

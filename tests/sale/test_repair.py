@@ -12,12 +12,12 @@ import pytest
 import redis.asyncio
 
 from engine.infra.settings import Settings
-from engine.keepers.auditor import Auditor
 from engine.runtime import Ground
 from engine.sale import audit, repair
 from loadtest.chaos.proxy import Proxy
 from tests.support.damage import DAMAGES, do, stage
 from tests.support.ghosts import admit, strand
+from tests.support.keeping import auditor_of
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -254,7 +254,7 @@ async def test_an_old_count_of_a_large_drop_pauses_and_resumes_nothing(
     monkeypatch.setattr(audit, "LARGE", 9)
     monkeypatch.setattr(repair, "LARGE", 9)
     drop_id, _ = await stage(shop)
-    keeper = Auditor(ground.postgres, ground.bouncer)
+    keeper = auditor_of(ground)
     await do(settings.database_url, DAMAGES[0].harm, drop_id)
     await keeper.work()
     await do(settings.database_url, DAMAGES[0].mend, drop_id)

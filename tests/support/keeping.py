@@ -7,7 +7,10 @@ import asyncio
 import msgspec
 
 from engine import runtime
+from engine.infra.locks import Locks
 from engine.infra.settings import Settings
+from engine.keepers.auditor import Auditor
+from engine.runtime import Ground
 
 
 class Keeping:
@@ -25,3 +28,13 @@ class Keeping:
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
         await self._task
+
+
+def locks_of(ground: Ground) -> Locks:
+    """The locks of a process of its own."""
+    return Locks(ground.postgres, ground.redis, ground.settings.redis_url)
+
+
+def auditor_of(ground: Ground) -> Auditor:
+    """The auditor of a keeper process of its own."""
+    return Auditor(ground.postgres, ground.bouncer, locks_of(ground))

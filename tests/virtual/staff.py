@@ -15,6 +15,7 @@ from engine.infra.combiner import Crew
 from engine.infra.errors import Fault, OutcomeUnknown
 from engine.infra.http import Answer
 from engine.infra.ids import Request
+from engine.infra.locks import Locks
 from engine.infra.postgres import Postgres, Session
 from engine.infra.redis import Redis
 from engine.infra.settings import Settings
@@ -194,7 +195,8 @@ class Keeping(Staff):
 
     def __init__(self, world: World, name: str, names: tuple[str, ...]) -> None:
         super().__init__(world, name, KEEPER_STATEMENT_MS)
-        every = rounds(self.settings, self.postgres, self.bouncer)
+        locks = Locks(self.postgres, self.redis, self.settings.redis_url)
+        every = rounds(self.settings, self.postgres, self.bouncer, locks)
         self.keepers = [keeper for keeper in every if keeper.name in names]
         sweeper = self.keepers[0]
         assert sweeper.name == "sweeper"
