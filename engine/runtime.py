@@ -231,6 +231,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         finally:
             await facade.close()
             await crew.drain(DRAIN_SECONDS)
+            identity.close()
             await metrics.stop()
             await publisher.stop()
             await tracing.stop()

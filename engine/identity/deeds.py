@@ -22,6 +22,14 @@ from engine.infra.routing import Route
 log = structlog.get_logger()
 
 CHANGE_LENGTH_MAX = 2_000
+# What is whose, and nobody's to keep: who is erased cannot be erased from a log.
+PERSONAL = frozenset(
+    {
+        *("email", "phone", "username", "displayName", "display_name", "password"),
+        *("privyId", "privy_id", "walletAddress", "wallet_address", "userEmail", "user_email"),
+    }
+)
+HIDDEN = "…"
 
 
 class _Made(msgspec.Struct):
@@ -55,10 +63,14 @@ def who_is(caller: Caller) -> str:
 
 
 def _change(body: bytes) -> object:
-    """What was sent, as the terminal's lines have it too; cut short if it is long, or no JSON."""
+    """What was sent, as the terminal's lines have it too, but for what is personal; cut short if
+    it is long, or no JSON."""
     try:
         if len(body) <= CHANGE_LENGTH_MAX:
-            return msgspec.json.decode(body)
+            sent = msgspec.json.decode(body)
+            if not isinstance(sent, dict):
+                return sent
+            return {name: HIDDEN if name in PERSONAL else it for name, it in sent.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     return body[:CHANGE_LENGTH_MAX].decode(errors="replace")

@@ -5,6 +5,11 @@ Refusal
 │   ├── TokenExpired  (401)
 │   └── SessionEnded  (401)
 ├── Forbidden         a known caller may not (403)
+├── UserExists        a name of an account is another's (409)
+│   └── UserTaken     the same where a shop makes accounts (400)
+├── VersionConflict   somebody else changed it since (409)
+├── LastAdmin         nobody could let anybody in again (409)
+├── LinkExpired       a link was used or is too old (410)
 ├── InvitationNeeded  PRIVATE_BETA=1, and no key (403)
 ├── KeyUsed           an invitation that somebody used (409)
 ├── EmailRegistered   an e-mail that used another invitation (409)
@@ -13,6 +18,8 @@ Refusal
 """
 
 from __future__ import annotations
+
+from typing import Any, ClassVar
 
 from engine.infra.errors import NotFound, Refusal, Unauthorized
 
@@ -48,3 +55,46 @@ class EmailRegistered(Refusal):
 
 class SessionEnded(Unauthorized):
     """This session has ended: log in again."""
+
+
+class UserExists(Refusal):
+    """A user with this email already exists"""
+
+    code = "USER_EXISTS"
+    status = 409
+    example: ClassVar[dict[str, Any]] = {
+        "fields": [{"field": "email", "problem": "A user with this email already exists"}]
+    }
+
+
+class UserTaken(UserExists):
+    """User with this Privy ID already exists"""
+
+    status = 400
+    example: ClassVar[dict[str, Any]] = {
+        "fields": [{"field": "privyId", "problem": "User with this Privy ID already exists"}]
+    }
+
+
+class VersionConflict(Refusal):
+    """User has been modified by another request. Please retry."""
+
+    code = "VERSION_CONFLICT"
+    status = 409
+    retryable = True
+    retry_after_seconds = 1
+    example: ClassVar[dict[str, Any]] = {"version": 4}
+
+
+class LastAdmin(Refusal):
+    """This is the last admin: make another one first."""
+
+    code = "LAST_ADMIN"
+    status = 409
+
+
+class LinkExpired(Refusal):
+    """This link was used or is too old: ask for another one."""
+
+    code = "EXPIRED"
+    status = 410

@@ -117,6 +117,11 @@ class Policy:
         tat = self._tats.get(subject) or self._old[0].get(subject, 0)
         return max(tat - now + self.step - self.span, 0)
 
+    def left(self, subject: str, now: int) -> int:
+        """How many there are for the subject now. Takes nothing."""
+        tat = self._tats.get(subject) or self._old[0].get(subject, 0)
+        return max(self.span - max(tat - now, 0), 0) // self.step
+
     def untold(self, subject: str) -> int:
         """How many were let through that nobody was told of; from now on they are told."""
         count = self._untold.get(subject, 1) if subject in self._tats else 0
@@ -231,17 +236,18 @@ class Limits:
         self._complaints = Seldom()
         self._addresses = Addresses(settings.trusted_proxies)
         self.policies: list[Policy] = []
-        failures = self._policy("failed-auth-per-address", settings.rate_failed_auth_per_address)
-        reads = self._policy("reads-per-address", settings.rate_reads_per_address)
-        writes = self._policy("writes-per-address", settings.rate_writes_per_address)
-        admin = self._policy("admin-per-address", settings.rate_admin_per_address)
-        callbacks = self._policy("callbacks-per-address", settings.rate_callbacks_per_address)
-        operators = self._policy("admin-per-caller", settings.rate_admin_per_caller)
-        reads_of_buyer = self._policy("reads-per-buyer", settings.rate_reads_per_buyer)
-        writes_of_buyer = self._policy("writes-per-buyer", settings.rate_writes_per_buyer)
-        confirms_of_buyer = self._policy("confirms-per-buyer", settings.rate_writes_per_buyer)
-        reads_of_key = self._policy("reads-per-key", settings.rate_reads_per_key)
-        writes_of_key = self._policy("writes-per-key", settings.rate_writes_per_key)
+        failures = self.policy("failed-auth-per-address", settings.rate_failed_auth_per_address)
+        self.failures = failures
+        reads = self.policy("reads-per-address", settings.rate_reads_per_address)
+        writes = self.policy("writes-per-address", settings.rate_writes_per_address)
+        admin = self.policy("admin-per-address", settings.rate_admin_per_address)
+        callbacks = self.policy("callbacks-per-address", settings.rate_callbacks_per_address)
+        operators = self.policy("admin-per-caller", settings.rate_admin_per_caller)
+        reads_of_buyer = self.policy("reads-per-buyer", settings.rate_reads_per_buyer)
+        writes_of_buyer = self.policy("writes-per-buyer", settings.rate_writes_per_buyer)
+        confirms_of_buyer = self.policy("confirms-per-buyer", settings.rate_writes_per_buyer)
+        reads_of_key = self.policy("reads-per-key", settings.rate_reads_per_key)
+        writes_of_key = self.policy("writes-per-key", settings.rate_writes_per_key)
         self._budgets = {
             "read": self._of(reads, reads_of_buyer, reads_of_key, failures),
             "write": self._of(writes, writes_of_buyer, writes_of_key, failures),
@@ -250,7 +256,8 @@ class Limits:
             "callback": self._of(callbacks, None, None, failures),
         }
 
-    def _policy(self, name: str, text: str) -> Policy | None:
+    def policy(self, name: str, text: str) -> Policy | None:
+        """One more limit, that somebody charges himself; None: there is none."""
         rate = rate_of(text)
         if rate is None:
             return None
@@ -277,6 +284,10 @@ class Limits:
             return _spared(call, handler) if IDEMPOTENCY_KEY in call.headers else handler(call)
 
         return msgspec.structs.replace(route, handler=guarded)
+
+    def address_of(self, call: Call) -> str | None:
+        """Under which name a call's address is counted; None: it is this machine's own."""
+        return self._addresses.subject(call.scope, call.headers)
 
     def arrive(self, call: Call) -> None:
         """Charge the address of what is no request of a route. Raises `RateLimited`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,9 +38,10 @@ class Caller:
 
 
 @pytest.fixture
-def settings(database: str, redis_url: str) -> Settings:
+def settings(database: str, redis_url: str, tmp_path: Path) -> Settings:
     """AUTH=required with secrets."""
     return Settings(
+        data_dir=tmp_path,
         database_url=database,
         redis_url=redis_url,
         jwt_secret=JWT_SECRET,

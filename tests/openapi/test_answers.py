@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from engine.identity import user_store
+from engine.identity.resets import Links
+from engine.infra.ids import new_id
 from engine.record import keys
 from engine.record.seal import seal
 from engine.runtime import Ground
@@ -169,6 +173,54 @@ async def _guards(told: Told) -> None:
     assert (await told.send("DELETE", path)).status == 200
 
 
+async def _comes_in(told: Told, ground: Ground) -> None:
+    """An account that is made, lost, found again and left."""
+    ann = {"username": "ann", "email": "ann@example.org", "password": "correct horse"}
+    entered = await told.send("POST", "/users/register", ann)
+    assert entered.status == 201, entered.body
+    taken = await told.send("POST", "/users/register", ann)
+    assert (taken.status, taken.error) == (409, "USER_EXISTS")
+    at = {"authorization": f"Bearer {entered.json['token']}"}
+    wish = {"currentPassword": ann["password"], "newPassword": "better horse"}
+    changed = await told.send("POST", "/users/password", wish, at)
+    fresh = {"refreshToken": changed.json["refreshToken"]}
+    for path, body in (("refresh", fresh), ("login", ann | {"password": "better horse"})):
+        reply = await told.send("POST", f"/users/{path}", body)
+        assert reply.status == 200, path
+    at = {"authorization": f"Bearer {reply.json['token']}"}
+    assert (await told.send("GET", "/users/me", headers=at)).status == 200
+    assert (await told.send("POST", "/users/logout", headers=at)).status == 200
+    asked = await told.send("POST", "/users/password/reset", {"email": ann["email"]})
+    assert asked.status == 202
+    id, soon = new_id(), datetime(2190, 1, 1, tzinfo=UTC)
+    assert await user_store.open_reset(ground.postgres, id, ann["email"], soon)
+    link = {"token": Links(ground.settings).token(id), "password": "best of horses"}
+    replies = [await told.send("POST", "/users/password/reset/confirm", link) for _ in range(2)]
+    assert [reply.status for reply in replies] == [200, 410]
+    assert (await told.send("POST", "/users/login", ann)).status == 401
+
+
+async def _administers(told: Told) -> None:
+    """An account that somebody vouches for, shown, changed, deleted and erased."""
+    made = await told.send("POST", "/users", {"privyId": "did:privy:zoe"})
+    assert (made.status, made.headers["etag"]) == (201, '"0"')
+    again = await told.send("POST", "/users", {"privyId": "did:privy:zoe"})
+    assert (again.status, again.error) == (400, "USER_EXISTS")
+    user = f"/users/{made.json['id']}"
+    wallet = "0x" + "aB" * 20
+    given = await told.send("POST", f"{user}/wallet", {"walletAddress": wallet})
+    assert (given.status, given.json["version"]) == (200, 1)
+    changed = await told.send("PUT", user, {"phone": "+1 555 0100"}, {"if-match": '"1"'})
+    late = await told.send("PUT", user, {"phone": None, "version": 1})
+    assert (changed.status, late.status, late.error) == (200, 409, "VERSION_CONFLICT")
+    assert (await told.send("POST", f"{user}/activity")).status == 200
+    places = ("/users/privy/did:privy:zoe", f"/users/wallet/{wallet.lower()}", "/users?page=1")
+    for path in (*places, "/users?limit=1", "/users/first", user):
+        assert (await told.send("GET", path)).status == 200, path
+    for path in (user, f"{user}?erase=true"):
+        assert (await told.send("DELETE", path)).status == 200, path
+
+
 async def _prefers(told: Told, user: str) -> None:
     """What a user wants to be told, by either path."""
     night = {"quietHoursEnabled": True, "quietHoursStart": "22:00", "quietHoursEnd": "07:00"}
@@ -205,6 +257,8 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
         await _keeps_cold(told, await freezer_of(ground, 6))
         await _prefers(told, await somebody(ground.settings.database_url))
         await _invites(told)
+        await _comes_in(told, ground)
+        await _administers(told)
         drop = await told.open_drop(20, maxPerBuyer=9, imageUrl="/pictures/0-a.svg")
         await _sells(told, drop)
         await _pays(told, drop)

@@ -20,7 +20,7 @@ from tests.support.shop import Shop
 # Of no operation: it says that there is none, or is said before it is known which.
 ELSEWHERE = {
     *("METHOD_NOT_ALLOWED", "REQUEST_TIMEOUT", "HEADERS_TOO_LARGE", "URI_TOO_LONG"),
-    *("UPGRADE_REQUIRED", "INVITATION_NEEDED"),
+    "UPGRADE_REQUIRED",
 }
 
 
