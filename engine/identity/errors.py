@@ -10,6 +10,7 @@ Refusal
 ├── VersionConflict   somebody else changed it since (409)
 ├── LastAdmin         nobody could let anybody in again (409)
 ├── LinkExpired       a link was used or is too old (410)
+├── SessionOver       what is to be changed has ended (410)
 ├── InvitationNeeded  PRIVATE_BETA=1, and no key (403)
 ├── KeyUsed           an invitation that somebody used (409)
 ├── EmailRegistered   an e-mail that used another invitation (409)
@@ -95,6 +96,13 @@ class LastAdmin(Refusal):
 
 class LinkExpired(Refusal):
     """This link was used or is too old: ask for another one."""
+
+    code = "EXPIRED"
+    status = 410
+
+
+class SessionOver(Refusal):
+    """This session has ended: nothing changes it any more."""
 
     code = "EXPIRED"
     status = 410

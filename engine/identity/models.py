@@ -72,6 +72,12 @@ class LiveSession(msgspec.Struct, frozen=True):
     expires_at: datetime
     terminated_at: datetime | None
     termination_reason: str | None
+    is_past: bool  # though nobody has ended it yet
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its tokens are worth anything."""
+        return self.is_active and not self.is_past
 
 
 class Entered(msgspec.Struct, frozen=True):
@@ -89,6 +95,7 @@ class Entered(msgspec.Struct, frozen=True):
     token: str
     refresh_token: str
     expires_at: datetime  # of the token
+    role: str = "user"  # of its account
 
 
 def is_buyer(text: str) -> bool:

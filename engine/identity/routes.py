@@ -8,6 +8,7 @@ from engine.identity.lock_routes import LockRoutes
 from engine.identity.login_routes import LoginRoutes
 from engine.identity.parts import Parts
 from engine.identity.preference_routes import PreferenceRoutes
+from engine.identity.session_routes import SessionRoutes
 from engine.identity.user_routes import UserRoutes
 from engine.infra.routing import Route
 
@@ -25,6 +26,7 @@ class IdentityRoutes:
         return [
             *self._users.routes(),
             *self._login.routes(),
+            *SessionRoutes(self._parts).routes(),
             *BetaRoutes(self._parts).routes(),
             *PreferenceRoutes(self._parts).routes(),
             *KeyRoutes(self._parts).routes(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -25,11 +25,15 @@ class Told(msgspec.Struct, frozen=True):
 
 
 def _session(row: Any) -> LiveSession:
-    return LiveSession(
-        str(row["id"]),
-        str(row["user_id"]),
-        *(row[name] for name in LiveSession.__struct_fields__[2:]),
-    )
+    """A row. Where a query does not say whether its time is over, it is not: it is live, or has
+    ended."""
+    words = {name: row[name] for name in LiveSession.__struct_fields__ if name != "is_past"}
+    words |= {"id": str(row["id"]), "user_id": str(row["user_id"])}
+    return LiveSession(**words, is_past=row.get("is_past", False))
+
+
+def _maybe(row: Any) -> LiveSession | None:
+    return None if row is None else _session(row)
 
 
 def _told(row: Any) -> Told:
@@ -122,3 +126,56 @@ async def next_end(postgres: Postgres) -> float | None:
     row = await postgres.call(_queries["next_end"])
     seconds: float | None = row["seconds"]
     return seconds
+
+
+async def find_session(caller: Caller, id: str) -> LiveSession | None:
+    """One session, live or over."""
+    return _maybe(await caller.call(_queries["find_session"], id=id))
+
+
+async def find_session_by_key(caller: Caller, user_id: str, key: str) -> LiveSession | None:
+    """The session that a user's key opened."""
+    return _maybe(await caller.call(_queries["find_session_by_key"], user=user_id, key=key))
+
+
+async def find_active_session(caller: Caller, user_id: str) -> LiveSession | None:
+    """A user's live session."""
+    return _maybe(await caller.call(_queries["find_active_session"], user=user_id))
+
+
+async def list_sessions(
+    caller: Caller, user_id: str, everything: bool, before: str | None, count: int, skip: int
+) -> list[LiveSession]:
+    """A user's sessions, the newest first; `everything`: also those that are over."""
+    rows = await caller.call(
+        _queries["list_sessions"],
+        user=user_id,
+        everything=everything,
+        before=before,
+        count=count,
+        skip=skip,
+    )
+    return [_session(row) for row in rows]
+
+
+async def count_sessions(caller: Caller, user_id: str) -> dict[str, tuple[int, int]]:
+    """How many sessions a user has had, and has, by platform."""
+    rows = await caller.call(_queries["count_sessions"], user=user_id)
+    return {row["platform"]: (row["sessions"], row["active"]) for row in rows}
+
+
+async def change_session(
+    caller: Caller, id: str, changes: Mapping[str, str | None]
+) -> LiveSession | None:
+    """Note what a live session's device says, and that it was here; None: it is not live."""
+    return _maybe(await caller.call(_queries["change_session"], id=id, **changes))
+
+
+async def extend_session(caller: Caller, id: str, days: int, most: int) -> LiveSession | None:
+    """Put off the end of a live session; None: it is not live, or would end too late."""
+    return _maybe(await caller.call(_queries["extend_session"], id=id, days=days, most=most))
+
+
+async def end_session(caller: Caller, id: str, reason: str) -> LiveSession | None:
+    """End one session; None: it had ended."""
+    return _maybe(await caller.call(_queries["end_session"], id=id, reason=reason))

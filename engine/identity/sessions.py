@@ -87,7 +87,7 @@ class Sessions:
         )
         match told.word:
             case "missing" | "deleted":
-                raise NotFound("There is no such user")
+                raise NotFound("User not found")
             case "suspended":
                 raise Forbidden(ENDED["suspended"])
             case "mismatch":
@@ -116,11 +116,11 @@ class Sessions:
             self._secret, session.user_id, self._life_seconds, kind, session.id, session.expires_at
         )
         if not session.is_active or not token:
-            return Entered(word, session, "", "", ends)
+            return Entered(word, session, "", "", ends, role)
         mac = self._mac(self._refresh_secrets[0], session.id, session.refresh_generation)
         plain = session.id.replace("-", "")
         refresh = f"vrr_{plain}_{session.refresh_generation}_{mac}"
-        return Entered(word, session, token, refresh, ends)
+        return Entered(word, session, token, refresh, ends, role)
 
     def _is_ours(self, id: str, generation: int, mac: str) -> bool:
         return any(

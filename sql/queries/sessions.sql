@@ -73,3 +73,80 @@ RETURNING id, user_id;
 -- Seconds until the next session's time is over; null: none lives.
 -- Index  sessions_due
 SELECT extract(epoch FROM min(s.expires_at) - clock_timestamp())::float8 AS seconds FROM sessions AS s WHERE s.is_active;
+
+-- name: find_session :maybe
+-- One session, live or over.
+-- Index  sessions_pkey
+SELECT s.*, s.expires_at <= clock_timestamp() AS is_past FROM sessions AS s WHERE s.id = @id::uuid;
+
+-- name: find_session_by_key :maybe
+-- The session that a user's key opened.
+-- Index  sessions_one_a_key
+SELECT s.*, s.expires_at <= clock_timestamp() AS is_past
+  FROM sessions AS s
+ WHERE s.user_id = @user::uuid AND s.idempotency_key = @key::text;
+
+-- name: find_active_session :maybe
+-- A user's live session.
+-- Index  sessions_one_live_a_user
+SELECT s.*, false AS is_past
+  FROM sessions AS s
+ WHERE s.user_id = @user::uuid AND s.is_active AND s.expires_at > clock_timestamp();
+
+-- name: list_sessions :many
+-- A user's sessions before (not null) one of them, the newest first; with or without those that are over.
+-- Index  sessions_by_user
+SELECT s.*, s.expires_at <= clock_timestamp() AS is_past
+  FROM sessions AS s
+ WHERE s.user_id = @user::uuid
+   AND s.id < coalesce(@before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+   AND (@everything::boolean OR (s.is_active AND s.expires_at > clock_timestamp()))
+ ORDER BY s.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: count_sessions :many
+-- How many sessions a user has and had, by platform.
+-- Index  sessions_by_user
+SELECT s.platform, count(*) AS sessions,
+       count(*) FILTER (WHERE s.is_active AND s.expires_at > clock_timestamp()) AS active
+  FROM sessions AS s
+ WHERE s.user_id = @user::uuid
+ GROUP BY s.platform
+ ORDER BY s.platform;
+
+-- name: change_session :maybe
+-- What a live session's device says of itself (null: nothing new), and that it was here.
+-- Locks  the session.
+-- Index  sessions_pkey
+   UPDATE sessions
+      SET device_name = coalesce(@device_name::text, device_name),
+          device_model = coalesce(@device_model::text, device_model),
+          os_version = coalesce(@os_version::text, os_version),
+          app_version = coalesce(@app_version::text, app_version),
+          push_token = coalesce(@push_token::text, push_token),
+          push_token_updated_at = CASE WHEN @push_token::text IS NULL THEN push_token_updated_at
+                                       ELSE clock_timestamp() END,
+          last_activity_at = clock_timestamp()
+    WHERE id = @id::uuid AND is_active AND expires_at > clock_timestamp()
+RETURNING *;
+
+-- name: extend_session :maybe
+-- Put off the end of a live session by whole days, not beyond so many from now.
+-- Locks  the session.
+-- Index  sessions_pkey
+   UPDATE sessions
+      SET expires_at = expires_at + make_interval(days => @days::integer)
+    WHERE id = @id::uuid AND is_active AND expires_at > clock_timestamp()
+      AND expires_at + make_interval(days => @days::integer)
+          <= clock_timestamp() + make_interval(days => @most::integer)
+RETURNING *;
+
+-- name: end_session :maybe
+-- End one session, if it has not ended yet.
+-- Locks  the session.
+-- Index  sessions_pkey
+   UPDATE sessions
+      SET is_active = false, terminated_at = clock_timestamp(), termination_reason = @reason::text
+    WHERE id = @id::uuid AND is_active
+RETURNING *;

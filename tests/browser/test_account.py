@@ -8,9 +8,9 @@ import secrets
 import asyncpg
 import msgspec
 import pytest
-from engine.identity.resets import Links
 from playwright.async_api import expect
 
+from engine.identity.resets import Links
 from engine.infra.ids import new_id
 from tests.browser.accessible import is_too_wide, violations
 from tests.browser.accountholder import Accountholder

@@ -71,7 +71,10 @@ FIELDS = {
     "idempotencyKey": "session_key",
 }
 SHOWN_TO_ALL = {"show_user"}  # of which a stranger sees id and username
-HERS = {"show_reservation", "show_purchase", "show_preferences"}  # among what Ann herself is shown
+HERS = {
+    *("show_reservation", "show_purchase", "show_preferences", "show_user", "show_session"),
+    *("active_session", "list_sessions_of"),
+}  # among what Ann herself is shown
 MANIFEST, PHONE, NAME = "MAN-OF-ANN", "+49 170 5550100", "Ann of the Matrix"
 
 # All that is Ann's, as Postgres has it.
@@ -136,7 +139,9 @@ class World:
 
     async def logged_in(self, user: str, device: Device) -> tuple[Caller, str]:
         """Somebody with a token of a session; the session's id."""
-        entered = await self.sessions.enter(self.ground.postgres, user, device, f"key-{device.device_id}")
+        entered = await self.sessions.enter(
+            self.ground.postgres, user, device, f"key-{device.device_id}"
+        )
         if not entered.token:  # the key's session is over
             entered = await self.sessions.enter(self.ground.postgres, user, device)
         headers = {"authorization": f"Bearer {entered.token}"}

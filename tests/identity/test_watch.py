@@ -137,31 +137,27 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[Collection[str]]:
     return looks
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ("UPDATE users SET status = 'suspended'", "This account is suspended"),
-        ("UPDATE users SET status = 'deleted', deleted_at = now()", "This account was deleted"),
-        (
-            "UPDATE sessions SET expires_at = clock_timestamp()",
-            "This session has expired: log in again",
-        ),
-        (
-            "UPDATE sessions SET is_active = false, terminated_at = now(), "
-            "termination_reason = 'new_session_on_different_device'",
-            "This session has ended: another device logged in",
-        ),
-    ],
-)
-async def test_whatever_ended_it_is_said(
-    shop: Shop, ground: Ground, ann: Entered, change: str, says: str
-) -> None:
-    assert (await _asks(shop, ann.token)).status == 200
+ENDS = {
+    "UPDATE users SET status = 'suspended'": "This account is suspended",
+    "UPDATE users SET status = 'deleted', deleted_at = now()": "This account was deleted",
+    "UPDATE sessions SET expires_at = clock_timestamp()": "This session has expired: log in again",
+    "UPDATE sessions SET is_active = false, terminated_at = now(), "
+    "termination_reason = 'new_session_on_different_device'": (
+        "This session has ended: another device logged in"
+    ),
+}
 
-    await ask(ground.postgres, change)
-    await _refused(shop, ann.token)
 
-    assert (await _asks(shop, ann.token)).json["message"] == says
+async def test_whatever_ended_it_is_said(shop: Shop, ground: Ground, sessions: Sessions) -> None:
+    for change, says in ENDS.items():
+        user = await add_user(ground.postgres)
+        ann = await sessions.enter(ground.postgres, user, PHONE)
+        assert (await _asks(shop, ann.token)).status == 200
+
+        await ask(ground.postgres, change)
+        await _refused(shop, ann.token)
+
+        assert (await _asks(shop, ann.token)).json["message"] == says
 
 
 async def test_a_role_is_the_databases_and_not_the_tokens(

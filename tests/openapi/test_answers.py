@@ -234,6 +234,28 @@ async def _prefers(told: Told, user: str) -> None:
         assert (await told.send("POST", f"{path}/reset")).status == 200, path
 
 
+async def _enters(told: Told, user: str) -> None:
+    """A session from its beginning to its end, and another that ends with all of them."""
+    phone = {"userId": user, "deviceId": "phone", "platform": "ios", "pushToken": "p"}
+    one = f"/sessions/{(await told.send('POST', '/sessions', phone)).json['id']}"
+    of_user = f"/sessions/user/{user}"
+    assert (await told.send("POST", "/sessions/get-or-create", phone)).status == 200
+    for path in (one, of_user, f"{of_user}/active", f"{of_user}/stats"):
+        assert (await told.send("GET", path)).status == 200, path
+    listed = f"/sessions?userId={user}&includeInactive=true&page=1"
+    assert (await told.send("GET", listed)).json["meta"]["totalItems"] == 1
+    for method, path, body in (
+        ("PUT", one, {"deviceName": "blue"}),
+        ("POST", f"{one}/activity", None),
+        ("PUT", f"{one}/push-token", {"pushToken": "q"}),
+        ("POST", f"{one}/extend", {"additionalDays": 1}),
+        ("DELETE", one, {"reason": "lost"}),
+        ("DELETE", f"{of_user}/all", None),
+    ):
+        assert (await told.send(method, path, body)).status == 200, path
+    assert (await told.send("POST", f"{one}/extend")).error == "EXPIRED"
+
+
 async def _invites(told: Told) -> None:
     """Invitations that are made, used and seen."""
     at = "/private-beta"
@@ -256,6 +278,7 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
     async with told.nothing_left_out():
         await _keeps_cold(told, await freezer_of(ground, 6))
         await _prefers(told, await somebody(ground.settings.database_url))
+        await _enters(told, await somebody(ground.settings.database_url))
         await _invites(told)
         await _comes_in(told, ground)
         await _administers(told)
