@@ -104,8 +104,7 @@ def keep() -> None:
     """Run the keepers, who free, mend, recount, seal and tidy behind the sale.
 
     They are: sweeper, ringer, bell, reaper, reconciler, settler, filler, auditor, sealer, checker,
-    ender, beater, pruner, partitioner.
-    beater, postman, pruner, partitioner.
+    ender, postman, beater, pruner, partitioner.
 
     At least one process must run, or holds do not expire; a second one on another machine makes
     sure of it. They do the same work without treading on each other.

@@ -1,14 +1,17 @@
 """Real pages of real processes in a real browser, watched: see `Window`.
 
 house    workers, a keeper and the mock provider; everybody's
+guarded  the same with AUTH=required, and without a provider
 browser  one Chromium a test process
 windows  opens windows, each a buyer of its own, and asserts at the end that nothing was wrong
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from tests.browser.window import Window
 from tests.support.clones import cloned
 from tests.support.provider import SECRET
 
+JWT_SECRET, HMAC_SECRET = secrets.token_hex(32), secrets.token_hex(32)
 Opener = Callable[..., Awaitable[Window]]
 
 
@@ -58,6 +62,24 @@ async def house(
         )
         async with House.of(settings, tmp_path_factory.mktemp("house")) as house:
             yield house
+
+
+@pytest.fixture(scope="package")
+async def guarded(
+    browser: Browser, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    """A house with a lock, on a Valkey of its own: the other's drops have the same numbers."""
+    folder: Path = tmp_path_factory.mktemp("guarded")
+    valkey = devstack.start_valkey(folder / "valkey", durable=False)
+    try:
+        async with cloned(template) as database:
+            settings = Settings(database_url=database, redis_url=valkey.url, auth="required")
+            given = {"JWT_SECRET": JWT_SECRET, "HMAC_SECRET": HMAC_SECRET, "PAYMENT_URL": ""}
+            given |= dict.fromkeys(("RATE_READS_PER_BUYER", "RATE_WRITES_PER_BUYER"), OFTEN)
+            async with House.of(settings, folder, 1, **given) as house:
+                yield house
+    finally:
+        valkey.stop()
 
 
 @pytest.fixture

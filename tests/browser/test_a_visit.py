@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.accessible import violations
+from tests.browser.accountholder import Accountholder
 from tests.browser.conftest import Opener
 from tests.browser.house import House
 from tests.browser.storefront import Storefront
@@ -66,6 +67,24 @@ async def test_a_hold_runs_out_before_the_buyers_eyes(house: House, windows: Ope
     await shop.sees("Brief", "1 free")
     assert (await house.stock(drop))["availableStock"] == 1
     await shop.reserves("Brief")  # and nothing stands in the way of another
+
+
+async def test_who_registers_is_called_by_a_name_that_others_see(
+    house: House, windows: Opener
+) -> None:
+    drop = await house.put_on_show("Named", 2)
+    bob = await Storefront.enter(await windows(), house)
+    await bob.is_live()
+    ann = Accountholder(await windows(360, color_scheme="dark"), house, "ann.of_the_visit")
+    await ann.registers()
+    assert await violations(ann.page) == []
+    id = await ann.page.evaluate("() => JSON.parse(localStorage.login).id")
+    hold = (await house.reserve(drop, id)).json["id"]
+    assert (await house.confirm(hold, id)).status == 201
+
+    await bob.sees("Named", f"Latest buyers{ann.name}")
+    await ann.page.get_by_role("link", name="Drops").click()
+    await ann.is_in()
 
 
 async def test_nothing_leaves_loopback(house: House, windows: Opener) -> None:

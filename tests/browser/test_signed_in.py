@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import expect
 
 from engine.identity import tokens
-from engine.infra.settings import Settings
-from engine.ops import devstack
-from tests.browser.conftest import Opener
+from tests.browser.conftest import JWT_SECRET, Opener
 from tests.browser.house import House
 from tests.browser.storefront import Storefront
-from tests.support.clones import cloned
 
 pytestmark = [pytest.mark.at_length, pytest.mark.timeout(120)]
-JWT_SECRET, HMAC_SECRET = secrets.token_hex(32), secrets.token_hex(32)
 ADMIN = tokens.create(JWT_SECRET, "operator", 3_600, "admin")
 HEADERS = {"authorization": f"Bearer {ADMIN}"}
-
-
-@pytest.fixture(scope="module")
-async def guarded(
-    browser: Browser, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[House]:
-    """A house with a lock, on a Valkey of its own: the other's drops have the same numbers."""
-    folder: Path = tmp_path_factory.mktemp("guarded")
-    valkey = devstack.start_valkey(folder / "valkey", durable=False)
-    try:
-        async with cloned(template) as database:
-            settings = Settings(database_url=database, redis_url=valkey.url, auth="required")
-            given = {"JWT_SECRET": JWT_SECRET, "HMAC_SECRET": HMAC_SECRET, "PAYMENT_URL": ""}
-            async with House.of(settings, folder, 1, **given) as house:
-                yield house
-    finally:
-        valkey.stop()
 
 
 async def opens(guarded: House, name: str) -> int:

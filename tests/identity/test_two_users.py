@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +18,7 @@ import msgspec
 import pytest
 
 from engine import app, runtime
+from engine.identity import passwords
 from engine.identity.models import Device
 from engine.identity.sessions import Sessions
 from engine.infra.ids import new_id
@@ -69,7 +71,10 @@ FIELDS = {
     "idempotencyKey": "session_key",
 }
 SHOWN_TO_ALL = {"show_user"}  # of which a stranger sees id and username
-HERS = {"show_reservation", "show_purchase", "show_preferences"}  # among what Ann herself is shown
+HERS = {
+    *("show_reservation", "show_purchase", "show_preferences", "show_user", "show_session"),
+    *("active_session", "list_sessions_of"),
+}  # among what Ann herself is shown
 MANIFEST, PHONE, NAME = "MAN-OF-ANN", "+49 170 5550100", "Ann of the Matrix"
 
 # All that is Ann's, as Postgres has it.
@@ -87,11 +92,18 @@ ROWS = """SELECT jsonb_build_object(
 )::text"""
 
 
+@pytest.fixture(autouse=True)
+def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of passwords, and not after everybody else's work: what is tried here is who sees what."""
+    for name, value in {"MEMORY_KIB": 8, "ROUNDS": 1, "NICE": 0}.items():
+        monkeypatch.setattr(passwords, name, value)
+
+
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def settings(settings: Settings, tmp_path: Path) -> Settings:
     """Without limits: who asks for everything would soon be told nothing else."""
     rates = [name for name in Settings.__struct_fields__ if name.startswith("rate_")]
-    return msgspec.structs.replace(settings, **dict.fromkeys(rates, "off"))
+    return msgspec.structs.replace(settings, data_dir=tmp_path, **dict.fromkeys(rates, "off"))
 
 
 class Anns(msgspec.Struct):

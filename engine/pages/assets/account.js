@@ -67,7 +67,7 @@ submits($("register-form"), async ({ referralKey, ...given }) => {
 submits($("forgot-form"), async (given) => {
   const reply = await api.forgotPassword(given.email);
   // Whether there is such an account is nobody's business.
-  if (reply.ok) tell($("forgot-form"), "If there is an account with this address, a link is on its way. Look into your mail, and open it within the hour.", true);
+  if (reply.ok) tell($("forgot-form"), "If there is an account with this address, a link is on its way. Look into your mail, and open it within 30 minutes.", true);
   return reply;
 });
 

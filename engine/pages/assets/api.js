@@ -3,6 +3,7 @@
 import * as login from "./login.js";
 
 const API = "/api/v1";
+const PASSWORDS = new Set(["/users/password", "/users/login"]); // where a 401 is about a password
 const TRIES = { GET: 2, else: 5 }; // a wish is definite within 8 s, if it is asked for again
 let skew = null; // the server's clock less ours, in ms
 
@@ -29,7 +30,7 @@ export async function send(method, path, body) {
       const token = await login.bearer(), credential = token && { Authorization: `Bearer ${token}` };
       const reply = await fetch(API + path, { method, headers: { ...headers, ...credential }, body: body && JSON.stringify(body) });
       const answer = reply.status === 204 ? {} : await reply.json();
-      if (reply.status === 401 && token && !stale) {
+      if (reply.status === 401 && token && !stale && !PASSWORDS.has(path)) {
         const renewed = await login.renew(stale = token);
         // Whose login is over may still look, but does nothing as somebody else.
         if (renewed || method === "GET") continue;
@@ -103,9 +104,9 @@ export const me = () => send("GET", "/users/me");
 export const changeUser = (id, fields) => send("PUT", `/users/${id}`, fields);
 export const changePassword = (wish) => send("POST", "/users/password", wish);
 export const forgotPassword = (email) => send("POST", "/users/password/reset", { email });
-export const resetPassword = (token, password) => send("POST", "/users/password/reset", { token, password });
+export const resetPassword = (token, password) => send("POST", "/users/password/reset/confirm", { token, password });
 export const deleteUser = (id, erase) => send("DELETE", `/users/${id}${erase ? "?erase=true" : ""}`);
-export const sessions = (user) => send("GET", `/sessions/user/${user}?limit=20`);
+export const sessions = (user) => send("GET", `/sessions/user/${user}?includeInactive=true&limit=10`);
 export const endSession = (id) => send("DELETE", `/sessions/${id}`);
 export const endSessions = (user) => send("DELETE", `/sessions/user/${user}/all`);
 export const preferences = (user) => send("GET", `/notifications/preferences/${user}`);

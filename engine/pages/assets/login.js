@@ -1,6 +1,6 @@
 // Who is logged in: the same in all windows of this browser, and kept over its restart.
 //
-// It is kept in localStorage, tokens and all. A script that got into this page could read them there,
+// It is kept in localStorage, tokens and all (decision 32). A script in this page could read them there,
 // in sessionStorage or off the wire alike; what keeps it out is a policy without inline or foreign
 // scripts, and pages that only ever write text. What was stolen all the same is of little use: a
 // refresh token is good for one use, its second use ends the session, and so does the next login.

@@ -22,6 +22,7 @@ const TOPICS = {
 const ENDED = {
   new_session_on_different_device: "another device logged in",
   user_logout: "you logged out",
+  user_logout_all: "you logged out everywhere",
   expired: "its time was over",
   password_changed: "the password was changed",
   password_reset: "the password was set anew",
