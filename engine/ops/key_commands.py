@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated
 
 import cyclopts
@@ -204,8 +203,10 @@ def token_create(
     terminal.log_to_stderr(given)
     role = "admin" if admin else "buyer"
     try:
-        with deeds.deed("create_admin_token", subject=buyer) if admin else nullcontext():
-            print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, role))
+        made = create(given.jwt_secret, buyer, given.jwt_expires_seconds, role)
+        if admin:
+            deeds.note(given, "create_admin_token", subject=buyer)
+        print(made)
     except Problem as problem:
         terminal.refuse(problem.message, terminal.MISUSED)
 
