@@ -58,6 +58,7 @@ class LoginRoutes:
             passwords,
             self._guesses,
             settings.private_beta,
+            settings.auth == "open",
         )
         self._resets = Resets(
             parts.postgres, parts.turns, passwords, self._guesses, Links(settings)

@@ -39,8 +39,10 @@ BRAKES = frozenset({"pause"})
 REFUSALS_AT_ONCE, REFUSAL_SECONDS = 60, 10.0  # a worker and kind of caller; one comes back in
 RETRY_SECONDS = 1.0
 TARGET_LENGTH, ADDRESS_LENGTH, CHANGE_BYTES = 200, 64, 4_096
+# And what names a person: he may want to be forgotten, and nothing is ever taken out.
 SECRETS = re.compile(
     "pass(word|wd|phrase)|secret|token|signature|authorization|credential|otp|privatekey|keys?$"
+    "|mail|phone|wallet|username|displayname|privyid"
 )
 # What is somebody's, and not the log's to keep: who is erased cannot be erased from what stays.
 PERSONAL = frozenset(

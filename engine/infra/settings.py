@@ -334,6 +334,9 @@ def require_secrets(settings: Settings) -> None:
     """Refuse to serve with secrets anybody could guess."""
     if any(len(each.encode()) < SECRET_BYTES_MIN for each in settings.payment_secret.split()):
         raise Misconfigured(too_short("payment_secret"))
+    for name in ("jwt_secret_previous", "hmac_secret_previous"):
+        if 0 < len(getattr(settings, name).encode()) < SECRET_BYTES_MIN:
+            raise Misconfigured(too_short(name))
     if settings.auth == "open":
         return
     for name in ("jwt_secret", "hmac_secret"):

@@ -104,6 +104,7 @@ def keep() -> None:
     """Run the keepers, who free, mend, recount, seal and tidy behind the sale.
 
     They are: sweeper, ringer, bell, reaper, reconciler, settler, filler, auditor, sealer, checker,
+    ender, beater, pruner, partitioner.
     beater, postman, pruner, partitioner.
 
     At least one process must run, or holds do not expire; a second one on another machine makes
@@ -209,21 +210,33 @@ def migrate(
 
 
 @app.command(group=RUN)
-def seed() -> None:
+def seed(
+    *,
+    accounts: Annotated[
+        bool, Parameter(help="also an admin and four people with accounts, as DEMO_ACCOUNTS=1 does")
+    ] = False,
+) -> None:
     """Put the demo on show: 20 sneaker drops and ten past purchases, a freezer and a small hall.
 
     The freezer has twenty slots, some of them booked; the hall has a seat map. Only for a demo.
     Made once, and no freezer where there is one; run again, it arms the drop that opens in a minute
-    anew.
+    anew. The accounts' password is well known with AUTH=open; else each has a random one, which is
+    shown now and never again.
 
     **Examples**
 
         velvetrope seed
+        velvetrope seed --accounts
     """
+    from msgspec.structs import replace
+
     from engine.ops.seed import seed as work
 
     async def plant(given: Settings) -> None:
-        terminal.say(await work(given))
+        did, made = await work(replace(given, demo_accounts=accounts or given.demo_accounts))
+        terminal.say(did)
+        for each in made:
+            print(f"{each.email}  {each.password}")
 
     terminal.run(plant)
 

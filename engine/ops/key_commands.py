@@ -15,7 +15,7 @@ apikey = cyclopts.App(
     help="""Keys of shops' servers: create, list, rotate, revoke.
 
 A shop's server sends its key as `X-API-Key` and acts for any buyer it names, as far as the key's
-scopes go. A key is shown once and kept as a hash; a revoked one is refused within five seconds.""",
+scopes go. A key is shown once and kept as a hash; a revoked one is refused within a second.""",
 )
 token = cyclopts.App(
     name="token",
@@ -159,8 +159,8 @@ def apikey_rotate(
 def apikey_revoke(key: Named, /) -> None:
     """End a key now.
 
-    Use it when a key has leaked. Workers remember a good key for up to five seconds, so that is
-    how long it may still be honoured. Revoking twice is revoking once.
+    Use it when a key has leaked. Workers hear of it within a second, so that is how long it may
+    still be honoured. Revoking twice is revoking once.
 
     **Examples**
 
@@ -172,7 +172,7 @@ def apikey_revoke(key: Named, /) -> None:
     async def work(given: Settings) -> None:
         async with database(given) as postgres:
             ended = await revoke(postgres, key)
-        terminal.say(f"{ended.prefix} ({ended.name}) has ended; workers forget it within 5 s")
+        terminal.say(f"{ended.prefix} ({ended.name}) has ended; workers forget it within a second")
 
     terminal.run(work, deed="revoke_key", key=_shown(key))
 
@@ -187,7 +187,7 @@ def token_create(
     """Print a token for a buyer: send it as `Authorization: Bearer <token>`.
 
     Needs the JWT_SECRET of the service, and no server. It lives for JWT_EXPIRES_IN (7d). A token
-    cannot be revoked: keep admins' short (JWT_EXPIRES_IN=1h); a new JWT_SECRET ends them all.
+    made here cannot be revoked: keep admins' short (JWT_EXPIRES_IN=1h); a new JWT_SECRET ends all.
 
     **Examples**
 
