@@ -103,7 +103,7 @@ export const me = () => send("GET", "/users/me");
 export const changeUser = (id, fields) => send("PUT", `/users/${id}`, fields);
 export const changePassword = (wish) => send("POST", "/users/password", wish);
 export const forgotPassword = (email) => send("POST", "/users/password/reset", { email });
-export const resetPassword = (token, password) => send("POST", "/users/password/reset", { token, password });
+export const resetPassword = (token, password) => send("POST", "/users/password/reset/confirm", { token, password });
 export const deleteUser = (id, erase) => send("DELETE", `/users/${id}${erase ? "?erase=true" : ""}`);
 export const sessions = (user) => send("GET", `/sessions/user/${user}?limit=20`);
 export const endSession = (id) => send("DELETE", `/sessions/${id}`);
