@@ -44,8 +44,9 @@ class DeviceBody(msgspec.Struct):
     )
     push_token_snake: Text = field(name="push_token", default=UNSET)
 
-    def device(self, call: Call, key: str | None = None) -> Device:
-        """The device. One without a name of its own gets one: with a key always the same."""
+    def device(self, call: Call, address: str | None, key: str | None = None) -> Device:
+        """The device, at that address. One without a name of its own gets one: with a key always
+        the same."""
         id = _word("deviceId", DEVICE_MAX, self.device_id, self.device_id_snake)
         if id is None:
             told = new_id() if key is None else hashlib.sha256(key.encode()).hexdigest()
@@ -56,7 +57,6 @@ class DeviceBody(msgspec.Struct):
         agent = call.headers.get(b"user-agent", b"").decode("latin-1")
         name = _word("deviceName", DEVICE_MAX, self.device_name, self.device_name_snake)
         seen = "".join(each for each in agent if each.isprintable())[:DEVICE_MAX]
-        client = call.scope.get("client")
         return Device(
             device_id=id,
             platform=str(platform),
@@ -67,7 +67,7 @@ class DeviceBody(msgspec.Struct):
             os_version=_word("osVersion", DEVICE_MAX, self.os_version, self.os_version_snake),
             app_version=_word("appVersion", DEVICE_MAX, self.app_version, self.app_version_snake),
             push_token=_word("pushToken", PUSH_MAX, self.push_token, self.push_token_snake),
-            ip_address=client[0] if client else None,
+            ip_address=address,
         )
 
 

@@ -24,6 +24,7 @@ from engine.identity.resets import Links, Resets
 from engine.identity.sessions import Sessions
 from engine.identity.user_store import NewUser
 from engine.identity.user_views import ToldView, entered_view, user_view
+from engine.infra.addresses import Addresses
 from engine.infra.errors import OutcomeUnknown, Unauthorized
 from engine.infra.http import Answer, Call, invalid
 from engine.infra.ids import Request, new_id
@@ -46,6 +47,7 @@ class LoginRoutes:
         self._turns, self._activity = parts.turns, parts.activity
         self._deadline_seconds = settings.request_deadline_ms / 1000
         self._sessions = Sessions(settings)
+        self._addresses = Addresses(settings.trusted_proxies)
         self._is_private = settings.private_beta
         self._guesses = Guesses(settings, parts.limits)
         passwords = Passwords(settings.data_dir, self._deadline_seconds)
@@ -121,7 +123,7 @@ class LoginRoutes:
         try:
             with beta.guessing(call, keyed=True) if self._is_private else nullcontext():
                 request = await self._request(call, email, "register")
-                device = body.device(call, call.key if request.keyed else None)
+                device = body.device(call, self._address(call), call.key if request.keyed else None)
                 id, entered, answer = await self._desk.register(
                     call, request, wish, password, body.referral, device
                 )
@@ -141,7 +143,9 @@ class LoginRoutes:
         await self._door.caller(call)
         body = login_bodies.login_body(call)
         email, password = body.words
-        entered = await self._desk.login(call, email, password, body.device(call))
+        entered = await self._desk.login(
+            call, email, password, body.device(call, self._address(call))
+        )
         self._note_session(call, entered)
         return await self._told(entered)
 
@@ -240,6 +244,10 @@ class LoginRoutes:
         async with self._turns.turn():
             user = await users.one(self._postgres, entered.session.user_id)
         return Answer(entered_view(entered, user), status, headers)
+
+    def _address(self, call: Call) -> str | None:
+        """Where a device is, whole, past the proxies that we trust."""
+        return self._addresses.client(call.scope, call.headers)
 
     def _note_session(self, call: Call, entered: Entered) -> None:
         session = entered.session
