@@ -10,6 +10,7 @@ from starlette.routing import Route as Plain
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.infra.cors import Cors
+from engine.infra.gate import HttpsOnly
 from engine.infra.http import serve
 from engine.infra.routing import Lanes, Route, not_found, starlette_routes
 from engine.infra.settings import Settings
@@ -37,4 +38,7 @@ def build(routes: Sequence[Route], settings: Settings, facade: ASGIApp | None = 
     app.router.redirect_slashes = False
     app.router.default = _NotFound()
     lanes = Lanes(app, api, mounts)
-    return Cors(lanes, settings.origins) if settings.origins else lanes
+    served = Cors(lanes, settings.origins) if settings.origins else lanes
+    if not settings.https_only:
+        return served
+    return HttpsOnly(served, settings, [page.path for page in at_root if not page.root], mounts)

@@ -18,6 +18,7 @@ from engine.infra import tracing
 from engine.infra.addresses import Addresses
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
+from engine.infra.gate import Gate
 from engine.infra.handover import Handover, name_of_ours
 from engine.infra.health import Health
 from engine.infra.limits import Limits
@@ -226,7 +227,8 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             *realtime.routes(),
         ]
         try:
-            guarded = [limits.guard(route) for route in routes]
+            gate = Gate(settings)
+            guarded = [gate.guard(limits.guard(route)) for route in routes]
             yield House(guarded, doorway_of(base, hub, facade, limits), facade)
         finally:
             await facade.close()

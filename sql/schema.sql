@@ -794,6 +794,8 @@ CREATE TRIGGER new_terms_are_told AFTER UPDATE OF terms_version ON drops FOR EAC
 
 CREATE TRIGGER what_was_done_stays_written BEFORE DELETE OR UPDATE OR TRUNCATE ON audit_log FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+ALTER TABLE audit_log ENABLE ALWAYS TRIGGER what_was_done_stays_written;
+
 ALTER TABLE ONLY notification_preferences
     ADD CONSTRAINT notification_preferences_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+import msgspec
+
 from engine.identity.apikeys import ApiKeys
 from engine.identity.errors import TokenExpired
 from engine.identity.models import Caller, is_buyer
 from engine.identity.signing import Signing
 from engine.identity.tokens import Tokens
+from engine.identity.trail import Trail
 from engine.identity.watch import Watch
+from engine.infra.addresses import Addresses
 from engine.infra.combiner import Crew
 from engine.infra.errors import Fault, Forbidden, OutcomeUnknown, Unauthorized
+from engine.infra.gate import Gate
 from engine.infra.http import Call, invalid
 from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
@@ -28,14 +33,16 @@ FORWARDED = frozenset(
 
 
 class Door:
-    """Knows both credentials and the `AUTH` mode."""
+    """Knows both credentials and the `AUTH` mode, and keeps the trail of those let in."""
 
     def __init__(self, settings: Settings, postgres: Postgres, crew: Crew, watch: Watch) -> None:
         self._open = settings.auth == "open"
         self._loopback = {f"{host}:{settings.port}".encode() for host in ("127.0.0.1", "localhost")}
         self._tokens = Tokens.of(settings)
         self._keys = ApiKeys(postgres, crew)
+        self.trail = Trail(postgres, crew, Addresses(settings.trusted_proxies))
         self.signing = Signing(settings, postgres, crew)
+        self._gate = Gate(settings)
         self._watch = watch
         watch.tell_of_keys(self._keys.forget)
 
@@ -53,10 +60,18 @@ class Door:
                 caller = await self._watch.caller(caller, b"idempotency-key" in call.headers)
             if call.budgets is not None:
                 call.budgets.charge(call, caller.kind, caller.subject)
-            return caller
+            return self._seen(call, caller)
         if (key := headers.get(b"x-api-key")) is not None:
-            return await self._shop(call, key.decode("latin-1"))
+            return self._seen(call, await self._shop(call, key.decode("latin-1")))
         return OPEN if self._open else ANYBODY
+
+    def _seen(self, call: Call, caller: Caller) -> Caller:
+        """What a credential is worth from there: nobody operates from outside of ADMIN_NETWORKS."""
+        if not caller.may("admin") or self._gate.is_inside(call):
+            return caller
+        if caller.kind == "admin":
+            return msgspec.structs.replace(caller, kind="buyer")
+        return msgspec.structs.replace(caller, scopes=caller.scopes - {"admin"})
 
     async def is_operator(self, call: Call) -> bool:
         """Whether an operator calls. A bad credential is refused."""

@@ -22,7 +22,7 @@ class BetaRoutes:
     """The handlers, and what they need."""
 
     def __init__(self, parts: Parts) -> None:
-        self._postgres, self._door = parts.postgres, parts.door
+        self._postgres, self._reads, self._door = parts.postgres, parts.reads, parts.door
         self._turns, self._activity = parts.turns, parts.activity
 
     def routes(self) -> list[Route]:
@@ -100,10 +100,8 @@ class BetaRoutes:
     ) -> tuple[Listing[bodies.BetaKeyView], int]:
         page = page_of(call)
         before = arguments.before(page)
-        found = await store.list_beta_keys(
-            self._postgres, status, before, page.limit + 1, page.skip
-        )
-        items = await store.count_beta_keys(self._postgres, status)
+        found = await store.list_beta_keys(self._reads, status, before, page.limit + 1, page.skip)
+        items = await store.count_beta_keys(self._reads, status)
         rows = [bodies.key_view(key) for key in found[: page.limit]]
         cursor = rows[-1].id if len(found) > page.limit else None
         return listing(rows, page, cursor, items), items

@@ -5,12 +5,12 @@ Refusal
 │   ├── TokenExpired  (401)
 │   └── SessionEnded  (401)
 ├── Forbidden         a known caller may not (403)
+├── SessionOver       what is to be changed has ended (410)
 ├── UserExists        a name of an account is another's (409)
 │   └── UserTaken     the same where a shop makes accounts (400)
 ├── VersionConflict   somebody else changed it since (409)
 ├── LastAdmin         nobody could let anybody in again (409)
 ├── LinkExpired       a link was used or is too old (410)
-├── SessionOver       what is to be changed has ended (410)
 ├── InvitationNeeded  PRIVATE_BETA=1, and no key (403)
 ├── KeyUsed           an invitation that somebody used (409)
 ├── EmailRegistered   an e-mail that used another invitation (409)
@@ -58,6 +58,13 @@ class SessionEnded(Unauthorized):
     """This session has ended: log in again."""
 
 
+class SessionOver(Refusal):
+    """This session has ended: nothing changes it any more."""
+
+    code = "EXPIRED"
+    status = 410
+
+
 class UserExists(Refusal):
     """A user with this email already exists"""
 
@@ -96,13 +103,6 @@ class LastAdmin(Refusal):
 
 class LinkExpired(Refusal):
     """This link was used or is too old: ask for another one."""
-
-    code = "EXPIRED"
-    status = 410
-
-
-class SessionOver(Refusal):
-    """This session has ended: nothing changes it any more."""
 
     code = "EXPIRED"
     status = 410

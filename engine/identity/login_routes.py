@@ -56,6 +56,7 @@ class LoginRoutes:
             passwords,
             self._guesses,
             settings.private_beta,
+            settings.auth == "open",
         )
         self._resets = Resets(
             parts.postgres, parts.turns, passwords, self._guesses, Links(settings)
@@ -165,9 +166,10 @@ class LoginRoutes:
         caller = await self._door.caller(call)
         require(caller, "sale:read")
         if caller.session:
-            ended = await session_store.end_sessions(self._postgres, caller.subject, "user_logout")
-            for session in ended:
-                self._activity.note("user_logout", session.user_id, call, session_id=session.id)
+            # That one alone: another device may have come in since.
+            ended = await session_store.end_session(self._postgres, caller.session, "user_logout")
+            if ended is not None:
+                self._activity.note("user_logout", caller.subject, call, session_id=ended.id)
         return Answer(LEFT)
 
     async def me(self, call: Call) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.identity.beta_routes import BetaRoutes
 from engine.identity.key_routes import KeyRoutes
 from engine.identity.lock_routes import LockRoutes
+from engine.identity.log_routes import LogRoutes
 from engine.identity.login_routes import LoginRoutes
 from engine.identity.parts import Parts
 from engine.identity.preference_routes import PreferenceRoutes
@@ -24,13 +25,14 @@ class IdentityRoutes:
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""
         return [
+            *SessionRoutes(self._parts).routes(),
             *self._users.routes(),
             *self._login.routes(),
-            *SessionRoutes(self._parts).routes(),
             *BetaRoutes(self._parts).routes(),
             *PreferenceRoutes(self._parts).routes(),
             *KeyRoutes(self._parts).routes(),
             *LockRoutes(self._parts).routes(),
+            *LogRoutes(self._parts).routes(),
         ]
 
     def close(self) -> None:

@@ -25,9 +25,9 @@ from engine.record import books
 UNIQUE_VIOLATION = "23505"
 # In the order in which they are looked at, with the name of the field.
 TAKEN = {
+    "privy_id": ("privyId", "User with this Privy ID already exists"),
     "email": ("email", "A user with this email already exists"),
     "username": ("username", "This username is already taken"),
-    "privy_id": ("privyId", "User with this Privy ID already exists"),
     "wallet_address": ("walletAddress", "Wallet address already registered"),
 }
 RACE = "Username or email already taken"  # two took it in one moment

@@ -27,8 +27,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def networks(text: str) -> tuple[Network, ...]:
-    """Addresses and networks from a comma list. Raises `Misconfigured`."""
+def networks(text: str, setting: str = "TRUSTED_PROXIES") -> tuple[Network, ...]:
+    """Addresses and networks from a setting's comma list. Raises `Misconfigured`."""
     found = []
     for word in text.split(","):
         if word.strip():
@@ -36,7 +36,7 @@ def networks(text: str) -> tuple[Network, ...]:
                 found.append(ipaddress.ip_network(word.strip()))
             except ValueError:
                 raise Misconfigured(
-                    f"TRUSTED_PROXIES: {word.strip()!r} is no address and no network: "
+                    f"{setting}: {word.strip()!r} is no address and no network: "
                     "want a comma list like 10.0.0.0/8, ::1"
                 ) from None
     return tuple(found)
@@ -67,6 +67,20 @@ class Addresses:
             return None
         peer = client[0]
         return self._whole(peer, _forwarded(scope, headers) if self._vouched(peer) else b"")
+
+    def certain(self, scope: Scope, headers: dict[bytes, bytes]) -> Address | None:
+        """The same, for who may do something: None where a proxy says what nobody can read."""
+        client = scope.get("client")
+        if not client:
+            return None
+        forwarded = _forwarded(scope, headers) if self._vouched(client[0]) else b""
+        return self._client(forwarded) if forwarded.strip() else _address(client[0])
+
+    def is_loopback(self, scope: Scope) -> bool:
+        """Whether the peer is on this machine."""
+        client = scope.get("client")
+        found = _address(client[0]) if client else None
+        return found is not None and found.is_loopback
 
     def vouched(self, scope: Scope) -> bool:
         """Whether the peer is a proxy whose word counts."""

@@ -18,7 +18,7 @@ ALLOWED = (
     (
         b"access-control-allow-headers",
         b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-API-Key,"
-        b" X-Request-ID",
+        b" X-Nonce, X-Request-ID, X-Signature, X-Timestamp",
     ),
     (b"access-control-max-age", b"600"),
 )

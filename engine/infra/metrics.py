@@ -120,6 +120,11 @@ METRICS = (
         "Reads that the replica of DATABASE_READ_URL did not answer, and the primary did",
     ),
     _counter(
+        "deeds_unwritten",
+        "Rows the audit log lacks: begin of an urgent switch, end, refused beyond the budget",
+        "what",
+    ),
+    _counter(
         "activity",
         "Acts of users: noted and written; lost were overflow, refused and unwritten",
         "outcome",

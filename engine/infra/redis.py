@@ -146,7 +146,7 @@ class Redis:
         if self.away:
             raise Away
         try:
-            await self._send("publish", "PUBLISH", channel, message)
+            await self._send("hint", "PUBLISH", channel, message)
         except ERRORS as error:
             self._lose(error)
             raise Away(str(error)) from error

@@ -29,6 +29,7 @@ class Route(msgspec.Struct, frozen=True):
     about: About | None = None  # None: a page, not of the API
     hot: bool = False
     root: bool = False  # stands at the root alone, under no mount of the API
+    operators: bool = False  # for operators, though not of the API
     text: str = ""
 
     def __post_init__(self) -> None:
@@ -40,6 +41,12 @@ class Route(msgspec.Struct, frozen=True):
         """As what its requests are limited: as it says, else by its method."""
         said = self.about.counted if self.about is not None else "free" if self.root else None
         return said or ("read" if self.method == "GET" else "write")
+
+    @property
+    def is_for_operators(self) -> bool:
+        """Whether nobody but operators has to do with it."""
+        about = self.about
+        return self.operators or (about is not None and "admin" in (about.who, about.counted))
 
 
 async def not_found(call: Call) -> Answer:

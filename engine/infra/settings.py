@@ -191,7 +191,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, why("whose X-Forwarded-For is believed", "addresses and networks, comma list")
     ] = ""
     admin_networks: Annotated[
-        str, why("from where operators may call; empty: anywhere", "addresses and networks")
+        str, why("from where operators may call, this machine too; empty: anywhere", "a comma list")
     ] = ""
     https_only: Annotated[bool, why("1: what a trusted proxy did not take over TLS is refused")] = (
         False
@@ -227,7 +227,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, why("web pages elsewhere that may call: https://a.example,https://b.example")
     ] = ""
     hsts_seconds: Annotated[
-        Length, why("Strict-Transport-Security, where TLS ends in front; 0: none", "seconds")
+        Length, why("Strict-Transport-Security; 0: none, with HTTPS_ONLY a day", "seconds")
     ] = 0
 
     @property
@@ -298,7 +298,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         raise Misconfigured(f"PAYMENT_URL={settings.payment_url}: want an http(s) address")
     _ = settings.origins, settings.replica
     networks(settings.trusted_proxies)
-    networks(settings.admin_networks)
+    networks(settings.admin_networks, "ADMIN_NETWORKS")
+    if settings.https_only and not settings.trusted_proxies.strip():
+        raise Misconfigured("HTTPS_ONLY=1 serves nobody: name who ends TLS in TRUSTED_PROXIES")
     for name in Settings.__struct_fields__:
         if name.startswith("rate_"):
             try:
@@ -332,6 +334,9 @@ def require_secrets(settings: Settings) -> None:
     """Refuse to serve with secrets anybody could guess."""
     if any(len(each.encode()) < SECRET_BYTES_MIN for each in settings.payment_secret.split()):
         raise Misconfigured(too_short("payment_secret"))
+    for name in ("jwt_secret_previous", "hmac_secret_previous"):
+        if 0 < len(getattr(settings, name).encode()) < SECRET_BYTES_MIN:
+            raise Misconfigured(too_short(name))
     if settings.auth == "open":
         return
     for name in ("jwt_secret", "hmac_secret"):
@@ -341,7 +346,7 @@ def require_secrets(settings: Settings) -> None:
 
 def is_secret(name: str) -> bool:
     """Whether a setting is nobody's to read."""
-    return "_secret" in name or "signing_key" in name
+    return "_secret" in name or "signing_key" in name or name == "smtp_url"
 
 
 def too_short(secret: str) -> str:

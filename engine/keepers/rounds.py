@@ -7,6 +7,7 @@ reconciler  tells the bouncer what Postgres says
 settler     decides what became of money that workers left undecided
 filler      puts the units of large drops on the shelf
 auditor     recounts the rows of warm drops; pauses what does not add up (one process does)
+postman     sends the mails that are due
 beater      writes down that this process lives
 pruner      forgets what is past its retention
 sealer      puts what was sold, refunded and booked into the ledger
@@ -27,6 +28,8 @@ from engine.coldchain import freezers
 from engine.identity import session_store as sessions
 from engine.identity import signing
 from engine.identity import store as identity
+from engine.identity.postman import Postman
+from engine.identity.resets import Links
 from engine.identity.sessions import end_due
 from engine.infra import sql
 from engine.infra.combiner import Crew
@@ -34,6 +37,7 @@ from engine.infra.errors import Misconfigured
 from engine.infra.ids import new_id
 from engine.infra.locks import Locks
 from engine.infra.log import Seldom
+from engine.infra.mail import Mailer
 from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
@@ -49,6 +53,7 @@ NEVER_SECONDS = 3_600.0
 PRUNE_BATCH = 5_000
 TOMBSTONE_HOURS = 1  # a claim that a tombstone must stop arrives within seconds
 BEAT_SECONDS = 1.0
+POST_SECONDS = 1.0
 END_SECONDS = 5.0
 CHANGES_HOURS = 1  # a process that followed nothing for as long forgets all that it knew
 SEAL_SECONDS, SEAL_SECONDS_MAX = 0.25, 2.0  # between two looks: at rest, in a rush
@@ -71,6 +76,7 @@ def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer, locks: Lock
         Keeper("pruner", pruning(settings, postgres), 60.0),
         Keeper("partitioner", partitioning(settings, postgres), 60.0),
         Keeper("ender", ending(postgres), END_SECONDS),
+        Keeper("postman", delivering(settings, postgres), POST_SECONDS),
         Keeper("beater", beating(postgres), BEAT_SECONDS),
         Keeper("sealer", sealing(settings, postgres), SEAL_SECONDS_MAX),
     ]
@@ -187,6 +193,16 @@ def ending(postgres: Postgres) -> Work:
 
     async def work() -> float | None:
         return await end_due(postgres)
+
+    return work
+
+
+def delivering(settings: Settings, postgres: Postgres) -> Work:
+    """Deliver what is due; at once again while there is some."""
+    postman = Postman(postgres, Links(settings), Mailer(settings))
+
+    async def work() -> float | None:
+        return 0.0 if await postman.deliver() else None
 
     return work
 

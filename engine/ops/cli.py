@@ -22,6 +22,7 @@ from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
 from engine.ops.ledger_commands import ledger
 from engine.ops.size_commands import size
+from engine.ops.user_commands import user
 
 RUN = Group.create_ordered("Run")
 OPERATE = Group.create_ordered("Operate")
@@ -46,7 +47,7 @@ app = cyclopts.App(
 app["--help"].group = OTHER
 app["--version"].group = OTHER
 drop.group = freezer.group = ledger.group = OPERATE
-apikey.group = beta.group = token.group = CREDENTIALS
+apikey.group = beta.group = token.group = user.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
 app.command(audit, group=OPERATE)
@@ -55,6 +56,7 @@ app.command(apikey)
 app.command(beta)
 app.command(ledger)
 app.command(token)
+app.command(user)
 app.command(size, group=CHECK)
 
 AsJson = Annotated[bool, Parameter(help="for programs")]
@@ -102,7 +104,8 @@ def keep() -> None:
     """Run the keepers, who free, mend, recount, seal and tidy behind the sale.
 
     They are: sweeper, ringer, bell, reaper, reconciler, settler, filler, auditor, sealer, checker,
-    beater, pruner, partitioner.
+    ender, beater, pruner, partitioner.
+    beater, postman, pruner, partitioner.
 
     At least one process must run, or holds do not expire; a second one on another machine makes
     sure of it. They do the same work without treading on each other.
@@ -207,21 +210,33 @@ def migrate(
 
 
 @app.command(group=RUN)
-def seed() -> None:
+def seed(
+    *,
+    accounts: Annotated[
+        bool, Parameter(help="also an admin and four people with accounts, as DEMO_ACCOUNTS=1 does")
+    ] = False,
+) -> None:
     """Put the demo on show: 20 sneaker drops and ten past purchases, a freezer and a small hall.
 
     The freezer has twenty slots, some of them booked; the hall has a seat map. Only for a demo.
     Made once, and no freezer where there is one; run again, it arms the drop that opens in a minute
-    anew.
+    anew. The accounts' password is well known with AUTH=open; else each has a random one, which is
+    shown now and never again.
 
     **Examples**
 
         velvetrope seed
+        velvetrope seed --accounts
     """
+    from msgspec.structs import replace
+
     from engine.ops.seed import seed as work
 
     async def plant(given: Settings) -> None:
-        terminal.say(await work(given))
+        did, made = await work(replace(given, demo_accounts=accounts or given.demo_accounts))
+        terminal.say(did)
+        for each in made:
+            print(f"{each.email}  {each.password}")
 
     terminal.run(plant)
 

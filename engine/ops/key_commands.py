@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated
 
 import cyclopts
@@ -16,7 +15,7 @@ apikey = cyclopts.App(
     help="""Keys of shops' servers: create, list, rotate, revoke.
 
 A shop's server sends its key as `X-API-Key` and acts for any buyer it names, as far as the key's
-scopes go. A key is shown once and kept as a hash; a revoked one is refused within five seconds.""",
+scopes go. A key is shown once and kept as a hash; a revoked one is refused within a second.""",
 )
 token = cyclopts.App(
     name="token",
@@ -160,8 +159,8 @@ def apikey_rotate(
 def apikey_revoke(key: Named, /) -> None:
     """End a key now.
 
-    Use it when a key has leaked. Workers remember a good key for up to five seconds, so that is
-    how long it may still be honoured. Revoking twice is revoking once.
+    Use it when a key has leaked. Workers hear of it within a second, so that is how long it may
+    still be honoured. Revoking twice is revoking once.
 
     **Examples**
 
@@ -173,7 +172,7 @@ def apikey_revoke(key: Named, /) -> None:
     async def work(given: Settings) -> None:
         async with database(given) as postgres:
             ended = await revoke(postgres, key)
-        terminal.say(f"{ended.prefix} ({ended.name}) has ended; workers forget it within 5 s")
+        terminal.say(f"{ended.prefix} ({ended.name}) has ended; workers forget it within a second")
 
     terminal.run(work, deed="revoke_key", key=_shown(key))
 
@@ -188,7 +187,7 @@ def token_create(
     """Print a token for a buyer: send it as `Authorization: Bearer <token>`.
 
     Needs the JWT_SECRET of the service, and no server. It lives for JWT_EXPIRES_IN (7d). A token
-    cannot be revoked: keep admins' short (JWT_EXPIRES_IN=1h); a new JWT_SECRET ends them all.
+    made here cannot be revoked: keep admins' short (JWT_EXPIRES_IN=1h); a new JWT_SECRET ends all.
 
     **Examples**
 
@@ -204,8 +203,10 @@ def token_create(
     terminal.log_to_stderr(given)
     role = "admin" if admin else "buyer"
     try:
-        with deeds.deed("create_admin_token", subject=buyer) if admin else nullcontext():
-            print(create(given.jwt_secret, buyer, given.jwt_expires_seconds, role))
+        made = create(given.jwt_secret, buyer, given.jwt_expires_seconds, role)
+        if admin:
+            deeds.note(given, "create_admin_token", subject=buyer)
+        print(made)
     except Problem as problem:
         terminal.refuse(problem.message, terminal.MISUSED)
 

@@ -6,22 +6,24 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from engine.infra.errors import Misconfigured
-from engine.infra.ids import new_id, request_identity
-from engine.infra.postgres import Postgres, Session
+from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
+from engine.ops import demo_accounts
 from engine.ops.catalogue import BUYERS, CATALOGUE, DemoDrop
+from engine.ops.demo_accounts import Made
 from engine.ops.rooms import SEATS, SLOTS, open_freezer, open_hall
 from engine.record import keys
 from engine.record.seal import seal
 from engine.runtime import ground
-from engine.sale import drops, reconcile, shelf, store
-from engine.sale.models import Claim, Confirm, NewDrop
+from engine.sale import drops, reconcile, shelf
+from engine.sale.models import NewDrop
 
 MINUTE = 60
 
 
-async def seed(settings: Settings) -> str:
-    """Create what is missing of the demo, arm the next start, and tell the bouncer; what it did."""
+async def seed(settings: Settings) -> tuple[str, list[Made]]:
+    """Create what is missing of the demo, arm the next start, and tell the bouncer; what it did,
+    and the accounts that it made."""
     async with ground(settings) as base:
         # First, so that it stands last on the shop's page; the hall, last, stands first.
         freezer = await open_freezer(base.postgres, settings.readings_days)
@@ -39,8 +41,23 @@ async def seed(settings: Settings) -> str:
             with suppress(Misconfigured):  # without secrets nothing is sealed, and a keeper says so
                 await seal(base.postgres, keys.ring(settings))
             did += f", {len(SLOTS)} slots (drop {freezer}) and {len(SEATS)} seats (drop {hall})"
+        accounts: list[Made] = []
+        if settings.demo_accounts:
+            shown = await _roomy(base.postgres)
+            accounts = await demo_accounts.plant(settings, base.postgres, shown)
+            did += f", {len(accounts)} accounts" if accounts else "; the accounts were there"
+            made += shown
         await reconcile.tell(base.postgres, base.bouncer, made)
-        return did
+        return did, accounts
+
+
+async def _roomy(postgres: Postgres) -> list[int]:
+    """Drops of the demo that are on sale, with room for its people."""
+    pictures = [_picture(demo) for demo in CATALOGUE if demo.starts_in_seconds < 0]
+    known = await shelf.drops_pictured(postgres, pictures)
+    terms = [await drops.one(postgres, id) for id, _, _ in known]
+    room = len(demo_accounts.PEOPLE)
+    return [each.id for each in terms if each.status == "live" and each.free > room]
 
 
 def _picture(demo: DemoDrop) -> str:
@@ -89,14 +106,4 @@ async def _past_purchases(postgres: Postgres, ids: list[int]) -> None:
     roomy = [id for id in live if (await drops.one(postgres, id)).free > 1]
     async with postgres.session() as session:
         for n, buyer in enumerate(BUYERS):
-            await _buy(session, postgres.epoch, roomy[n * 2 // 3], buyer)
-
-
-async def _buy(session: Session, epoch: int, drop_id: int, buyer: str) -> None:
-    request = request_identity(f"seed:{buyer}", "reserve", new_id())
-    claim = Claim(request, 1, new_id(), buyer, 1)
-    await store.claim_units(session, drop_id, epoch, [claim])
-    confirm = Confirm(
-        claim.id, buyer, None, request_identity(f"seed:{buyer}", "purchase", claim.id), False
-    )
-    await store.purchase_units(session, [(confirm, new_id())])
+            await demo_accounts.buy(session, postgres.epoch, roomy[n * 2 // 3], buyer)

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 BACKLOG = 2_048
 CHECKOUT_SEATS = 1_000  # connections to the mock provider
+HSTS_SECONDS = 86_400  # that HTTPS_ONLY implies
 GRACE_SECONDS = 5  # for requests under way at the end
 
 
@@ -69,8 +70,9 @@ def spare_the_collector() -> None:
 def constant_headers(settings: Settings) -> list[tuple[str, str]]:
     """What stands in every answer, whoever makes it; the server joins it once a second."""
     headers = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
-    if settings.hsts_seconds:
-        headers.append(("strict-transport-security", f"max-age={settings.hsts_seconds}"))
+    # A day, unless more is asked for: one that was set by mistake is gone tomorrow.
+    if seconds := settings.hsts_seconds or (HSTS_SECONDS if settings.https_only else 0):
+        headers.append(("strict-transport-security", f"max-age={seconds}"))
     return headers
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -57,8 +56,11 @@ def run(work: Any, process: str = "terminal", deed: str = "", **what: Any) -> No
     log_to_stderr(read, process)
     try:
         coroutine: Coroutine[Any, Any, None] = work(read)
-        with deeds.deed(deed, **what) if deed else nullcontext():
+        if not deed:
             uvloop.run(coroutine)
+            return
+        with deeds.deed(deed, **what):
+            uvloop.run(deeds.recorded(read, deed, what, coroutine))
     except Misconfigured as why:
         refuse(str(why))
     except Invalid as problem:

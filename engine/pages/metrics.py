@@ -56,7 +56,7 @@ class MetricsPage:
 
     def routes(self) -> list[Route]:
         """/metrics, at the root."""
-        return [Route("metrics", "GET", "/metrics", self.show, root=True)]
+        return [Route("metrics", "GET", "/metrics", self.show, root=True, operators=True)]
 
     async def show(self, call: Call) -> Answer:
         """For whoever asks from this machine; from elsewhere with the scope `metrics`."""

@@ -123,6 +123,7 @@ def sample(schema: Schema, components: dict[str, Schema]) -> Any:
     if "anyOf" in schema:
         return sample(schema["anyOf"][0], components)
     kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) else kind
     if kind == "object":
         properties = schema.get("properties", {})
         told = [
@@ -133,5 +134,4 @@ def sample(schema: Schema, components: dict[str, Schema]) -> Any:
         return {name: sample(properties[name], components) for name in told}
     if kind == "array":
         return [sample(schema["items"], components)]
-    kind = kind[0] if isinstance(kind, list) else kind
     return SAMPLES.get(schema.get("format", ""), schema.get("minimum", SAMPLES.get(kind or "", "")))

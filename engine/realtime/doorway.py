@@ -23,6 +23,7 @@ from engine.identity.access import is_loopback_name
 from engine.infra.addresses import Addresses
 from engine.infra.answering import farewell
 from engine.infra.errors import Forbidden, Problem, RateLimited, Retryable
+from engine.infra.gate import Https
 from engine.infra.http import Call, invalid
 from engine.infra.settings import Settings
 from engine.realtime.hub import Hub
@@ -50,7 +51,7 @@ class Doorway:
         self._config = uvicorn.Config(facade, lifespan="off", proxy_headers=False, log_config=None)
         self._config.load()
         self._is_open = settings.auth == "open"
-        self._origins = settings.origins
+        self._origins, self._https = settings.origins, Https(settings)
         self._addresses = Addresses(settings.trusted_proxies)
         self._most, self._most_of_one = settings.max_listeners, settings.max_listeners_per_address
 
@@ -64,6 +65,10 @@ class Doorway:
     def take(self, transport: asyncio.Transport, scope: Scope, head: bytes) -> None:
         """From here on it is ours. `head` is the request as it came."""
         headers, path = dict(scope["headers"]), scope["path"].rstrip("/")
+        if (objection := self._https.objection(scope)) is not None:
+            transport.write(farewell(objection, []))
+            transport.close()
+            return
         if path == FACADE:  # it looks at all this itself, whichever way its clients come
             wire = Wire(self._config, ServerState(), {})
             transport.set_protocol(wire)

@@ -208,6 +208,8 @@ $$;
 
 CREATE TRIGGER what_was_done_stays_written BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- Also in a session that says it only replicates.
+ALTER TABLE audit_log ENABLE ALWAYS TRIGGER what_was_done_stays_written;
 
 -- Who has a named lock. The row stays when it is given back, so that its token only ever rises: what is written
 -- with an older one comes from a holder that lost the lock.

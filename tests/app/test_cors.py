@@ -38,6 +38,9 @@ async def test_a_page_that_was_named_may_call(settings: Settings) -> None:
         assert asked.status == 204
         assert asked.headers["access-control-allow-origin"] == PAGE
         assert "POST" in asked.headers["access-control-allow-methods"]
+        allowed = set(asked.headers["access-control-allow-headers"].lower().split(", "))
+        assert {"authorization", "x-api-key", "idempotency-key", "if-match"} <= allowed
+        assert {"x-timestamp", "x-nonce", "x-signature"} <= allowed
         assert "Idempotency-Key" in asked.headers["access-control-allow-headers"]
         assert "X-API-Key" in asked.headers["access-control-allow-headers"]
 

@@ -70,6 +70,7 @@ READS = {
     "find_payments_of_hold",
     "find_holds_of",
     "find_proof",
+    "is_there",
     "list_holds_of_buyer",
     "list_holds_of_drop",
     "list_purchases",

@@ -1,4 +1,4 @@
-"""A key is kept as a hash, does what its scopes say, and ends within five seconds of its end."""
+"""A key is kept as a hash, does what its scopes say, and ends within a second of its end."""
 
 from __future__ import annotations
 

@@ -99,9 +99,11 @@ async def test_who_looks_at_a_buyer_is_told_and_the_buyer_is_not(guarded: Shop) 
 async def test_a_change_of_any_length_is_one_short_line(guarded: Shop) -> None:
     with capture_logs() as lines:
         await guarded.send("POST", "/drops", b"x" * 60_000, _bearer("admin"))
+        await guarded.send("POST", "/drops", {"name": "é" * 5_000}, _bearer("admin"))
 
-    [line] = _told(lines)
-    assert len(line["change"]) == 2_000
+    unread, long = _told(lines)
+    assert unread["change"] == "60000 bytes that are no JSON object"
+    assert 1_000 < len(long["change"]) <= 2_000
 
 
 async def test_every_operators_route_is_told_of(shop: Shop, settings: Settings) -> None:

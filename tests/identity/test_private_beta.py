@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.identity import beta
 from engine.identity.beta_store import BetaKey
 from engine.identity.errors import EmailRegistered, InvitationNeeded, KeyUnknown, KeyUsed
+from engine.infra.settings import Settings
 from engine.runtime import Ground
 from tests.identity.conftest import Caller
 from tests.identity.people import somebody
@@ -229,3 +231,25 @@ async def test_registration_uses_a_key_up_or_finds_it_used(ground: Ground) -> No
     with pytest.raises(EmailRegistered):
         async with ground.postgres.transaction() as session:
             await beta.use(session, "Bob@example.com", third.key)
+
+
+async def test_in_a_private_beta_who_registers_was_invited(
+    settings: Settings, ground: Ground
+) -> None:
+    first, second = await beta.create(ground.postgres, 2)
+
+    async def told(word: str, given: str | None) -> tuple[int, str]:
+        body = {"username": word, "email": f"{word}@example.com", "password": "a good password"}
+        key = {} if given is None else {"referralKey": given}
+        reply = await shop.send("POST", "/users/register", body | key)
+        return reply.status, reply.error if reply.status >= 400 else ""
+
+    async with Shop.open(replace(settings, private_beta=True)) as shop:
+        assert await told("ann", None) == (403, "INVITATION_NEEDED")
+        assert await told("ann", "K7QD-M2XH-9TBR") == (404, "NOT_FOUND")
+        both = await asyncio.gather(told("ann", first.key), told("bob", first.key))
+        assert sorted(both) == [(201, ""), (409, "KEY_USED")]
+        pair = {"referralKey": second.key, "userEmail": "CYD@example.com"}
+        assert (await shop.send("POST", f"{AT}/verify", pair)).status == 200
+        assert await told("cyd", None) == (201, "")
+        assert await told("dan", second.key) == (409, "KEY_USED")

@@ -38,6 +38,15 @@ def test_a_short_secret_is_refused_by_name(jwt_secret: str, hmac_secret: str, na
     assert "x" * 31 not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["jwt_secret_previous", "hmac_secret_previous"])
+def test_an_old_secret_that_can_be_guessed_is_refused_as_a_new_one_is(name: str) -> None:
+    given = Settings(jwt_secret=LONG, hmac_secret=LONG)
+
+    with pytest.raises(Misconfigured, match=f"^{name.upper()} "):
+        require_secrets(msgspec.structs.replace(given, **{name: "x" * 31}))
+    require_secrets(msgspec.structs.replace(given, **{name: LONG}))
+
+
 @pytest.mark.parametrize("secret", [LONG, "é" * 16])
 def test_thirty_two_bytes_are_enough(secret: str) -> None:
     require_secrets(Settings(jwt_secret=secret, hmac_secret=secret))

@@ -139,9 +139,7 @@ class World:
 
     async def logged_in(self, user: str, device: Device) -> tuple[Caller, str]:
         """Somebody with a token of a session; the session's id."""
-        entered = await self.sessions.enter(
-            self.ground.postgres, user, device, f"key-{device.device_id}"
-        )
+        entered = await self.sessions.enter(self.ground.postgres, user, device, key_of(device))
         if not entered.token:  # the key's session is over
             entered = await self.sessions.enter(self.ground.postgres, user, device)
         headers = {"authorization": f"Bearer {entered.token}"}
@@ -207,13 +205,13 @@ async def anns(world: World, admin: Caller) -> tuple[Caller, Anns]:
         "wallet": [wallet],
         "email": ["ann@example.com"],
         "device": [device.device_id],
-        "session_key": [f"key-{device.device_id}"],
+        "session_key": [key_of(device)],
         "key": [str(key)],
         "drop": [str(drop)],
         "slot": [str(slots[1])],
     }
-    public = {"drop", "slot", "key"}
-    public |= {"device", "session_key"}  # words that anybody may use for what is his own
+    # Keys are each user's own: a session of Bob's may bear the same, and then shows it.
+    public = {"drop", "slot", "device", "key", "session_key"}
     secrets = [id for kind, some in ids.items() if kind not in public for id in some]
     secrets += [MANIFEST, PHONE, NAME, "Phone of Ann", "push-of-ann", "Asia/Kathmandu"]
     secrets += ["KEY-OF-ANN", "key-of-the-shop"]
@@ -225,6 +223,11 @@ async def _made(ann: Caller, path: str, body: dict[str, Any]) -> dict[str, Any]:
     assert reply.status == 201, reply.body
     told: dict[str, Any] = reply.json
     return told
+
+
+def key_of(device: Device) -> str:
+    """Under which key a device logged in."""
+    return f"key of {device.device_id}"
 
 
 def kind_of(route: Route) -> str | None:

@@ -14,6 +14,7 @@ from engine.identity import user_store
 from engine.identity.resets import Links
 from engine.infra.ids import new_id
 from engine.record import keys
+from engine.record.activity_store import Row, insert_activity
 from engine.record.seal import seal
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
@@ -159,6 +160,19 @@ async def _records(told: Told, ground: Ground) -> None:
         assert (await told.send("GET", f"/ledger{path}")).status == 200, path
 
 
+async def _logs(told: Told, ground: Ground) -> None:
+    """What users and operators did, with something in every field."""
+    user, session = new_id(), new_id()
+    acts = [Row(new_id(), user, session, "session_created", '{"a": 1}', "10.0.0.1", "curl", 5.0)]
+    await insert_activity(ground.postgres, acts)
+    for path in (
+        *("/activity-logs", f"/activity-logs?userId={user}&page=1", "/activity-logs/stats"),
+        *(f"/activity-logs/user/{user}/recent", "/admin/audit-log", "/admin/audit-log?page=1"),
+    ):
+        reply = await told.send("GET", path)
+        assert (reply.status, bool(reply.json)) == (200, True), path
+
+
 async def _guards(told: Told) -> None:
     """Locks; keys that are made, listed, exchanged and ended."""
     for path in ("/locks?limit=1", "/locks?page=1", "/api-keys?page=1"):
@@ -297,6 +311,7 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
         for path in ("/drops?status=live,paused&limit=1", "/health", "/health/live"):
             assert (await told.send("GET", path)).status == 200
         assert (await told.send("GET", "/health/ready")).status == 200
+        await _logs(told, ground)
         await _guards(told)
         assert (await told.send("POST", f"/drops/{drop}/close")).status == 200
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import syslog
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from engine.infra.errors import NotFound
+from engine.infra.settings import Settings
 from engine.ops.deeds import deed
 from tests.ops.conftest import Types
 
@@ -88,6 +90,38 @@ async def test_commands_that_change_something_are_told_and_looks_are_not(
     ]
     assert told[1]["change"] == {"price": "99", "max_per_buyer": "none"}
     assert {each["outcome"] for each in told} == {"done"}
+
+
+async def test_they_stand_in_the_audit_log_as_well(
+    types: Types, told: list[Any], settings: Settings
+) -> None:
+    made = await types("drop", "create", "Aurora", "--price", "120", "--stock", "3", "--json")
+    drop = str(made.json["id"])
+    database = await asyncpg.connect(settings.database_url)
+    key = (await types("apikey", "create", "my shop", "--scope", "metrics")).out.strip()
+    await types("apikey", "revoke", key)
+    await types("drop", "pause", "777")
+    rows = await database.fetch(
+        "SELECT a.who, a.operation, a.target, a.change::text, e.outcome FROM audit_log AS a"
+        " JOIN audit_log AS e ON e.began = a.id ORDER BY a.id"
+    )
+    assert [(row["operation"], row["target"], row["outcome"]) for row in rows] == [
+        ("create_drop", None, "done"),
+        ("create_key", None, "done"),
+        ("revoke_key", key.split("_")[1], "done"),
+        ("pause", "777", "NOT_FOUND"),
+    ]
+    assert {row["who"] for row in rows} == {"terminal:olga"}
+    assert key.rpartition("_")[2] not in str(rows)
+
+    await database.execute("ALTER TABLE audit_log ADD CHECK (false) NOT VALID")
+    refused = await types("drop", "change", drop, "--price", "99")
+    assert (refused.code, (await types("drop", "pause", drop)).code) == (3, 0)
+    rows = await database.fetch("SELECT price_cents, paused_reason FROM drops")
+    assert [tuple(row) for row in rows] == [(12_000, "admin")]
+    token = await types("token", "create", "ops", "--admin", JWT_SECRET="x" * 32)
+    assert (token.code, len(told)) == (0, 7)
+    await database.close()
 
 
 async def test_keys_are_told_without_their_secrets(types: Types, told: list[Any]) -> None:

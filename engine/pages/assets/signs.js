@@ -31,7 +31,7 @@ export const ALERTS = {
   VelvetropeHistoryLost: ["page", 0, 0],
   VelvetropeUnreplicated: ["page", 0, 0],
 };
-const CALM = /^(auditor|pruner|partitioner|checker)$/; // keepers that may take their time,
+const CALM = /^(auditor|pruner|partitioner|checker|postman)$/; // keepers that may take their time,
 const CALM_SECONDS = 300; // this long
 const STILL_SECONDS = 60; // a drift counts once nothing has moved for so long
 
