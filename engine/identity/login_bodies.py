@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from engine.identity.models import Device
-from engine.identity.user_bodies import email_of, name_of
+from engine.identity.user_bodies import Username, email_of, name_of, username_of
 from engine.infra.describe import shown
 from engine.infra.errors import Invalid
 from engine.infra.http import Call, decoder, either, invalid
@@ -74,7 +74,7 @@ class DeviceBody(msgspec.Struct):
 class RegisterBody(DeviceBody):
     """Who wants an account."""
 
-    username: Annotated[Text, shown(minLength=1, maxLength=64, format="printable")] = UNSET
+    username: Username = UNSET
     email: Email = UNSET
     password: Secret = UNSET
     referral_key: Annotated[Text, shown("Where a private beta asks for one.")] = field(
@@ -92,7 +92,7 @@ class RegisterBody(DeviceBody):
                 email=self.email,
                 password=self.password,
             )
-        username, email = name_of(self.username, "username"), email_of(self.email)
+        username, email = username_of(self.username), email_of(self.email)
         assert username is not None
         assert email is not None
         return username, email, self.password

@@ -13,6 +13,7 @@ from engine.infra.describe import shown
 from engine.infra.http import Call, decoder, either, invalid
 
 EMAIL = re.compile(r"[^\s@<>\",;]+@[^\s@<>\",;]+\.[^\s@<>\",;]+")
+USERNAME = re.compile(r"[A-Za-z0-9_.-]{3,30}")
 WALLET = re.compile(r"0x[0-9a-fA-F]{40}")
 IF_MATCH = re.compile(rb'(?:W/)?"?([0-9]{1,9})"?')
 EMAIL_MAX, NAME_MAX, PRIVY_MAX, PHONE_MAX = 254, 64, 200, 32
@@ -25,6 +26,7 @@ NO_VERSION = (
 Words = str | None | UnsetType
 Email = Annotated[Words, shown(format="email", maxLength=EMAIL_MAX, examples=["ann@example.com"])]
 Name = Annotated[Words, shown(minLength=1, maxLength=NAME_MAX, format="printable")]
+Username = Annotated[Words, shown(pattern="^[A-Za-z0-9_.-]{3,30}$", examples=["ann_k"])]
 Phone = Annotated[Words, shown(minLength=1, maxLength=PHONE_MAX, format="printable")]
 Wallet = Annotated[
     Words,
@@ -52,6 +54,14 @@ def name_of(given: str | None, name: str, most: int = NAME_MAX) -> str | None:
     return given
 
 
+def username_of(given: str | None) -> str | None:
+    """A name that everybody sees, and that cannot pass for another's, or for a pseudonym. Raises
+    `Invalid`."""
+    if given is not None and USERNAME.fullmatch(given) is None:
+        raise invalid("username", "want 3 to 30 of: letters a to z, digits, _ . -")
+    return given
+
+
 def wallet_of(given: str | None) -> str | None:
     """A wallet's address. Raises `Invalid`."""
     if given is not None and WALLET.fullmatch(given) is None:
@@ -68,7 +78,7 @@ class NewUserBody(msgspec.Struct):
     privy_id_snake: str | UnsetType = field(name="privy_id", default=UNSET)
     email: Email = UNSET
     phone: Phone = UNSET
-    username: Name = UNSET
+    username: Username = UNSET
     display_name: Name = field(name="displayName", default=UNSET)
     display_name_snake: Snake = field(name="display_name", default=UNSET)
     wallet_address: Wallet = field(name="walletAddress", default=UNSET)
@@ -86,7 +96,7 @@ class NewUserBody(msgspec.Struct):
             privy_id=privy_id,
             email=email_of(self.email or None),
             phone=name_of(self.phone or None, "phone", PHONE_MAX),
-            username=name_of(self.username or None, "username"),
+            username=username_of(self.username or None),
             display_name=name_of(
                 either("displayName", self.display_name, self.display_name_snake), "displayName"
             ),
@@ -102,7 +112,7 @@ class UserChangeBody(msgspec.Struct):
     version: Annotated[int | UnsetType, shown(minimum=0, maximum=VERSION_MAX)] = UNSET
     email: Email = UNSET
     phone: Phone = UNSET
-    username: Name = UNSET
+    username: Username = UNSET
     display_name: Name = field(name="displayName", default=UNSET)
     display_name_snake: Snake = field(name="display_name", default=UNSET)
     wallet_address: Wallet = field(name="walletAddress", default=UNSET)
@@ -127,7 +137,7 @@ class UserChangeBody(msgspec.Struct):
         if "email" in given:
             given["email"] = email_of(given["email"])
         name_of(given.get("phone"), "phone", PHONE_MAX)
-        name_of(given.get("username"), "username")
+        username_of(given.get("username"))
         name_of(given.get("displayName"), "displayName")
         wallet_of(given.get("walletAddress"))
         if given.get("status", "active") not in ("active", "suspended"):

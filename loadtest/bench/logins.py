@@ -27,7 +27,8 @@ MOST, ALONE, BESIDE = "logins-most", "logins-alone", "logins-beside"
 SHARE = 0.3  # of the most
 CLIENTS = 16
 CONNECTIONS = 256  # of buyers
-KEPT_SHARE = 0.97  # of what was due must be answered while it lasts
+KEPT_SHARE = 0.9  # of what was due must be answered in time, or there was no such rate
+BUSY = 503  # who waited long for a hash is told to try again
 AFTER_SECONDS = 3  # logins go on until the last reservation: two programs start meanwhile
 LOGIN = f"{API}/users/login"
 PASSWORD = "a bench has no secrets"
@@ -123,9 +124,10 @@ class Beside:
         if self._logins is None:
             return {}
         logins = self._logins
-        if logins.ok < CLIENTS or logins.non_2xx or logins.errors:
+        if logins.ok < CLIENTS or logins.errors or logins.statuses.keys() - {200, BUSY}:
             raise Untrustworthy(f"logins: {logins.statuses}, {logins.errors} lost")
-        return {"logins/s": logins.ok_per_s, "login p99 ms": logins.p99_ms}
+        facts = {"logins/s": logins.ok_per_s, "login p99 ms": logins.p99_ms}
+        return facts | {"told to wait": logins.statuses.get(BUSY, 0)}
 
 
 class _Started(Unwatched):
