@@ -764,6 +764,8 @@ CREATE INDEX sessions_by_user ON sessions USING btree (user_id, id);
 
 CREATE INDEX sessions_due ON sessions USING btree (expires_at) WHERE is_active;
 
+CREATE INDEX sessions_ended ON sessions USING btree (terminated_at) WHERE (NOT is_active);
+
 CREATE UNIQUE INDEX sessions_one_a_key ON sessions USING btree (user_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 
 CREATE UNIQUE INDEX sessions_one_live_a_user ON sessions USING btree (user_id) WHERE is_active;

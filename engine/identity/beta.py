@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from engine.identity import beta_store as store
 from engine.identity.beta_store import BetaKey
 from engine.identity.errors import EmailRegistered, InvitationNeeded, KeyUnknown, KeyUsed
-from engine.infra.errors import RateLimited
+from engine.infra.errors import Problem, RateLimited
 from engine.infra.http import Call
 from engine.infra.ids import new_id
 from engine.infra.postgres import Session, Undone
@@ -85,8 +85,9 @@ async def admit(session: Session, email: str, given: str | None) -> BetaKey:
 
 
 @contextmanager
-def guessing(call: Call, keyed: bool = False) -> Iterator[None]:
-    """A key is looked up in here: not for an address that tried too many that are none.
+def guessing(call: Call, keyed: bool = False, wrong: type[Problem] = KeyUnknown) -> Iterator[None]:
+    """A key is looked up in here: not for an address that tried too many that are none. `wrong`
+    is what tells that it is none.
 
     `keyed`: the operation honours Idempotency-Key. Then a request that carries one may have been
     done, and is told `call.over` if it was not: make its `Request` in here."""
@@ -102,6 +103,6 @@ def guessing(call: Call, keyed: bool = False) -> Iterator[None]:
         call.over = call.over or refusal
     try:
         yield
-    except KeyUnknown:
+    except wrong:
         budgets.failed(call)
         raise

@@ -34,12 +34,14 @@ class _Made(msgspec.Struct):
     id: int | str | None = None
 
 
-def told(door: Door, route: Route) -> Route:
+def told(door: Door, route: Route, scope: str | None = None) -> Route:
     """The route of an operator, with a line for each use of it and, if it changes something, its
     rows in the audit log. Put it inside of a turn: then they tell what became of it, also when the
-    caller was told that it took too long."""
+    caller was told that it took too long. `scope` is what an operator needs for it, if that is
+    more than what everybody does who may use it."""
     handler, operation = route.handler, route.operation
-    scope = route.about.who if route.about is not None else None
+    if scope is None and route.about is not None:
+        scope = route.about.who
     scope = "admin" if scope in (None, "anybody") else str(scope)
 
     async def deed(call: Call) -> Answer:
@@ -71,6 +73,24 @@ def told(door: Door, route: Route) -> Route:
         return answer
 
     return msgspec.structs.replace(route, handler=deed)
+
+
+def told_of_others(door: Door, route: Route) -> Route:
+    """The same for what is done to the account in the path: who changes his own acts for
+    himself."""
+    deed = told(door, route)
+
+    async def handler(call: Call) -> Answer:
+        caller = await door.caller(call)
+        return await (route if is_own(caller, call) else deed).handler(call)
+
+    return msgspec.structs.replace(route, handler=handler)
+
+
+def is_own(caller: Caller, call: Call) -> bool:
+    """Whether the account in the path is the caller's own."""
+    id = parse_id(call.params.get("id", ""))
+    return id is not None and caller.kind in ("buyer", "admin") and caller.subject == id
 
 
 async def _begin(door: Door, act: Act, call: Call) -> int | None:

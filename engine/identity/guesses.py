@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import time
+import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -25,6 +27,7 @@ from engine.infra.limits import Limits, Policy
 from engine.infra.settings import Settings
 
 NEARBY = "3/h burst 3"
+SITE_BITS = 48  # of an IPv6 address: what a provider gives one customer
 RESETS = "6/h burst 3"  # mails that one e-mail gets, however many ask for them
 
 
@@ -53,7 +56,7 @@ class Guesses:
 
     def who(self, call: Call) -> str | None:
         """The address of a call, as it is counted; None: it is this machine's own."""
-        return self._address_of(call)
+        return _site(self._address_of(call))
 
     @asynccontextmanager
     async def trying(self, call: Call, email: str | None, until: float) -> AsyncIterator[None]:
@@ -84,7 +87,7 @@ class Guesses:
         if await stack.enter_async_context(self._inside(accounts, account, until)):
             return accounts, account
         assert self._nearby is not None
-        nearby = f"{account}:{address or 'here'}"
+        nearby = f"{account}:{_site(address) or 'here'}"
         if await stack.enter_async_context(self._inside(self._nearby, nearby, until)):
             return self._nearby, nearby
         raise accounts.refusal(accounts.wait(account, time.monotonic_ns()))
@@ -124,5 +127,20 @@ class Guesses:
 
     def _name(self, email: str) -> str:
         """An e-mail as it is counted: Redis need not know it."""
-        words = email.strip().lower().encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(words, key=self._salt, digest_size=12).hexdigest()
+        # What a database takes for one e-mail is one here: some make an i of a dotted capital.
+        plain = unicodedata.normalize("NFKD", email.strip().casefold())
+        words = "".join(each for each in plain if not unicodedata.combining(each))
+        raw = words.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(raw, key=self._salt, digest_size=12).hexdigest()
+
+
+def _site(address: str | None) -> str | None:
+    """An address as those are counted who want a hash: of IPv6 a whole site's. Whoever has one has
+    65,536 networks, and could else fill the line, or guess at one account, from each of them."""
+    if address is None or ":" not in address:
+        return address
+    try:
+        network = ipaddress.ip_network(address, strict=False)
+    except ValueError:  # a peer that cannot be read
+        return address
+    return str(network.supernet(new_prefix=min(SITE_BITS, network.prefixlen)))

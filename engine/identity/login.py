@@ -128,12 +128,9 @@ class LoginDesk:
         came with one gets a new one on the same device. Raises `Unauthorized`."""
         user = await self._own(caller)
         rules.choose(new, user.email, user.username, field="newPassword")
-        until, who = self._passwords.until(), self._guesses.who(call)
-        async with self._guesses.trying(call, user.email or user.id, until):
-            verdict = await self._passwords.verify(old, user.password_hash, who, until)
-            if not verdict.ok:
-                raise Unauthorized("The old password is wrong")
-        hash = await self._passwords.hash(new, who, until)
+        until = self._passwords.until()
+        await self.prove(call, user, old, until)
+        hash = await self._passwords.hash(new, self._guesses.who(call), until)
         async with self._turns.turn(), self._postgres.transaction() as session:
             await store.lock_user(session, user.id)
             if not await store.set_password(session, user.id, user.password_hash, hash):
@@ -143,6 +140,17 @@ class LoginDesk:
             return (
                 await self._sessions.enter(session, user.id, device_of(ours[0])) if ours else None
             )
+
+    async def prove(
+        self, call: Call, user: User, password: str, until: float | None = None
+    ) -> None:
+        """Whether somebody knows an account's password. Raises `Unauthorized`, `RateLimited`,
+        `Busy`."""
+        until, who = until or self._passwords.until(), self._guesses.who(call)
+        async with self._guesses.trying(call, user.email or user.id, until):
+            verdict = await self._passwords.verify(password, user.password_hash, who, until)
+            if not verdict.ok:
+                raise Unauthorized("The old password is wrong")
 
     async def _own(self, caller: Caller) -> User:
         if caller.kind not in ("buyer", "admin"):

@@ -51,7 +51,7 @@ class LoginRoutes:
         self._is_private = settings.private_beta
         self._guesses = Guesses(settings, parts.limits)
         passwords = Passwords(settings.data_dir, self._deadline_seconds)
-        self._desk = LoginDesk(
+        self.desk = LoginDesk(
             parts.postgres,
             parts.turns,
             self._sessions,
@@ -124,7 +124,7 @@ class LoginRoutes:
             with beta.guessing(call, keyed=True) if self._is_private else nullcontext():
                 request = await self._request(call, email, "register")
                 device = body.device(call, self._address(call), call.key if request.keyed else None)
-                id, entered, answer = await self._desk.register(
+                id, entered, answer = await self.desk.register(
                     call, request, wish, password, body.referral, device
                 )
         except UserExists:
@@ -143,7 +143,7 @@ class LoginRoutes:
         await self._door.caller(call)
         body = login_bodies.login_body(call)
         email, password = body.words
-        entered = await self._desk.login(
+        entered = await self.desk.login(
             call, email, password, body.device(call, self._address(call))
         )
         self._note_session(call, entered)
@@ -198,7 +198,7 @@ class LoginRoutes:
         caller = await self._door.caller(call)
         require(caller, "sale:read")
         old, new = login_bodies.password_body(call).words
-        entered = await self._desk.change_password(call, caller, old, new)
+        entered = await self.desk.change_password(call, caller, old, new)
         self._activity.note("password_changed", caller.subject, call)
         if entered is None:
             return Answer(status=204)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.identity import arguments, preferences
+from engine.identity import arguments, deeds, preferences
 from engine.identity import preference_bodies as bodies
 from engine.identity import preference_described as described
 from engine.identity import preference_store as store
@@ -38,7 +38,11 @@ class PreferenceRoutes:
             ]
         path = "/notifications/preferences/{id}/may-send"
         table.append(Route("may_send", "GET", path, self.may_send, described.MAY_SEND))
-        return [self._turns.calm(route) for route in table]
+        calm = self._turns.calm
+        return [
+            calm(route if route.method == "GET" else deeds.told_of_others(self._door, route))
+            for route in table
+        ]
 
     async def show(self, call: Call) -> Answer:
         """A user's preferences.

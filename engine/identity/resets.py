@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 import re
 from functools import cached_property
-from urllib.parse import quote
 
 from engine.identity import passwords as rules
 from engine.identity import user_store as store
@@ -50,8 +49,8 @@ class Links:
         return f"vrp_{id.replace('-', '')}_{_mac(self._secrets[0], id)}"
 
     def link(self, id: str) -> str:
-        """The page where it is used."""
-        return f"{self._base}/account?reset={quote(self.token(id))}#reset"
+        """The page where it is used. What stands behind the # is in no log of any server."""
+        return f"{self._base}/account#reset={self.token(id)}"
 
     def read(self, token: str) -> str | None:
         """The reset that a token opens; None if it is none of ours."""

@@ -19,8 +19,8 @@ class IdentityRoutes:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._users = UserRoutes(parts)
         self._login = LoginRoutes(parts)
+        self._users = UserRoutes(parts, self._login.desk)
 
     def routes(self) -> list[Route]:
         """The tables of all features, one after the other."""

@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from engine.identity import arguments, deeds
+from engine.identity import arguments, deeds, user_store
 from engine.identity import session_bodies as bodies
 from engine.identity import session_described as described
 from engine.identity import session_store as store
 from engine.identity import session_views as views
 from engine.identity.access import buyer_named
-from engine.identity.errors import SessionOver
+from engine.identity.errors import SessionEnded, SessionOver
 from engine.identity.models import Caller, Entered, LiveSession
 from engine.identity.parts import Parts
-from engine.identity.sessions import Sessions
+from engine.identity.sessions import Sessions, ended
 from engine.infra.addresses import Addresses
 from engine.infra.errors import Forbidden, Invalid, NotFound, OutcomeUnknown, Unauthorized
 from engine.infra.http import Answer, Call, encode, invalid
@@ -66,16 +66,23 @@ class SessionRoutes:
             Route("end_session", "DELETE", one, self.end, described.END),
             Route("end_sessions", "DELETE", of_user + "/all", self.end_all, described.END_ALL),
         ]
-        own = [*entering, *readers, *(self._told(route) for route in writers)]
+        own = [
+            *(self._told(route, "admin") for route in entering),
+            *readers,
+            *(self._told(route, "identity") for route in writers),
+        ]
         return [self._turns.calm(route) for route in own]
 
-    def _told(self, route: Route) -> Route:
-        """A deed is what an operator does to somebody's; who changes his own acts for himself."""
-        told = deeds.told(self._door, route)
+    def _told(self, route: Route, scope: str) -> Route:
+        """A deed is what an operator does to somebody's; who changes his own acts for himself, and
+        a shop's own login lets its users in all day: but who could let an admin in is told of."""
+        told = deeds.told(self._door, route, scope)
 
         async def handler(call: Call) -> Answer:
             caller = await self._door.caller(call)
-            return await (told if caller.kind in ("admin", "shop") else route).handler(call)
+            is_deed = caller.kind == "shop" and (scope != "admin" or caller.may("admin"))
+            is_deed |= caller.kind == "admin" and scope != "admin"
+            return await (told if is_deed else route).handler(call)
 
         return msgspec.structs.replace(route, handler=handler)
 
@@ -112,14 +119,31 @@ class SessionRoutes:
             if request.over is not None and not await self._is_repeated(user, key):
                 raise request.over
             async with self._postgres.transaction() as session:
+                over = await self._over(session, caller)
                 entered = await self._sessions.enter(session, user, device, key, days, keep)
                 _check_role(caller, entered)
+                if over is not None and entered.word != "repeated":
+                    raise over
         except (Undone, Unreachable) as fault:
             raise (OutcomeUnknown() if keyed else fault) from fault
         if entered.word == "opened":
             self._activity.note("session_created", user, call, entered.session.id)
         headers = [REPLAYED] if entered.word == "repeated" else None
         return Answer(views.opened_view(entered), 200 if keep else 201, headers)
+
+    @staticmethod
+    async def _over(session: Session, caller: Caller) -> SessionEnded | None:
+        """Why the session with whose token somebody asks for another one is worth nothing. Workers
+        hear of that within a second: who stole a token could else survive, by asking all the time,
+        the new password that was to end it. With the user's row locked nothing ends it meanwhile.
+        """
+        if not caller.session:
+            return None
+        await user_store.lock_user(session, caller.subject)
+        own = await store.find_session(session, caller.session)
+        if own is None:
+            return ended("unknown")
+        return None if own.is_live else ended(own.termination_reason or "expired")
 
     def _named(self, caller: Caller, named: str | None) -> str:
         """Whose session it is to be: whoever proves to be that user, or speaks for all of them."""
@@ -234,33 +258,34 @@ class SessionRoutes:
         Its tokens are worth nothing from then on, within a second everywhere. Ended before, it
         stays as it was."""
         found, reason = await self._session(call), bodies.end_body(call).why("user_logout")
-        ended: list[LiveSession] = []
+        gone: list[LiveSession] = []
 
         async def work(session: Session) -> LiveSession:
             one = await store.end_session(session, found.id, reason)
-            ended[:] = [] if one is None else [one]
+            gone[:] = [] if one is None else [one]
             return one or found
 
         answer = await self._once(call, found, "end_session", reason, work)
-        for one in ended:
+        for one in gone:
             self._activity.note("session_terminated", one.user_id, call, one.id, reason=reason)
         return answer
 
     async def end_all(self, call: Call) -> Answer:
         """End all sessions of a user, wherever he is logged in."""
         caller, user = await self._door.caller(call), await self._user(call)
+        await self._check_over(caller, user)
         reason = bodies.end_body(call).why("user_logout_all")
         request = arguments.request(call, caller, user, "end_sessions")
-        ended: list[LiveSession] = []
+        gone: list[LiveSession] = []
 
         async def effect(session: Session) -> Answer:
-            ended[:] = await store.end_sessions(session, user, reason)
-            count = len(ended)
+            gone[:] = await store.end_sessions(session, user, reason)
+            count = len(gone)
             return Answer(views.AllEndedView(f"{count} session(s) terminated successfully", count))
 
         meaning = f"end_sessions {user} {reason}"
         answer = await idempotency.once(self._postgres, request, meaning, effect)
-        for one in ended:
+        for one in gone:
             self._activity.note("user_logout", user, call, one.id, reason=reason)
         return answer
 
@@ -269,6 +294,7 @@ class SessionRoutes:
     ) -> Answer:
         """Do it once to a session; told is how that is now."""
         caller = await self._door.caller(call)
+        await self._check_over(caller, found.user_id)
         request = arguments.request(call, caller, found.user_id, operation)
 
         async def effect(session: Session) -> Answer:
@@ -299,6 +325,13 @@ class SessionRoutes:
         if not caller.may("identity") and caller.subject != session.user_id:
             raise NotFound("Session not found")
         return session
+
+    async def _check_over(self, caller: Caller, user: str) -> None:
+        """A shop's key has nothing to do to an admin's session."""
+        if caller.kind == "shop" and not caller.may("admin"):
+            found = await user_store.find_user(self._postgres, user)
+            if found is not None and found.role == "admin":
+                raise Forbidden("Only an admin changes an admin's session")
 
     async def _there(self, caller: store.Caller, id: str) -> LiveSession:
         session = await store.find_session(caller, id) if id else None

@@ -116,6 +116,11 @@ async def prune_credential_changes(postgres: Postgres, hours: int, count: int) -
     return int(row["pruned"])
 
 
+async def prune_sessions(postgres: Postgres, days: int, count: int) -> int:
+    """Forget sessions that ended so many days ago, and links that are past; how many went."""
+    return int((await postgres.call(_queries["prune_sessions"], days=days, count=count))["pruned"])
+
+
 async def end_expired(postgres: Postgres, count: int) -> list[str]:
     """End sessions whose time is over; which."""
     return [str(row["id"]) for row in await postgres.call(_queries["end_expired"], count=count)]

@@ -46,7 +46,10 @@ SECRETS = re.compile(
 )
 # What is somebody's, and not the log's to keep: who is erased cannot be erased from what stays.
 PERSONAL = frozenset(
-    {"email", "useremail", "phone", "username", "displayname", "privyid", "walletaddress"}
+    {
+        *("email", "useremail", "phone", "username", "displayname", "privyid", "walletaddress"),
+        *("deviceid", "devicename"),
+    }
 )
 HIDDEN = "***"
 

@@ -119,6 +119,18 @@ class UserChangeBody(msgspec.Struct):
     wallet_address_snake: Snake = field(name="wallet_address", default=UNSET)
     status: Annotated[str | UnsetType, shown(enum=["active", "suspended"])] = UNSET
     role: Annotated[str | UnsetType, shown(enum=["user", "admin"])] = UNSET
+    current_password: Annotated[
+        str | UnsetType, shown("Of who changes his own e-mail.", examples=["correct horse"])
+    ] = field(name="currentPassword", default=UNSET)
+    current_password_snake: str | UnsetType = field(name="current_password", default=UNSET)
+
+    @property
+    def proof(self) -> str | None:
+        """The password that its owner knows."""
+        given: str | None = either(
+            "currentPassword", self.current_password, self.current_password_snake
+        )
+        return given
 
     def changes(self) -> dict[str, Any]:
         """What was sent, by its names in the API, each part checked."""

@@ -7,19 +7,21 @@ repetition is told how the account is now.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
-from engine.identity import arguments, deeds, user_bodies, users
+from engine.identity import arguments, beta, deeds, user_bodies, users
 from engine.identity import user_described as described
 from engine.identity import user_store as store
 from engine.identity.access import require
-from engine.identity.errors import UserTaken
+from engine.identity.errors import UserExists, UserTaken
+from engine.identity.login import LoginDesk
 from engine.identity.models import Caller
 from engine.identity.parts import Parts
 from engine.identity.user_store import User
 from engine.identity.user_views import ToldView, stranger_view, user_view
-from engine.infra.errors import Forbidden, NotFound, Unauthorized
+from engine.infra.errors import Fault, Forbidden, NotFound, OutcomeUnknown, Unauthorized
 from engine.infra.http import Answer, Call, encode, invalid
 from engine.infra.ids import new_id, parse_id
 from engine.infra.lists import listing, page_of
@@ -33,9 +35,11 @@ ADMINS_ALONE = ("role", "status")
 class UserRoutes:
     """The handlers, and what they need."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, desk: LoginDesk) -> None:
         self._postgres, self._reads, self._door = parts.postgres, parts.reads, parts.door
         self._turns, self._activity = parts.turns, parts.activity
+        self._desk, self._crew = desk, parts.crew
+        self._deadline_seconds = parts.settings.request_deadline_ms / 1000
 
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler."""
@@ -61,20 +65,23 @@ class UserRoutes:
             Route("touch_user", "POST", "/users/{id}/activity", self.touch, described.ACTIVITY),
             Route("delete_user", "DELETE", "/users/{id}", self.delete, described.DELETE),
         ]
-        own = [*readers, *(self._told(route) for route in writers)]
-        return [self._turns.calm(route) for route in own]
+        own = [*readers, *(deeds.told_of_others(self._door, route) for route in writers)]
+        calm = [self._turns.calm(route) for route in own]
+        return [self._proven(route) if route.about is described.CHANGE else route for route in calm]
 
-    def _told(self, route: Route) -> Route:
-        """A deed is what somebody does to another's account; who changes his own acts for
-        himself."""
-        told = deeds.told(self._door, route)
+    def _proven(self, route: Route) -> Route:
+        """The route, once who changes his own e-mail has proven that it is his to change. It has no
+        turn meanwhile."""
+        handler = route.handler
 
-        async def handler(call: Call) -> Answer:
-            caller = await self._door.caller(call)
-            is_own = _is_self(caller, parse_id(call.params.get("id", "")) or "")
-            return await (route if is_own else told).handler(call)
+        async def proven(call: Call) -> Answer:
+            await self._prove(call)
+            return await handler(call)
 
-        return msgspec.structs.replace(route, handler=handler)
+        async def in_time(call: Call) -> Answer:
+            return await self._crew.within(proven(call), self._deadline_seconds, OutcomeUnknown)
+
+        return msgspec.structs.replace(route, handler=in_time)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────
 
@@ -168,7 +175,8 @@ class UserRoutes:
             await users.change(session, id, version, changes)
             return id
 
-        answer = await self._once(call, caller, "change_user", meaning, effect)
+        with self._searching(call, caller):
+            answer = await self._once(call, caller, "change_user", meaning, effect)
         if not answer.headers:
             self._activity.note("profile_updated", id, call, fields=sorted(changes))
         return await self._as_it_is(answer)
@@ -183,7 +191,8 @@ class UserRoutes:
             await users.change(session, id, None, {"walletAddress": wallet})
             return id
 
-        answer = await self._once(call, caller, "register_wallet", f"{id} {wallet}", effect)
+        with self._searching(call, caller):
+            answer = await self._once(call, caller, "register_wallet", f"{id} {wallet}", effect)
         if not answer.headers:
             self._activity.note("wallet_connected", id, call)
         return await self._as_it_is(answer)
@@ -230,6 +239,44 @@ class UserRoutes:
         if not _is_self(caller, id):
             require(caller, "identity")
         return caller, arguments.id_in_path(call, "User")
+
+    async def _prove(self, call: Call) -> None:
+        """Whoever reads an account's mails can have a new password: with a token that was stolen,
+        or a window that was left open, nobody makes them come to himself."""
+        caller = await self._door.caller(call)
+        if not deeds.is_own(caller, call):
+            return
+        body = user_bodies.change_body(call)
+        changes = body.changes()
+        if "email" not in changes:
+            return
+        try:
+            async with self._turns.turn():
+                user = await store.find_user(self._postgres, caller.subject)
+        except Fault as fault:  # an earlier copy of a keyed request may have been done
+            if call.idempotency_key() is not None:
+                raise OutcomeUnknown from fault
+            raise
+        if user is None or user.email == changes["email"]:  # which may be a repetition
+            return
+        if user.password_hash is None:
+            if user.email is None:
+                return
+            raise invalid("email", "first have a link mailed to it, and choose a password")
+        proof = body.proof
+        if not proof:
+            raise invalid("currentPassword", "required, to change the e-mail")
+        try:
+            await self._desk.prove(call, user, proof)
+        except Unauthorized:
+            raise invalid("currentPassword", "this is not the password") from None
+
+    @staticmethod
+    def _searching(call: Call, caller: Caller) -> AbstractContextManager[None]:
+        """A user who finds out which names are taken is counted as who guesses."""
+        if caller.kind not in ("buyer", "admin"):
+            return nullcontext()
+        return beta.guessing(call, keyed=True, wrong=UserExists)
 
     @staticmethod
     async def _check_over(session: Session, caller: Caller, id: str) -> None:

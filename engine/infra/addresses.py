@@ -22,6 +22,7 @@ REMEMBERED = (
     65_536  # peers, and what proxies forwarded: to read an address costs more than to count
 )
 FORWARDED_MAX = 4_096  # bytes of the header that are read
+UNREAD = {b"forwarded", b"x-real-ip", b"via"}  # a proxy speaks for somebody, and not by that header
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -73,8 +74,12 @@ class Addresses:
         client = scope.get("client")
         if not client:
             return None
-        forwarded = _forwarded(scope, headers) if self._vouched(client[0]) else b""
-        return self._client(forwarded) if forwarded.strip() else _address(client[0])
+        if not self._vouched(client[0]):
+            return _address(client[0])
+        forwarded = _forwarded(scope, headers)
+        if forwarded.strip():
+            return self._client(forwarded)
+        return None if UNREAD & headers.keys() else _address(client[0])
 
     def is_loopback(self, scope: Scope) -> bool:
         """Whether the peer is on this machine."""

@@ -44,9 +44,12 @@ class Route(msgspec.Struct, frozen=True):
 
     @property
     def is_for_operators(self) -> bool:
-        """Whether nobody but operators has to do with it."""
+        """Whether nobody but operators has to do with it. What wants the scope `identity` users do
+        to their own accounts, and shops to theirs."""
         about = self.about
-        return self.operators or (about is not None and "admin" in (about.who, about.counted))
+        return self.operators or (
+            about is not None and about.who != "identity" and "admin" in (about.who, about.counted)
+        )
 
 
 async def not_found(call: Call) -> Answer:

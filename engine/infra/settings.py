@@ -141,7 +141,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Span, why("how long what sensors measured is kept, in whole weeks", "days")
     ] = 30
     activity_days: Annotated[
-        Span, why("how long what users did is kept, in whole months", "days")
+        Span, why("how long what users did is kept, and sessions that ended", "days")
     ] = 90
     recount_seconds: Annotated[
         float, why("how old the counted rows behind an audit may be", "seconds")

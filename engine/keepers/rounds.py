@@ -172,6 +172,7 @@ def pruning(settings: Settings, postgres: Postgres) -> Work:
         gone += await record.prune(postgres, settings.retention_hours, PRUNE_BATCH)
         gone += await identity.prune_nonces(postgres, signing.REMEMBERED_SECONDS, PRUNE_BATCH)
         gone += await sessions.prune_credential_changes(postgres, CHANGES_HOURS, PRUNE_BATCH)
+        gone += await sessions.prune_sessions(postgres, settings.activity_days, PRUNE_BATCH)
         return 0.1 if gone >= PRUNE_BATCH else None
 
     return work

@@ -63,9 +63,13 @@ async def _nothing() -> None:
 
 
 async def recorded(
-    settings: Settings, operation: str, what: Mapping[str, Any], work: Coroutine[Any, Any, None]
+    settings: Settings,
+    operation: str,
+    what: Mapping[str, Any],
+    work: Coroutine[Any, Any, str | None],
 ) -> None:
-    """Do work that changes something, with its rows in the audit log."""
+    """Do work that changes something, with its rows in the audit log. What it returns is the id of
+    what was meant, if only the work finds that."""
     from engine.runtime import database
 
     named = [name for name in NAMES if name in what]
@@ -82,16 +86,16 @@ async def recorded(
                 work.close()
                 raise
             log.warning("admin.unwritten", operation=operation, why=str(why))
-        outcome = "done"
+        outcome, meant = "done", None
         try:
-            await work
+            meant = await work
         except BaseException as wrong:
             outcome = _outcome(wrong)
             raise
         finally:
             if began is not None:
                 try:
-                    await trail_store.end_deed(postgres, began, act, Ended(outcome))
+                    await trail_store.end_deed(postgres, began, act, Ended(outcome, target=meant))
                 except Fault:
                     log.warning("admin.unwritten", operation=operation, outcome=outcome)
 

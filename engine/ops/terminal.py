@@ -55,7 +55,7 @@ def run(work: Any, process: str = "terminal", deed: str = "", **what: Any) -> No
     read = given()
     log_to_stderr(read, process)
     try:
-        coroutine: Coroutine[Any, Any, None] = work(read)
+        coroutine: Coroutine[Any, Any, str | None] = work(read)
         if not deed:
             uvloop.run(coroutine)
             return

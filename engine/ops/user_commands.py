@@ -52,9 +52,9 @@ def user_create(
     from engine.infra.ids import new_id
     from engine.runtime import database
 
-    async def work(given: Settings) -> None:
+    async def work(given: Settings) -> str:
         address = user_bodies.email_of(email)
-        name = user_bodies.name_of(username, "username")
+        name = user_bodies.username_of(username)
         password, is_made = _password()
         passwords.choose(password, address, name)
         hash = await passwords.Passwords(given.data_dir, 60).hash(password)
@@ -65,6 +65,7 @@ def user_create(
         print(made.id)
         if is_made:
             terminal.note(f"password, shown this once: {password}")
+        return made.id
 
     terminal.run(work, deed="create_user", role="admin" if admin else "user")
 
@@ -115,12 +116,13 @@ def user_role(account: Named, role: Annotated[str, Parameter(help="user or admin
     if role not in ("user", "admin"):
         terminal.refuse(f"{role}: want user or admin", terminal.MISUSED)
 
-    async def work(given: Settings) -> None:
+    async def work(given: Settings) -> str:
         async with database(given) as postgres:
             found = await _find(postgres, account)
             async with postgres.transaction() as session:
                 await users.change(session, found.id, None, {"role": role})
         terminal.say(f"{found.id} is {'an admin' if role == 'admin' else 'a user'} now")
+        return found.id
 
     terminal.run(work, deed="change_role", role=role)
 
@@ -140,7 +142,7 @@ def user_password(account: Named, /) -> None:
     from engine.identity.sessions import end_all
     from engine.runtime import database
 
-    async def work(given: Settings) -> None:
+    async def work(given: Settings) -> str:
         async with database(given) as postgres:
             found = await _find(postgres, account)
             password, is_made = _password()
@@ -153,6 +155,7 @@ def user_password(account: Named, /) -> None:
         terminal.say(f"{found.id} has another password")
         if is_made:
             terminal.note(f"password, shown this once: {password}")
+        return found.id
 
     terminal.run(work, deed="set_password")
 
@@ -171,12 +174,13 @@ def user_erase(account: Named, /) -> None:
     from engine.identity import users
     from engine.runtime import database
 
-    async def work(given: Settings) -> None:
+    async def work(given: Settings) -> str:
         async with database(given) as postgres:
             found = await _find(postgres, account)
             async with postgres.transaction() as session:
                 await users.erase(session, found.id)
         terminal.say(f"{found.id} is forgotten")
+        return found.id
 
     terminal.run(work, deed="erase_user")
 

@@ -64,6 +64,7 @@ CREATE UNIQUE INDEX sessions_one_live_a_user ON sessions (user_id) WHERE is_acti
 CREATE UNIQUE INDEX sessions_one_a_key ON sessions (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX sessions_by_user ON sessions (user_id, id);
 CREATE INDEX sessions_due ON sessions (expires_at) WHERE is_active;
+CREATE INDEX sessions_ended ON sessions (terminated_at) WHERE NOT is_active;
 
 -- What became of credentials: every worker follows it, and so need not ask for each request whether a token still
 -- holds. In the order of transactions that are over: `xid` and pg_snapshot_xmin say which are.

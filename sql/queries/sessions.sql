@@ -55,6 +55,29 @@ WITH gone AS (
 )
 SELECT count(*) AS pruned FROM gone;
 
+-- name: prune_sessions :one
+-- Forget sessions that ended so long ago, where devices were with them, and links for new passwords that are past.
+-- Index  sessions_ended, password_resets_pkey
+WITH sessions_gone AS (
+    DELETE FROM sessions
+     WHERE id = ANY (ARRAY(SELECT s.id
+                             FROM sessions AS s
+                            WHERE NOT s.is_active
+                              AND s.terminated_at < clock_timestamp() - make_interval(days => @days::integer)
+                            ORDER BY s.terminated_at
+                            LIMIT @count::bigint))
+    RETURNING id
+), links_gone AS (
+    DELETE FROM password_resets
+     WHERE id = ANY (ARRAY(SELECT p.id
+                             FROM password_resets AS p
+                            WHERE p.expires_at < clock_timestamp() - interval '1 day'
+                            ORDER BY p.id
+                            LIMIT @count::bigint))
+    RETURNING id
+)
+SELECT (SELECT count(*) FROM sessions_gone) + (SELECT count(*) FROM links_gone) AS pruned;
+
 -- name: end_expired :many
 -- End sessions whose time is over. What somebody else has in hand he ends himself.
 -- Locks  those it ends, in the order of their deadlines.

@@ -93,8 +93,13 @@ SELECT u.*, NULL::uuid AS session_id, NULL::text AS device_id, NULL::text AS pla
    FOR NO KEY UPDATE;
 
 -- name: change_user :maybe
--- Put what `changes` names in place, if nobody changed the account since that version.
+-- Put what `changes` names in place, if nobody changed the account since that version. With another e-mail the links
+-- that were mailed to the one before are worth nothing.
 -- Locks  its row.
+WITH stale AS (
+    UPDATE password_resets SET used_at = clock_timestamp()
+     WHERE user_id = @id AND used_at IS NULL AND @changes::text::jsonb ? 'email'
+)
    UPDATE users AS u
       SET username = CASE WHEN c.changes ? 'username' THEN c.changes ->> 'username' ELSE u.username END,
           email = CASE WHEN c.changes ? 'email' THEN c.changes ->> 'email' ELSE u.email END,
@@ -168,8 +173,12 @@ WITH who AS (
 RETURNING u.id;
 
 -- name: set_password :maybe
--- Another hash in place of the one that was compared (null: none), unless somebody was faster.
+-- Another hash in place of the one that was compared (null: none), unless somebody was faster. Links that were
+-- mailed before are worth nothing from now on.
 -- Locks  its row.
+WITH stale AS (
+    UPDATE password_resets SET used_at = clock_timestamp() WHERE user_id = @id AND used_at IS NULL
+)
    UPDATE users
       SET password_hash = @new::text, updated_at = clock_timestamp()
     WHERE id = @id AND password_hash IS NOT DISTINCT FROM @old::text AND status = 'active'

@@ -166,14 +166,14 @@ async def test_a_link_from_a_mail_sets_a_new_password_once(guarded: House, windo
     await other.hears("forgot", "a link is on its way")
     token = await link_of(guarded, ann.email)
 
-    await other.opens(f"?reset={token}")
+    await other.opens(f"#reset={token}")
     await expect(other.page).to_have_url(f"{guarded.page}/account#reset")  # in no history
     await other.fills("reset", "Set the password", **{"new password": "another long walk"})
     await other.hears("login", "Your new password is set")
     await other.tries("another long walk")
     await other.is_in()
     late = Accountholder(await windows(), guarded, ann.name)
-    await late.opens(f"?reset={token}")
+    await late.opens(f"#reset={token}")
     await late.fills("reset", "Set the password", **{"new password": "a third long walk"})
     await late.hears("reset", "used or is too old: ask for another one")
     await ann.page.reload()
@@ -253,7 +253,7 @@ async def test_the_account_is_accessible_at_every_moment(
     house: House, windows: Opener, width: int, scheme: str
 ) -> None:
     ann = Accountholder(await windows(width, color_scheme=scheme), house, someone())
-    for way in ("", "#register", "#forgot", "?reset=x"):
+    for way in ("", "#register", "#forgot", "#reset=x"):
         await ann.opens(way)
         await expect(ann.page.locator(".way:visible")).to_have_count(1)
         assert await violations(ann.page) == []

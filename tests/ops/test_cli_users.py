@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import asyncpg
 import pytest
 
 from tests.ops.conftest import Types
@@ -11,7 +12,7 @@ from tests.support.shop import Shop
 
 
 async def test_the_first_admin_is_made_here_and_stays_until_there_is_another(
-    types: Types, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    types: Types, shop: Shop, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("correct horse\n"))
     made = await types("user", "create", "ops@example.com", "--username", "ops", "--admin")
@@ -37,3 +38,7 @@ async def test_the_first_admin_is_made_here_and_stays_until_there_is_another(
     ]
     assert "ann@example.com" in (await types("user", "list")).out
     assert (await types("user", "erase", "nobody@example.com")).code == 1
+    connection = await asyncpg.connect(database)
+    told = await connection.fetch("SELECT target FROM audit_log WHERE outcome = 'done'")
+    await connection.close()
+    assert {made.out.strip(), other.out.strip()} == {row["target"] for row in told}, "about whom"

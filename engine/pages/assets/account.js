@@ -8,7 +8,8 @@ import * as mine from "./mine.js";
 const WAYS = ["login", "register", "forgot", "reset"];
 const $ = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
-let proof = asked.get("reset") ?? ""; // from the link in a mail: good for one new password
+const LINK = /^#reset=(\w+)$/;
+let proof = ""; // from the link in a mail: good for one new password
 let shown; // whose account is on the page
 
 const way = () => (WAYS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "login");
@@ -103,10 +104,17 @@ $("logout").onclick = async () => {
   $("login-email").focus();
 };
 
-if (proof) history.replaceState(null, "", "/account#reset"); // it shall stand in no history, and no address that is sent on
+/** What a link from a mail brings shall stand in no history, and no address that is sent on. */
+function takeProof() {
+  const found = LINK.exec(location.hash);
+  if (!found) return;
+  proof = found[1];
+  history.replaceState(null, "", "/account#reset");
+}
+takeProof();
 if (asked.has("invitation")) invite(asked.get("invitation"));
 fill($("login-form"), { email: "" });
 login.showOn($("account"));
 login.onChange(show);
-addEventListener("hashchange", show);
+addEventListener("hashchange", () => { takeProof(); show(); });
 show();

@@ -70,7 +70,7 @@ async function showProfile(isForced = true) {
 
 function learn(found, isForced = true) {
   user = found;
-  fill($("profile-form"), user, isForced);
+  fill($("profile-form"), isForced ? { ...user, currentPassword: "" } : user, isForced);
   $("password-form").elements.username.value = user.email ?? user.username ?? "";
   $("hello").textContent = user.username ?? "you";
   if (user.username !== login.who()?.username) login.rename(user);
@@ -78,9 +78,10 @@ function learn(found, isForced = true) {
 
 submits($("profile-form"), async (given) => {
   if (!user) return showProfile();
-  const changed = Object.entries(given).filter(([name, value]) => value !== (user[name] ?? ""));
+  const changed = Object.entries(given).filter(([name, value]) => name !== "currentPassword" && value !== (user[name] ?? ""));
   if (!changed.length) return tell($("profile-form"), "Nothing was changed.", true);
   const wish = Object.fromEntries(changed.map(([name, value]) => [name, value || null]));
+  if (given.currentPassword) wish.currentPassword = given.currentPassword;
   const reply = await api.changeUser(user.id, { ...wish, version: user.version });
   if (reply.ok) {
     learn(reply.user ?? reply);
