@@ -12,7 +12,9 @@ from engine.identity.user_store import NewUser
 from engine.infra.describe import shown
 from engine.infra.http import Call, decoder, either, invalid
 
-EMAIL = re.compile(r"[^\s@<>\",;]+@[^\s@<>\",;]+\.[^\s@<>\",;]+")
+# What a mail's header takes for one address, and that one: no groups, comments or encoded words.
+_ATOM = r"[\w!#$%&'*+/=?^`{|}~-]+"
+EMAIL = re.compile(rf"(?!.*=\?){_ATOM}(?:\.{_ATOM})*@[\w-]+(?:\.[\w-]+)+")
 USERNAME = re.compile(r"[A-Za-z0-9_.-]{3,30}")
 WALLET = re.compile(r"0x[0-9a-fA-F]{40}")
 IF_MATCH = re.compile(rb'(?:W/)?"?([0-9]{1,9})"?')

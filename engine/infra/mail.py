@@ -42,14 +42,18 @@ class Mailer:
     async def send(self, id: str, to: str, subject: str, text: str) -> None:
         """Send a mail once; its id is the same whenever it is sent again. Raises `NotSent`."""
         message = EmailMessage()
-        message["From"], message["To"], message["Subject"] = self._from, to, subject
+        message["From"], message["Subject"] = self._from, subject
+        try:
+            message["To"] = to
+        except Exception as wrong:  # of what is no address the library raises anything
+            raise NotSent(f"no address: {type(wrong).__name__}", for_good=True) from None
         message["Date"] = formatdate()
         domain = self._from.rpartition("@")[2].rstrip(">") or "localhost"
         message["Message-ID"] = f"<{id}@{domain}>"
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
         if self._url:
-            await self._deliver(message)
+            await self._deliver(message, to)
         else:
             path = await asyncio.to_thread(self._write, id, message)
             log.warning("mail.is_a_file", path=str(path), mend="SMTP_URL names a mail server")
@@ -62,12 +66,13 @@ class Mailer:
             file.write(bytes(message))
         return path
 
-    async def _deliver(self, message: EmailMessage) -> None:
+    async def _deliver(self, message: EmailMessage, to: str) -> None:
         parts = urlsplit(self._url)
         is_tls, host = parts.scheme == "smtps", parts.hostname or ""
         try:
             await aiosmtplib.send(
                 message,
+                recipients=[to],  # not what a header can be made to say
                 hostname=host,
                 port=parts.port or (465 if is_tls else 587),
                 username=None if parts.username is None else unquote(parts.username),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,9 +15,12 @@ from engine.identity.guesses import Guesses, _site
 from engine.identity.models import Device
 from engine.identity.resets import Links
 from engine.identity.sessions import Sessions, end_all
+from engine.identity.user_bodies import email_of
 from engine.infra.combiner import Crew
+from engine.infra.errors import Invalid
 from engine.infra.ids import new_id
 from engine.infra.limits import Limits
+from engine.infra.mail import Mailer, NotSent
 from engine.infra.settings import Settings
 from engine.runtime import Ground
 from tests.identity.conftest import Caller
@@ -194,6 +199,26 @@ def test_an_email_has_one_budget_however_it_is_written(settings: Settings, groun
 )
 def test_a_site_is_one_guesser(address: Any, site: str | None) -> None:
     assert _site(address) == site
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "a:bob@x.yz",
+        "a(b@x.yz",
+        "[a@x.yz",
+        "a..b@x.yz",
+        "=?utf-8?q?=0a?=@x.yz",
+        "a@x.yz:",
+        "a@[.).(",
+    ],
+)
+async def test_a_mail_goes_where_its_account_says_or_nowhere(email: str, tmp_path: Path) -> None:
+    with pytest.raises(Invalid):
+        email_of(email)
+    assert email_of("o'neil+x=1?@b\u00fccher.example") is not None
+    with suppress(NotSent):  # of older accounts: it may be refused, and stops nobody else's
+        await Mailer(Settings(data_dir=tmp_path)).send(new_id(), email, "subject", "text")
 
 
 def test_links_bring_no_secret_to_a_server(settings: Settings) -> None:
