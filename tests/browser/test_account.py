@@ -135,6 +135,13 @@ async def test_a_change_from_elsewhere_is_shown_and_what_was_typed_is_kept(
     )
     await second.fills("profile", "Save")
     await second.hears("profile", "Saved")
+    email = second.form("profile").get_by_label("E-mail")
+    await second.fills("profile", "Save", email="x" + ann.email)
+    await second.hears("profile", "currentPassword: required")
+    await second.fills("profile", "Save", password=ann.password)
+    await second.hears("profile", "Saved")
+    await expect(email).to_have_value("x" + ann.email)
+    await expect(second.form("profile").get_by_label("Password")).to_have_value("")
 
 
 async def test_quiet_hours_begin_with_the_browsers_own_clock(house: House, windows: Opener) -> None:
