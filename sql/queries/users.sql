@@ -93,8 +93,13 @@ SELECT u.*, NULL::uuid AS session_id, NULL::text AS device_id, NULL::text AS pla
    FOR NO KEY UPDATE;
 
 -- name: change_user :maybe
--- Put what `changes` names in place, if nobody changed the account since that version.
--- Locks  its row.
+-- Put what `changes` names in place, if nobody changed the account since that version. Links that were mailed to
+-- another e-mail are worth nothing from now on.
+-- Locks  its row, its links.
+WITH stale AS (
+    UPDATE password_resets SET used_at = clock_timestamp()
+     WHERE user_id = @id AND used_at IS NULL AND @changes::text::jsonb ? 'email'
+)
    UPDATE users AS u
       SET username = CASE WHEN c.changes ? 'username' THEN c.changes ->> 'username' ELSE u.username END,
           email = CASE WHEN c.changes ? 'email' THEN c.changes ->> 'email' ELSE u.email END,

@@ -97,6 +97,23 @@ async def test_an_act_is_written_with_who_and_from_where(ground: Ground, written
     assert abs((erased.created_at - created.created_at).total_seconds()) < 1
 
 
+async def test_of_who_was_erased_while_it_waited_nothing_personal_is_written(
+    ground: Ground, written: Activity, database_of: asyncpg.Connection
+) -> None:
+    gone, there = new_id(), new_id()
+    erased = "INSERT INTO users (id, status, deleted_at, erased_at) VALUES ($1, 'deleted', $2, $2)"
+    await database_of.execute(erased, gone, datetime.now(UTC))
+    await database_of.execute("INSERT INTO users (id) VALUES ($1)", there)
+    for user in (gone, there):
+        written.note("profile_updated", user, _call(user_agent="hers"), fields=["email"])
+
+    rows = {row.user_id: row for row in await _rows(ground, 2)}
+
+    kept = {id: (row.ip_address, row.user_agent, row.details) for id, row in rows.items()}
+    assert kept[gone] == (None, None, None)
+    assert None not in kept[there]
+
+
 async def test_nothing_that_anybody_sends_loses_another_row(
     ground: Ground, written: Activity
 ) -> None:
