@@ -262,6 +262,26 @@ async def test_a_month_past_its_time_is_thrown_away_whole(
     assert names[-1] == "activity_logs_default"
 
 
+async def test_who_looked_before_a_month_is_made_still_writes(
+    ground: Ground, database_of: asyncpg.Connection
+) -> None:
+    async with database_of.transaction():
+        await database_of.execute("SELECT FROM activity_logs")
+        making = asyncio.create_task(_partitioned(ground, DAYS))
+
+        async def is_waiting() -> bool:
+            await database_of.execute("SELECT pg_stat_clear_snapshot()")
+            waits = "SELECT FROM pg_locks WHERE relation = $1::text::regclass AND NOT granted"
+            return await database_of.fetchrow(waits, "activity_logs_default") is not None
+
+        await wait_until(is_waiting, "the keeper waits")
+        write = "INSERT INTO activity_logs (id, action, created_at) VALUES ($1, 'seen', $2)"
+        await database_of.execute(write, new_id(), datetime.now(UTC))
+
+    assert await making == 3
+    assert await database_of.fetchval("SELECT count(*) FROM ONLY activity_logs_default") == 0
+
+
 async def test_months_are_made_while_others_write_and_nothing_is_lost(
     ground: Ground, written: Activity, database_of: asyncpg.Connection
 ) -> None:
