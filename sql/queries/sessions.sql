@@ -42,6 +42,7 @@ SELECT n.snapshot::text, clock_timestamp() AS now,
                  FROM credential_changes AS l
                 WHERE l.xid >= pg_snapshot_xmin(@before::text::pg_snapshot)
                   AND NOT pg_visible_in_snapshot(l.xid, @before::text::pg_snapshot)
+                ORDER BY l.xid  -- or the limit seems to make it cheap to read the whole table
                 LIMIT @most::bigint) AS x) AS c;
 
 -- name: prune_credential_changes :one
