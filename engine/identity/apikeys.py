@@ -19,8 +19,8 @@ import msgspec
 from engine.identity import store
 from engine.identity.models import SCOPES, Caller
 from engine.identity.store import Term
-from engine.infra.combiner import Crew
-from engine.infra.errors import Forbidden, NotFound, OutcomeUnknown, Unauthorized
+from engine.infra.combiner import Combiner, Crew, Seat
+from engine.infra.errors import Forbidden, NotFound, Unauthorized
 from engine.infra.http import invalid
 from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres
@@ -171,7 +171,12 @@ class ApiKeys:
     """Verifies keys, and remembers the answer for a few seconds, never past a key's end."""
 
     def __init__(self, postgres: Postgres, crew: Crew) -> None:
-        self._postgres, self._crew = postgres, crew
+        self._postgres = postgres
+        # One look for all who come at once: a worker that stood still for a second has forgotten
+        # every key, and the requests of that second are all there.
+        self._finding: Combiner[str, store.ApiKey | None] = Combiner(
+            crew, "keys", self._find, deadline_seconds=ANSWER_SECONDS
+        )
         self._known: dict[str, Known] = {}
         self._forgettings = 0
 
@@ -188,13 +193,12 @@ class ApiKeys:
         return known if known is not None and time.monotonic() < known.until else None
 
     async def caller(self, key: str) -> Known:
-        """Whose key this is, as Postgres says now. Raises `Unauthorized`."""
+        """Whose key this is, as Postgres says now. Raises `Unauthorized`, or a `Fault`."""
         form = FORM.fullmatch(key)
         if form is None:
             raise Unauthorized("The API key is not valid")
         began, turn = time.monotonic(), self._forgettings
-        finding = store.find_api_key(self._postgres, form[1])
-        row = await self._crew.within(finding, ANSWER_SECONDS, OutcomeUnknown)
+        row = await self._finding.put(form[1])
         if not row or not hmac.compare_digest(row.hash, _hash(key)):
             raise Unauthorized("The API key is not valid")
         left = REMEMBERED_SECONDS if row.seconds_left is None else row.seconds_left
@@ -209,3 +213,8 @@ class ApiKeys:
         if turn == self._forgettings:  # else it may have ended while we looked
             self._known[key] = known
         return known
+
+    async def _find(self, seats: list[Seat[str, store.ApiKey | None]]) -> None:
+        found = await store.find_live_keys(self._postgres, {seat.wish for seat in seats})
+        for seat in seats:
+            seat.answer(found.get(seat.wish))

@@ -46,7 +46,11 @@ class LoginDesk:
     async def login(self, call: Call, email: str, password: str, device: Device) -> Entered:
         """A session for who knows the password. Raises `Unauthorized`, `RateLimited`, `Busy`."""
         user, rehash = await self._who(call, email, password)
-        return await self._let_in(user, rehash, device)
+        try:
+            return await self._let_in(user, rehash, device)
+        except Unauthorized:  # perhaps another login of it just made a better hash
+            user, rehash = await self._who(call, email, password)
+            return await self._let_in(user, rehash, device)
 
     async def _who(self, call: Call, email: str, password: str) -> tuple[User, str | None]:
         """Whose e-mail and password these are, and the hash to keep from now on."""
@@ -96,6 +100,8 @@ class LoginDesk:
             async with self._turns.turn():
                 known = await idempotency.recall(self._postgres, request, meaning)
         if known is None:
+            if request.over is not None:  # before it costs a hash
+                raise request.over
             until = self._passwords.until()
             hash = await self._passwords.hash(password, self._guesses.who(call), until)
             entered: list[Entered] = []
@@ -113,13 +119,14 @@ class LoginDesk:
             if not known.headers:  # no repetition
                 return wish.id, entered[0], known
         id = msgspec.json.decode(known.body, type=str)
-        try:
-            user, rehash = await self._who(call, wish.email or "", password)
-        except Unauthorized:
-            raise IdempotencyMismatch from None
-        if user.id != id:
-            raise IdempotencyMismatch
-        return id, await self._let_in(user, rehash, device, key), known
+        with idempotency.doubtful():
+            try:
+                user, rehash = await self._who(call, wish.email or "", password)
+            except Unauthorized:
+                raise IdempotencyMismatch from None
+            if user.id != id:
+                raise IdempotencyMismatch
+            return id, await self._let_in(user, rehash, device, key), known
 
     async def change_password(
         self, call: Call, caller: Caller, old: str, new: str
@@ -132,8 +139,9 @@ class LoginDesk:
         await self.prove(call, user, old, until)
         hash = await self._passwords.hash(new, self._guesses.who(call), until)
         async with self._turns.turn(), self._postgres.transaction() as session:
-            await store.lock_user(session, user.id)
-            if not await store.set_password(session, user.id, user.password_hash, hash):
+            now = await store.lock_user(session, user.id)
+            is_old = now is not None and now.password_hash == user.password_hash
+            if not is_old or not await store.put_password(session, user.id, hash):
                 raise Unauthorized("The old password is wrong")
             ended = await session_store.end_sessions(session, user.id, "password_changed")
             ours = [each for each in ended if each.id == caller.session]

@@ -29,6 +29,7 @@ from engine.infra.errors import OutcomeUnknown, Unauthorized
 from engine.infra.http import Answer, Call, invalid
 from engine.infra.ids import Request, new_id
 from engine.infra.routing import Route
+from engine.record import idempotency
 
 ANYBODY = Caller("anybody")
 SENT = ToldView(
@@ -242,7 +243,8 @@ class LoginRoutes:
         headers: list[tuple[bytes, bytes]] | None = None,
     ) -> Answer:
         async with self._turns.turn():
-            user = await users.one(self._postgres, entered.session.user_id)
+            with idempotency.doubtful():
+                user = await users.one(self._postgres, entered.session.user_id)
         return Answer(entered_view(entered, user), status, headers)
 
     def _address(self, call: Call) -> str | None:

@@ -23,7 +23,7 @@ from engine.identity.sessions import Sessions, ended
 from engine.infra.addresses import Addresses
 from engine.infra.errors import Forbidden, Invalid, NotFound, OutcomeUnknown, Unauthorized
 from engine.infra.http import Answer, Call, encode, invalid
-from engine.infra.ids import parse_id
+from engine.infra.ids import Request, parse_id
 from engine.infra.lists import listing, page_of
 from engine.infra.postgres import Session, Undone, Unreachable
 from engine.infra.routing import Route
@@ -111,21 +111,32 @@ class SessionRoutes:
         user = self._named(caller, body.named)
         device = body.device(self._addresses.subject(call.scope, call.headers))
         days, given = body.days, bodies.body_key(call, body)
+        call.key = given
         request = arguments.request(call, caller, user, operation)
-        keyed = request.keyed or given is not None
-        key = call.key = given or call.key
+        keyed, key = request.keyed or given is not None, call.key
         assert key is not None
-        try:
-            if request.over is not None and not await self._is_repeated(user, key):
-                raise request.over
-            async with self._postgres.transaction() as session:
-                over = await self._over(session, caller)
-                entered = await self._sessions.enter(session, user, device, key, days, keep)
-                _check_role(caller, entered)
-                if over is not None and entered.word != "repeated":
-                    raise over
-        except (Undone, Unreachable) as fault:
-            raise (OutcomeUnknown() if keyed else fault) from fault
+
+        async def enter(session: Session) -> Entered:
+            over = await self._over(session, caller)
+            entered = await self._sessions.enter(session, user, device, key, days, keep)
+            _check_role(caller, entered)
+            if over is not None and entered.word != "repeated":
+                raise over
+            return entered
+
+        if keep and keyed:
+            request = msgspec.structs.replace(request, keyed=True)
+            meaning = encode([operation, user, device.device_id, device.platform]).decode()
+            entered = await self._keep_once(request, meaning, enter)
+            _check_role(caller, entered)
+        else:
+            try:
+                if request.over is not None and not await self._is_repeated(user, key):
+                    raise request.over
+                async with self._postgres.transaction() as session:
+                    entered = await enter(session)
+            except (Undone, Unreachable) as fault:
+                raise (OutcomeUnknown() if keyed else fault) from fault
         if entered.word == "opened":
             self._activity.note("session_created", user, call, entered.session.id)
         headers = [REPLAYED] if entered.word == "repeated" else None
@@ -144,6 +155,23 @@ class SessionRoutes:
         if own is None:
             return ended("unknown")
         return None if own.is_live else ended(own.termination_reason or "expired")
+
+    async def _keep_once(
+        self, request: Request, meaning: str, enter: Callable[[Session], Awaitable[Entered]]
+    ) -> Entered:
+        """The session that this request kept or opened: its key is not in the row of a kept one,
+        and a repetition must not end what another device opened since."""
+        kept: list[Entered] = []
+
+        async def effect(session: Session) -> Answer:
+            kept[:] = [await enter(session)]
+            return Answer(kept[0].session.id.encode())
+
+        answer = await idempotency.once(self._postgres, request, meaning, effect)
+        if not answer.headers:
+            return kept[0]
+        with idempotency.doubtful():
+            return await self._sessions.again(self._postgres, answer.body.decode())
 
     def _named(self, caller: Caller, named: str | None) -> str:
         """Whose session it is to be: whoever proves to be that user, or speaks for all of them."""
@@ -279,6 +307,7 @@ class SessionRoutes:
         gone: list[LiveSession] = []
 
         async def effect(session: Session) -> Answer:
+            await user_store.lock_user(session, user)  # whoever opens one just now is waited for
             gone[:] = await store.end_sessions(session, user, reason)
             count = len(gone)
             return Answer(views.AllEndedView(f"{count} session(s) terminated successfully", count))
@@ -304,7 +333,8 @@ class SessionRoutes:
 
         meaning = f"{operation} {found.id} {meaning}"
         answer = await idempotency.once(self._postgres, request, meaning, effect)
-        present = await self._there(self._postgres, found.id)
+        with idempotency.doubtful():
+            present = await self._there(self._postgres, found.id)
         return Answer(views.session_view(present), headers=answer.headers)
 
     # ── whose it is ──────────────────────────────────────────────────────────────────────────
@@ -321,7 +351,8 @@ class SessionRoutes:
             raise Unauthorized
         if caller.kind == "shop" and not caller.may("identity"):
             raise Forbidden
-        session = await self._there(self._postgres, parse_id(call.params["id"]) or "")
+        with idempotency.doubtful(call.idempotency_key() is not None):
+            session = await self._there(self._postgres, parse_id(call.params["id"]) or "")
         if not caller.may("identity") and caller.subject != session.user_id:
             raise NotFound("Session not found")
         return session

@@ -85,6 +85,7 @@ class Seen(msgspec.Struct, frozen=True):
     snapshot: str
     now: datetime
     is_rewound: bool  # before the last look, or there was none: anything may have happened
+    is_cut: bool  # there are more changes than are told
     changed: list[tuple[str, str]]  # kind, id
 
 
@@ -102,12 +103,12 @@ async def find_sessions(caller: Caller, ids: Collection[str]) -> dict[str, Stand
     return {each.id: each for each in found}
 
 
-async def follow_credentials(postgres: Postgres, before: str | None) -> Seen:
-    """What became of credentials since the snapshot of an earlier look."""
-    row = await postgres.call(_queries["follow_credentials"], before=before)
+async def follow_credentials(postgres: Postgres, before: str | None, most: int) -> Seen:
+    """What became of credentials since the snapshot of an earlier look, so many changes at most."""
+    row = await postgres.call(_queries["follow_credentials"], before=before, most=most + 1)
     changed = zip(row["kinds"] or (), row["subjects"] or (), strict=True)
     told = [(kind, str(id)) for kind, id in changed]
-    return Seen(row["snapshot"], row["now"], row["is_rewound"], told)
+    return Seen(row["snapshot"], row["now"], row["is_rewound"], len(told) > most, told)
 
 
 async def prune_credential_changes(postgres: Postgres, hours: int, count: int) -> int:

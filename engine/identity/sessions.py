@@ -95,6 +95,13 @@ class Sessions:
         assert told.session is not None and told.role is not None
         return self._entered(told.word, told.session, told.role)
 
+    async def again(self, postgres: Postgres, id: str) -> Entered:
+        """A session that was entered before, as it is now; without tokens if it is over."""
+        found = (await session_store.find_sessions(postgres, [id]))[id]
+        session = await session_store.find_session(postgres, id)
+        assert session is not None, "no session is ever deleted"
+        return self._entered("repeated", session, found.role)
+
     async def refresh(self, postgres: Postgres, token: str) -> Entered:
         """Take a refresh token: the next tokens of its session. Raises `Unauthorized`."""
         form = FORM.fullmatch(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -65,17 +66,20 @@ async def insert_api_key(
     return row["created_at"], row["expires_at"]
 
 
-async def find_api_key(postgres: Postgres, prefix: str) -> ApiKey | None:
-    """The live key with this public prefix."""
-    row = await postgres.call(_queries["find_api_key"], prefix=prefix)
-    return row and ApiKey(
-        str(row["id"]),
-        row["name"],
-        row["hash"],
-        frozenset(row["scopes"]),
-        row["must_sign"],
-        row["seconds_left"],
-    )
+async def find_live_keys(postgres: Postgres, prefixes: Collection[str]) -> dict[str, ApiKey]:
+    """The live keys among those with these public prefixes, by prefix."""
+    rows = await postgres.call(_queries["find_live_keys"], prefixes=list(prefixes))
+    return {
+        row["prefix"]: ApiKey(
+            str(row["id"]),
+            row["name"],
+            row["hash"],
+            frozenset(row["scopes"]),
+            row["must_sign"],
+            row["seconds_left"],
+        )
+        for row in rows
+    }
 
 
 def _listed(row: Any) -> ListedKey:

@@ -307,7 +307,8 @@ class UserRoutes:
     async def _as_it_is(self, answer: Answer) -> Answer:
         """The account that an answer is about, as it is now."""
         id = msgspec.json.decode(answer.body, type=str)
-        full = _full(await users.one(self._postgres, id))
+        with idempotency.doubtful():
+            full = _full(await users.one(self._postgres, id))
         return Answer(full.body, answer.status, [*full.headers, *answer.headers])
 
 

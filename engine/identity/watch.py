@@ -34,7 +34,8 @@ log = structlog.get_logger()
 
 PAUSE_SECONDS = 0.3
 FRESH_SECONDS = 1.0
-LONG_SECONDS = 600.0  # without a look: what happened may have been pruned
+LONG_SECONDS = 600.0  # between two looks, by Postgres's clock: what happened may have been pruned
+CHANGES_MAX = 10_000  # in one look; of more, all at once, it is cheaper to forget all
 ANSWER_SECONDS = 4.0
 REMEMBERED_MAX = 50_000
 
@@ -60,6 +61,7 @@ class Watch:
         self._snapshot: str | None = None
         self._history: tuple[object, ...] = ()
         self._looked_at = float("-inf")
+        self._saw_at = float("-inf")  # the same by Postgres's clock, which also prunes
         self._ahead = (
             0.0  # Postgres's clock before our monotonic one, rather too far than too little
         )
@@ -146,15 +148,16 @@ class Watch:
 
     async def _look(self) -> None:
         asked_at = time.monotonic()
-        seen = await store.follow_credentials(self._postgres, self._snapshot)
-        history = self._postgres.identity, self._postgres.epoch
-        is_long_ago = asked_at - self._looked_at > LONG_SECONDS
-        if seen.is_rewound or history != self._history or is_long_ago:
+        seen = await store.follow_credentials(self._postgres, self._snapshot, CHANGES_MAX)
+        history, now = (self._postgres.identity, self._postgres.epoch), seen.now.timestamp()
+        # A machine that sleeps stops our own clock.
+        is_long_ago = abs(now - self._saw_at) > LONG_SECONDS
+        if seen.is_rewound or seen.is_cut or is_long_ago or history != self._history:
             self._forget_all()
         elif seen.changed:
             self._forget(seen.changed)
         self._snapshot, self._history = seen.snapshot, history
-        self._looked_at, self._ahead = asked_at, seen.now.timestamp() - asked_at
+        self._saw_at, self._looked_at, self._ahead = now, asked_at, now - asked_at
 
     def _forget_all(self) -> None:
         self._forgettings += 1

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 
-from engine.infra.errors import Fault, IdempotencyMismatch, InProgress, OutcomeUnknown
+from engine.infra.errors import Fault, IdempotencyMismatch, InProgress, OutcomeUnknown, Retryable
 from engine.infra.http import Answer
 from engine.infra.ids import Request
 from engine.infra.meter import meter
@@ -46,6 +46,18 @@ async def once(
         with suppress(Fault):
             await publish()
     return answer
+
+
+@contextmanager
+def doubtful(is_so: bool = True) -> Iterator[None]:
+    """In here it was done already, or (a request with a key that nobody looked up yet) may have
+    been: what fails of ours says `OutcomeUnknown`, not that nothing was taken."""
+    try:
+        yield
+    except Retryable as fault:
+        if not is_so:
+            raise
+        raise OutcomeUnknown from fault
 
 
 async def recall(postgres: Postgres, request: Request, meaning: str) -> Answer | None:

@@ -4,7 +4,7 @@
 --
 -- Locks  an advisory lock, so that two keepers take turns; activity_logs, for whoever changes its partitions.
 --        What came for a month before it was made stands in the default partition: while it is moved nobody
---        writes there, and everybody reads it. To attach a month or throw one away waits for every reader.
+--        reads or writes there. To attach a month or throw one away waits for every reader.
 -- Index  none
 CREATE OR REPLACE FUNCTION partition_activity(p_days integer)
     RETURNS integer
@@ -33,9 +33,10 @@ BEGIN
         v_to := (v_month + interval '1 month') AT TIME ZONE 'UTC';
         -- Made apart, filled and then attached: to be made inside, it would lock out all who read and write,
         -- and would be refused while the default partition has rows of it. Who wrote before us is waited for, so
-        -- that his row is seen; who comes after finds the month.
+        -- that his row is seen; who comes after finds the month. The lock is the one that attaching wants: who
+        -- writes has read there first, so to ask for the rest of it later would be a deadlock with him.
         EXECUTE format('CREATE TABLE %I (LIKE activity_logs INCLUDING ALL)', v_name);
-        LOCK TABLE activity_logs_default IN SHARE ROW EXCLUSIVE MODE;
+        LOCK TABLE activity_logs_default IN ACCESS EXCLUSIVE MODE;
         EXECUTE format('WITH ours AS (DELETE FROM activity_logs_default
                                        WHERE created_at >= %L AND created_at < %L RETURNING *)
                         INSERT INTO %I SELECT * FROM ours', v_from, v_to, v_name);

@@ -1,13 +1,16 @@
 -- name: insert_activity :one
 -- Write down what users did, each so many seconds ago. What a statement wrote whose answer was lost is not
--- written again: it is known by its id, by the key of every month's partition.
+-- written again: it is known by its id, by the key of every month's partition. Of who was erased while it waited
+-- nothing personal is written.
 WITH written AS (
     INSERT INTO activity_logs (id, user_id, session_id, action, details, ip_address, user_agent, created_at)
-    SELECT n.id, n.user_id, n.session_id, n.action, n.details::jsonb, n.ip_address, n.user_agent,
+    SELECT n.id, n.user_id, n.session_id, n.action, CASE WHEN u.id IS NULL THEN n.details::jsonb END,
+           CASE WHEN u.id IS NULL THEN n.ip_address END, CASE WHEN u.id IS NULL THEN n.user_agent END,
            clock_timestamp() - make_interval(secs => n.age)
       FROM unnest(@ids::uuid[], @users::uuid[], @sessions::uuid[], @actions::text[], @details::text[],
                   @addresses::text[], @agents::text[], @ages::float8[])
            AS n (id, user_id, session_id, action, details, ip_address, user_agent, age)
+      LEFT JOIN users AS u ON u.id = n.user_id AND u.erased_at IS NOT NULL
      WHERE NOT EXISTS (SELECT 1 FROM activity_logs AS a WHERE a.id = n.id)
     RETURNING id
 )

@@ -6,13 +6,14 @@ VALUES (@id, @name, @prefix, @hash, @scopes::text[], @must_sign,
         least(@ends_at::timestamptz, clock_timestamp() + make_interval(days => @days::integer)))
 RETURNING created_at, expires_at;
 
--- name: find_api_key :maybe
--- The live key with this public prefix, and for how many seconds more it lives; null: for ever. A rotated
+-- name: find_live_keys :many
+-- The live keys with these public prefixes, and for how many seconds more each lives; null: for ever. A rotated
 -- key lives on until its end.
-SELECT id, name, hash, scopes, must_sign,
+-- Index  api_keys_prefix_key
+SELECT prefix, id, name, hash, scopes, must_sign,
        extract(epoch FROM least(revoked_at, expires_at) - clock_timestamp())::float8 AS seconds_left
   FROM api_keys
- WHERE prefix = @prefix
+ WHERE prefix = ANY (@prefixes::text[])
    AND (revoked_at IS NULL OR revoked_at > clock_timestamp())
    AND (expires_at IS NULL OR expires_at > clock_timestamp());
 

@@ -29,8 +29,8 @@ SELECT s.id, s.user_id, s.is_active, s.expires_at, s.expires_at <= clock_timesta
  WHERE s.id = ANY (@ids::uuid[]);
 
 -- name: follow_credentials :one
--- What became of credentials since the snapshot of the look before (null: there was none), and the snapshot of
--- this one. Each change is told once, when it is committed, however long its transaction took.
+-- What became of credentials since the snapshot of the look before (null: there was none), so many changes at
+-- most, and the snapshot of this one. Each is told once, when it is committed, however long its transaction took.
 -- Index  credential_changes_by_xid
 SELECT n.snapshot::text, clock_timestamp() AS now,
        coalesce(pg_snapshot_xmin(n.snapshot) < pg_snapshot_xmin(@before::text::pg_snapshot), true) AS is_rewound,
@@ -38,9 +38,12 @@ SELECT n.snapshot::text, clock_timestamp() AS now,
   FROM pg_current_snapshot() AS n (snapshot)
  CROSS JOIN LATERAL (
        SELECT array_agg(x.kind) AS kinds, array_agg(x.subject_id) AS subjects
-         FROM credential_changes AS x
-        WHERE x.xid >= pg_snapshot_xmin(@before::text::pg_snapshot)
-          AND NOT pg_visible_in_snapshot(x.xid, @before::text::pg_snapshot)) AS c;
+         FROM (SELECT l.kind, l.subject_id
+                 FROM credential_changes AS l
+                WHERE l.xid >= pg_snapshot_xmin(@before::text::pg_snapshot)
+                  AND NOT pg_visible_in_snapshot(l.xid, @before::text::pg_snapshot)
+                ORDER BY l.xid  -- or the limit seems to make it cheap to read the whole table
+                LIMIT @most::bigint) AS x) AS c;
 
 -- name: prune_credential_changes :one
 -- Forget changes that every process has long seen.

@@ -93,9 +93,9 @@ SELECT u.*, NULL::uuid AS session_id, NULL::text AS device_id, NULL::text AS pla
    FOR NO KEY UPDATE;
 
 -- name: change_user :maybe
--- Put what `changes` names in place, if nobody changed the account since that version. With another e-mail the links
--- that were mailed to the one before are worth nothing.
--- Locks  its row.
+-- Put what `changes` names in place, if nobody changed the account since that version. Links that were mailed to
+-- another e-mail are worth nothing from now on.
+-- Locks  its row, its links.
 WITH stale AS (
     UPDATE password_resets SET used_at = clock_timestamp()
      WHERE user_id = @id AND used_at IS NULL AND @changes::text::jsonb ? 'email'

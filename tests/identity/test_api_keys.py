@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 import asyncpg
 import pytest
 
-from engine.identity import apikeys
+from engine.identity import apikeys, store
 from engine.identity.models import SCOPES
+from engine.infra.combiner import Crew
 from engine.infra.errors import Invalid
 from engine.infra.settings import Settings
 from engine.runtime import Ground
@@ -122,3 +125,22 @@ async def test_a_token_goes_before_a_key_and_a_bad_one_is_not_mended_by_the_othe
     both = Caller(shop, {"x-api-key": key, "authorization": "Bearer garbage"})
 
     assert await both.is_told("GET", "/drops") == (401, "UNAUTHORIZED")
+
+
+async def test_a_worker_that_stood_still_looks_once_for_all_who_waited(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, looks = await apikeys.create(ground.postgres, "a shop", ["sale:read"]), list[int]()
+    find = store.find_live_keys
+
+    async def counting(postgres: Any, prefixes: Collection[str]) -> Any:
+        looks.append(len(prefixes))
+        return await find(postgres, prefixes)
+
+    monkeypatch.setattr(store, "find_live_keys", counting)
+    keys = apikeys.ApiKeys(ground.postgres, Crew())
+
+    found = await asyncio.gather(*(keys.caller(key) for _ in range(300)))
+
+    assert {each.caller.scopes for each in found} == {frozenset({"sale:read"})}
+    assert looks == [1]

@@ -12,6 +12,7 @@ import pytest
 from engine.identity import passwords, user_store
 from engine.identity.passwords import Passwords
 from engine.infra.ids import new_id
+from engine.infra.postgres import Unreachable
 from engine.runtime import Ground
 from tests.identity.conftest import Caller
 from tests.support.http import Reply
@@ -185,6 +186,42 @@ async def test_a_bcrypt_hash_opens_once_and_is_argon2id_from_then_on(
     assert found.password_hash is not None
     assert found.password_hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert (await login(shop, "old@example.com", long)).status == 200
+
+
+async def test_of_two_logins_that_upgrade_one_hash_at_once_both_come_in(
+    shop: Shop, ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hash = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(4)).decode()
+    old = user_store.NewUser(id=new_id(), email=ANN["email"], password_hash=hash)
+    await user_store.insert_user(ground.postgres, old)
+    verify, both = Passwords.verify, asyncio.Barrier(2)
+
+    async def together(self: Passwords, *given: Any) -> passwords.Verdict:
+        verdict = await verify(self, *given)
+        if given[1] == hash:
+            await both.wait()
+        return verdict
+
+    monkeypatch.setattr(Passwords, "verify", together)
+
+    replies = await asyncio.gather(login(shop), login(shop))
+
+    assert [reply.status for reply in replies] == [200, 200]
+
+
+async def test_who_came_in_and_cannot_be_shown_is_not_told_that_nothing_was_done(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registered(shop)
+
+    async def away(*_: Any) -> Any:
+        raise Unreachable
+
+    monkeypatch.setattr(user_store, "find_user", away)
+
+    reply = await login(shop)
+
+    assert (reply.status, reply.error) == (503, "OUTCOME_UNKNOWN")
 
 
 async def test_a_new_password_ends_the_session_and_gives_another(

@@ -15,6 +15,7 @@ from engine.infra.settings import Settings
 from engine.runtime import Ground
 from tests.identity.test_login import ANN, login, registered
 from tests.support.http import Reply
+from tests.support.people import ask
 from tests.support.shop import Shop
 from tests.support.smtp import MailServer
 
@@ -65,6 +66,26 @@ async def test_a_link_comes_by_mail_and_opens_once(
     assert (await login(shop, password="better horse")).status == 200
     refresh = {"refreshToken": ann["refreshToken"]}
     assert (await shop.send("POST", "/users/refresh", refresh)).status == 401, "it ended"
+
+
+@pytest.mark.parametrize("change", ["password", "email"])
+async def test_a_link_opens_nothing_after_its_account_changed(
+    shop: Shop, ground: Ground, settings: Settings, change: str
+) -> None:
+    ann = (await registered(shop)).json
+    await forgotten(shop)
+    assert await postman(ground, settings).deliver()
+    [(reset,)] = await ask(ground.postgres, "SELECT id FROM password_resets")
+    bearer = {"authorization": f"Bearer {ann['token']}"}
+    if change == "password":
+        body = {"oldPassword": ANN["password"], "newPassword": "best horse"}
+        done = await shop.send("POST", "/users/password", body, bearer)
+    else:
+        body = {"email": "new@example.com", "version": ann["user"]["version"]}
+        done = await shop.send("PUT", f"/users/{ann['user']['id']}", body, bearer)
+    assert done.status == 200, done.body
+
+    assert (await confirm(shop, Links(settings).token(str(reset)))).error == "EXPIRED"
 
 
 @pytest.mark.parametrize("word", ["", "vrp_", "vrp_" + "0" * 32 + "_" + "0" * 64])

@@ -9,8 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.identity import apikeys, tokens
+from engine.identity import apikeys, session_store, tokens
+from engine.identity.models import Device
+from engine.identity.sessions import Sessions
 from engine.infra.ids import new_id
+from engine.infra.postgres import Unreachable
 from engine.infra.settings import Settings
 from engine.runtime import Ground
 from tests.identity.conftest import JWT_SECRET
@@ -131,6 +134,65 @@ async def test_get_or_create_keeps_a_live_session_and_revives_none(people: Peopl
         "2",
     )
     assert new.json["id"] != first["id"]
+
+
+async def test_a_repeated_wish_to_keep_a_session_does_not_end_another_devices(
+    people: People,
+) -> None:
+    ann = await people()
+    terminal, phone = ann.headers, await ann.enters()
+    key = {"idempotency-key": "keep"}
+    kept = await ann.asks("POST", "/get-or-create", PHONE, **key)
+    ann.headers = terminal
+    laptop = await ann.enters(**LAPTOP)
+
+    again = await ann.asks("POST", "/get-or-create", PHONE | {"idempotencyKey": "keep"})
+    other = await ann.asks("POST", "/get-or-create", LAPTOP, **key)
+
+    assert (kept.json["id"], again.json["id"]) == (phone["id"], phone["id"])
+    assert (again.json["isActive"], again.json["token"]) == (False, None)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (other.status, other.error) == (422, "IDEMPOTENCY_MISMATCH")
+    assert (await ann.asks("GET", f"/{laptop['id']}")).json["isActive"]
+
+
+async def test_what_was_done_is_never_called_undone_when_it_cannot_be_shown(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await people()
+    id = (await ann.enters())["id"]
+    find, calls = session_store.find_session, list[str]()
+
+    async def away(caller: Any, id: str) -> Any:
+        calls.append(id)
+        if len(calls) == fails_at:
+            raise Unreachable
+        return await find(caller, id)
+
+    monkeypatch.setattr(session_store, "find_session", away)
+    told, fails_at = [], 0
+    for fails_at, headers in ((2, {}), (1, {"idempotency-key": "k"}), (1, {})):  # noqa: B007
+        calls.clear()
+        told.append(await ann.asks("POST", f"/{id}/extend", {"additionalDays": 1}, **headers))
+
+    assert [(each.status, each.error) for each in told] == [
+        (503, "OUTCOME_UNKNOWN"),  # it was extended
+        (503, "OUTCOME_UNKNOWN"),  # a copy of it may have been
+        (503, "RETRYABLE"),
+    ]
+
+
+async def test_a_session_that_is_being_opened_ends_with_all_the_others(
+    people: People, ground: Ground
+) -> None:
+    ann = await people()
+    async with ground.postgres.transaction() as session:
+        await Sessions(ground.settings).enter(session, ann.id, Device("tv"))
+        ending = asyncio.create_task(ann.asks("DELETE", f"/user/{ann.id}/all"))
+        await asyncio.sleep(0.1)
+        assert not ending.done()
+
+    assert (await ending).json["count"] == 1
 
 
 async def test_a_session_is_listed_changed_extended_and_ended(people: People) -> None:

@@ -309,15 +309,26 @@ async def _of(watching: Watch, claim: Caller) -> Caller:
     return await watching.caller(claim)
 
 
-@pytest.mark.parametrize("lost", ["snapshot", "epoch"])
+@pytest.mark.parametrize("lost", ["snapshot", "epoch", "time", "count"])
 async def test_where_history_was_lost_all_is_forgotten(
-    ground: Ground, settings: Settings, watching: Watch, ann: Entered, lost: str
+    ground: Ground,
+    settings: Settings,
+    watching: Watch,
+    ann: Entered,
+    lost: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     claim = _claim(settings, ann)
     assert await watching.caller(claim)
     assert watching.known(claim.session)
     if lost == "snapshot":
         watching._snapshot = "4000000000:4000000000:"
+    elif lost == "time":  # this machine slept, and Postgres did not
+        watching._saw_at -= watch.LONG_SECONDS
+    elif lost == "count":
+        monkeypatch.setattr(watch, "CHANGES_MAX", 9)
+        told = "INSERT INTO credential_changes (kind, subject_id) SELECT 'key', gen_random_uuid()"
+        await ask(ground.postgres, told + " FROM generate_series(1, 10)")
     else:
         ground.postgres.epoch += 1
 

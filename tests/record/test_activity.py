@@ -97,6 +97,23 @@ async def test_an_act_is_written_with_who_and_from_where(ground: Ground, written
     assert abs((erased.created_at - created.created_at).total_seconds()) < 1
 
 
+async def test_of_who_was_erased_while_it_waited_nothing_personal_is_written(
+    ground: Ground, written: Activity, database_of: asyncpg.Connection
+) -> None:
+    gone, there = new_id(), new_id()
+    erased = "INSERT INTO users (id, status, deleted_at, erased_at) VALUES ($1, 'deleted', $2, $2)"
+    await database_of.execute(erased, gone, datetime.now(UTC))
+    await database_of.execute("INSERT INTO users (id) VALUES ($1)", there)
+    for user in (gone, there):
+        written.note("profile_updated", user, _call(user_agent="hers"), fields=["email"])
+
+    rows = {row.user_id: row for row in await _rows(ground, 2)}
+
+    kept = {id: (row.ip_address, row.user_agent, row.details) for id, row in rows.items()}
+    assert kept[gone] == (None, None, None)
+    assert None not in kept[there]
+
+
 async def test_nothing_that_anybody_sends_loses_another_row(
     ground: Ground, written: Activity
 ) -> None:
@@ -243,6 +260,26 @@ async def test_a_month_past_its_time_is_thrown_away_whole(
     names = [row[0] for row in await database_of.fetch(PARTITIONS)]
     assert len(names) == 4
     assert names[-1] == "activity_logs_default"
+
+
+async def test_who_looked_before_a_month_is_made_still_writes(
+    ground: Ground, database_of: asyncpg.Connection
+) -> None:
+    async with database_of.transaction():
+        await database_of.execute("SELECT FROM activity_logs")
+        making = asyncio.create_task(_partitioned(ground, DAYS))
+
+        async def is_waiting() -> bool:
+            await database_of.execute("SELECT pg_stat_clear_snapshot()")
+            waits = "SELECT FROM pg_locks WHERE relation = $1::text::regclass AND NOT granted"
+            return await database_of.fetchrow(waits, "activity_logs_default") is not None
+
+        await wait_until(is_waiting, "the keeper waits")
+        write = "INSERT INTO activity_logs (id, action, created_at) VALUES ($1, 'seen', $2)"
+        await database_of.execute(write, new_id(), datetime.now(UTC))
+
+    assert await making == 3
+    assert await database_of.fetchval("SELECT count(*) FROM ONLY activity_logs_default") == 0
 
 
 async def test_months_are_made_while_others_write_and_nothing_is_lost(
