@@ -46,7 +46,7 @@ class Route(msgspec.Struct, frozen=True):
     def is_for_operators(self) -> bool:
         """Whether nobody but operators has to do with it."""
         about = self.about
-        return self.operators or (about is not None and "admin" in (about.who, about.counted))
+        return self.operators or (about is not None and about.who == "admin")
 
 
 async def not_found(call: Call) -> Answer:
