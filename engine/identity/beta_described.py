@@ -36,6 +36,7 @@ DEBUG = About(TAG, "admin", query=PAGED, answers={200: DebugView})
 VERIFY = About(
     TAG,
     "anybody",
+    counted="write",
     keyed=True,
     body=Body(VerifyBody, ("referralKey", "userEmail")),
     answers={200: ToldKeyView},
@@ -44,6 +45,7 @@ VERIFY = About(
 CHECK = About(
     TAG,
     "anybody",
+    counted="write",
     body=Body(KeyBody, ("referralKey",)),
     answers={200: ValidityView},
     refusals=(KeyUnknown,),
@@ -51,6 +53,7 @@ CHECK = About(
 STATUS = About(
     TAG,
     "identity",
+    counted="write",
     body=Body(EmailBody, ("userEmail",)),
     answers={200: ToldKeyView},
     refusals=(NotFound,),

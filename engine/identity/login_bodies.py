@@ -17,10 +17,11 @@ from engine.infra.ids import new_id
 
 PLATFORMS = ("ios", "android", "web")
 DEVICE_MAX, PUSH_MAX = 128, 4_096
+NO_NUL = r"^[^\u0000]*$"
 Text = str | None | UnsetType
 Email = Annotated[Text, shown(format="email", maxLength=254, examples=["ann@example.com"])]
 Secret = Annotated[
-    Text, shown("8 to 1024 bytes.", minLength=8, maxLength=1_024, examples=["correct horse"])
+    Text, shown(minLength=8, maxLength=256, pattern=NO_NUL, examples=["correct horse"])
 ]
 Word = Annotated[Text, shown(minLength=1, maxLength=DEVICE_MAX, format="printable")]
 
@@ -39,7 +40,7 @@ class DeviceBody(msgspec.Struct):
     os_version_snake: Text = field(name="os_version", default=UNSET)
     app_version: Word = field(name="appVersion", default=UNSET)
     app_version_snake: Text = field(name="app_version", default=UNSET)
-    push_token: Annotated[Text, shown(minLength=1, maxLength=PUSH_MAX)] = field(
+    push_token: Annotated[Text, shown(minLength=1, maxLength=PUSH_MAX, format="printable")] = field(
         name="pushToken", default=UNSET
     )
     push_token_snake: Text = field(name="push_token", default=UNSET)
@@ -108,9 +109,9 @@ class LoginBody(DeviceBody):
     """Who wants to come in."""
 
     email: Email = UNSET
-    password: Annotated[Text, shown(minLength=1, maxLength=1_024, examples=["correct horse"])] = (
-        UNSET
-    )
+    password: Annotated[
+        Text, shown(minLength=1, maxLength=256, pattern=NO_NUL, examples=["correct horse"])
+    ] = UNSET
 
     @property
     def words(self) -> tuple[str, str]:
@@ -143,12 +144,14 @@ class PasswordBody(msgspec.Struct):
     """A password in another's place."""
 
     current_password: Annotated[
-        str | UnsetType, shown(minLength=1, maxLength=1_024, examples=["correct horse"])
+        str | UnsetType,
+        shown(minLength=1, maxLength=256, pattern=NO_NUL, examples=["correct horse"]),
     ] = field(name="currentPassword", default=UNSET)
     current_password_snake: str | UnsetType = field(name="current_password", default=UNSET)
     old_password_snake: str | UnsetType = field(name="oldPassword", default=UNSET)
     new_password: Annotated[
-        str | UnsetType, shown(minLength=8, maxLength=1_024, examples=["correct horse"])
+        str | UnsetType,
+        shown(minLength=8, maxLength=256, pattern=NO_NUL, examples=["correct horse"]),
     ] = field(name="newPassword", default=UNSET)
     new_password_snake: str | UnsetType = field(name="new_password", default=UNSET)
 
@@ -188,7 +191,8 @@ class ResetBody(msgspec.Struct):
 
     token: Annotated[str | UnsetType, shown(examples=["vrp_…"])] = UNSET
     password: Annotated[
-        str | UnsetType, shown(minLength=8, maxLength=1_024, examples=["correct horse"])
+        str | UnsetType,
+        shown(minLength=8, maxLength=256, pattern=NO_NUL, examples=["correct horse"]),
     ] = UNSET
 
     @property
@@ -212,7 +216,7 @@ def _findable(email: str) -> str:
 
 
 def _word(name: str, most: int, *values: Text) -> str | None:
-    return name_of(either(name, *values) or None, name, most)
+    return name_of(either(name, *values), name, most)
 
 
 register_body = decoder(RegisterBody)

@@ -26,6 +26,7 @@ from engine.infra.errors import Forbidden, NotFound, Unauthorized
 REGISTER = About(
     "Accounts",
     "anybody",
+    counted="write",
     keyed=True,
     body=Body(RegisterBody, ("username", "email", "password")),
     answers={201: EnteredView},
@@ -34,17 +35,19 @@ REGISTER = About(
 LOGIN = About(
     "Accounts",
     "anybody",
+    counted="write",
     body=Body(LoginBody, ("email", "password")),
     answers={200: EnteredView},
     refusals=(Unauthorized,),
 )
 REFRESH = About(
     "Accounts",
+    counted="write",
     body=Body(RefreshBody, ("refreshToken",)),
     answers={200: EnteredView},
     refusals=(Unauthorized,),
 )
-LOGOUT = About("Accounts", "sale:read", answers={200: ToldView})
+LOGOUT = About("Accounts", "sale:read", counted="write", answers={200: ToldView})
 ME = About(
     "Accounts",
     "sale:read",
@@ -55,6 +58,7 @@ ME = About(
 PASSWORD = About(
     "Accounts",
     "sale:read",
+    counted="write",
     body=Body(PasswordBody, ("currentPassword", "newPassword")),
     answers={200: EnteredView, 204: None},
     refusals=(NotFound, Forbidden),
@@ -62,6 +66,7 @@ PASSWORD = About(
 FORGOTTEN = About(
     "Accounts",
     "anybody",
+    counted="write",
     keyed=True,
     body=Body(ForgottenBody, ("email",)),
     answers={202: ToldView},
@@ -69,6 +74,7 @@ FORGOTTEN = About(
 RESET = About(
     "Accounts",
     "anybody",
+    counted="write",
     keyed=True,
     body=Body(ResetBody, ("token", "password")),
     answers={200: ToldView},

@@ -41,7 +41,7 @@ log = structlog.get_logger()
 # OWASP's least for argon2id. Memory is in KiB.
 MEMORY_KIB, ROUNDS, LANES = 19_456, 2, 1
 SALT_BYTES, HASH_BYTES = 16, 32
-LENGTH_MIN, LENGTH_MAX = 8, 1_024  # bytes
+LENGTH_MIN, LENGTH_MAX = 8, 256  # characters
 BCRYPT_BYTES = 72  # it never looked at more
 BCRYPT_COST_MAX = 14  # dearer ones would keep everybody else waiting for seconds
 WAITING_MAX = 64  # in one worker
@@ -67,24 +67,23 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def check(password: str, field: str = "password") -> bytes:
     """A password as it is hashed. Raises `Invalid` for what can be none."""
-    raw = password.encode("utf-8", "surrogatepass")
-    if b"\0" in raw or len(raw) > LENGTH_MAX:
-        raise invalid(field, f"want at most {LENGTH_MAX} bytes, none of them NUL")
-    return raw
+    if "\0" in password or len(password) > LENGTH_MAX:
+        raise invalid(field, f"want at most {LENGTH_MAX} characters, none of them NUL")
+    return password.encode("utf-8", "surrogatepass")
 
 
 def choose(password: str, *names: str | None, field: str = "password") -> None:
     """Whether somebody may have this password from now on. Raises `Invalid`. `names` are what
     everybody knows of him."""
-    raw = check(password, field)
+    check(password, field)
     if password == WELL_KNOWN:
         raise invalid(
             field,
             f"everybody knows {WELL_KNOWN}: only the demo's own accounts have it, which the engine "
-            f"makes (DEMO_ACCOUNTS=1 with AUTH=open); want {LENGTH_MIN} to {LENGTH_MAX} bytes",
+            f"makes (DEMO_ACCOUNTS=1 with AUTH=open); want {LENGTH_MIN} to {LENGTH_MAX} characters",
         )
-    if len(raw) < LENGTH_MIN:
-        raise invalid(field, f"want {LENGTH_MIN} to {LENGTH_MAX} bytes")
+    if len(password) < LENGTH_MIN:
+        raise invalid(field, f"want {LENGTH_MIN} to {LENGTH_MAX} characters")
     if password.casefold() in {name.casefold() for name in names if name}:
         raise invalid(field, "must not be the e-mail or the username")
 

@@ -26,11 +26,14 @@ SHOW = About("Preferences", "identity", answers={200: PreferencesView})
 CHANGE = About(
     "Preferences",
     "identity",
+    counted="write",
     keyed=True,
     body=Body(PreferencesBody),
     answers={200: PreferencesView},
 )
-RESET = About("Preferences", "identity", keyed=True, answers={200: PreferencesView})
+RESET = About(
+    "Preferences", "identity", counted="write", keyed=True, answers={200: PreferencesView}
+)
 MAY_SEND = About(
     "Preferences", "identity", query=(CHANNEL, CATEGORY, AT), answers={200: MaySendView}
 )

@@ -16,6 +16,7 @@ from engine.infra.lists import Listing
 ENTER = About(
     "Sessions",
     "sale:read",
+    counted="write",
     keyed=True,
     body=Body(EnterBody, ("deviceId", "platform", "userId")),
     answers={201: OpenedView},
@@ -41,6 +42,7 @@ STATS = replace(SHOW, answers={200: StatsView})
 CHANGE = About(
     "Sessions",
     "sale:read",
+    counted="write",
     keyed=True,
     body=Body(ChangeBody),
     answers={200: SessionView},
@@ -52,6 +54,7 @@ EXTEND = replace(CHANGE, body=Body(ExtendBody))
 END = About(
     "Sessions",
     "sale:read",
+    counted="write",
     keyed=True,
     body=Body(EndBody),
     answers={200: SessionView},

@@ -39,7 +39,7 @@ CREATE = About(
 SHOW = About(
     "Accounts",
     "sale:read",
-    answers={200: Reply(SeenView, headers=FULL.headers)},
+    answers={200: Reply(SeenView, headers={f"{it}?": said for it, said in FULL.headers.items()})},
     refusals=(NotFound,),
 )
 BY_PRIVY = About("Accounts", "identity", id=PrivyId, answers={200: FULL})

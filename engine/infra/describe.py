@@ -80,7 +80,8 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer that is more than a JSON body: other forms by media type, headers by name."""
+    """An answer that is more than a JSON body: other forms by media type, headers by name, with a
+    `?` behind one that is not always there."""
 
     type: Any = None
     forms: Mapping[str, Any] = {}

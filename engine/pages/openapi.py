@@ -261,7 +261,11 @@ class _Writer:
             "description": HTTPStatus(status).phrase,
             "headers": _headers(*EVERYWHERE, *keyed)
             | {
-                name: {"description": text, "required": True, "schema": {"type": "string"}}
+                name.removesuffix("?"): {
+                    "description": text,
+                    "required": not name.endswith("?"),
+                    "schema": {"type": "string"},
+                }
                 for name, text in reply.headers.items()
             },
         }

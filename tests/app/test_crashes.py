@@ -47,6 +47,10 @@ async def narrow(
         yield shop, opened[0]
 
 
+async def _at_rest(ground: Ground) -> bool:
+    return ground.postgres.in_use == 0
+
+
 CALM = {
     "list_drops": ("GET", "/drops"),
     "count_units": ("GET", "/drops/$drop/audit"),
@@ -79,7 +83,7 @@ async def test_a_crash_is_a_500_in_the_one_shape_without_its_text(
         assert (reply.status, reply.error) == (500, "INTERNAL_ERROR")
         assert reply.json["requestId"] == reply.headers["x-request-id"]
         _says_nothing(reply)
-    assert ground.postgres.in_use == 0
+    await wait_until(lambda: _at_rest(ground), "every connection is back")  # the watch asks, too
     assert (await shop.send(method, path, body)).status != 500
     assert (await shop.stock(drop))["heldStock"] == 1
     assert await shop.settled(drop)
@@ -113,7 +117,7 @@ async def test_a_crash_in_a_batch_is_a_503_that_says_what_is_known(
     assert reply.json["retryable"] is True
     assert int(reply.headers["retry-after"]) >= 1
     _says_nothing(reply)
-    assert ground.postgres.in_use == 0
+    await wait_until(lambda: _at_rest(ground), "every connection is back")
     audit = await shop.audit(drop)
     assert (audit["clean"], audit["held"], audit["free"]) == (True, 1, 4)
 

@@ -45,7 +45,7 @@ async def _shop(settings: Settings, **given: Any) -> AsyncIterator[Shop]:
 
 
 def _bearer(name: str, role: str = "buyer") -> dict[str, str]:
-    return {"authorization": f"Bearer {tokens.create(SECRET, name, 600, role)}"}
+    return {"authorization": f"Bearer {tokens.create(SECRET, name, 86_400, role)}"}
 
 
 ADMIN = _bearer("olga", "admin")

@@ -38,6 +38,7 @@ GROUPS = {
     "operating": ["opening", "changing", "pausing", "closing"],
     "keeping": [story.name for story in STORIES.values() if story.command == "keep"],
 }
+LONG = {"keeping", "picking", "answering once"}
 # Where something is decided, or told to the bouncer: admit, claim, settle, purchase, release, pay,
 # sweep, reap, reconcile, publish.
 DECIDING = {
@@ -134,8 +135,8 @@ async def test_every_message_of_the_sale_is_one_that_a_story_comes_by(sweep: Swe
 @pytest.mark.parametrize(
     "group",
     [
-        # The longest by far, and what keepers do is repeated anyway: left to `make test-at-length`.
-        pytest.param(g, marks=[pytest.mark.at_length] if g == "keeping" and not EVERYTHING else [])
+        # The longest by far: left to `make test-at-length`.
+        pytest.param(g, marks=[pytest.mark.at_length] if g in LONG and not EVERYTHING else [])
         for g in GROUPS
     ],
 )

@@ -101,6 +101,7 @@ async def test_a_standby_that_lagged_begins_one_epoch_and_its_lost_tail_is_count
         await service.crowd.close()
 
 
+@pytest.mark.at_length
 async def test_an_old_primary_that_comes_back_is_left_alone(
     two: Pair, there: Settings, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ async def test_an_old_primary_that_comes_back_is_left_alone(
         assert await ask(two.primary, EPOCHS) is None
 
 
+@pytest.mark.at_length
 async def test_a_primary_that_only_stands_still_is_left_as_soon_as_another_was_promoted(
     two: Pair, there: Settings, tmp_path: Path
 ) -> None:

@@ -26,7 +26,11 @@ from tests.support.wait import wait_until
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("forget", [False, True], ids=["bouncer", "forgetful-bouncer"])
+@pytest.mark.parametrize(
+    "forget",
+    [pytest.param(False, marks=pytest.mark.at_length), True],
+    ids=["bouncer", "forgetful-bouncer"],
+)
 async def test_ten_last_units_for_orders_of_three_are_sold_all_or_nothing(
     service: Service, settings: Settings, forget: bool
 ) -> None:

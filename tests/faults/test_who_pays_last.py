@@ -17,7 +17,7 @@ from tests.support.provider import Provider
 from tests.support.service import Service
 from tests.support.wait import wait_until
 
-ROUNDS = int(os.environ.get("ROUNDS", "50"))  # 200 by hand; a multiple of the next
+ROUNDS = int(os.environ.get("ROUNDS", "25"))  # 200 by hand; a multiple of the next
 AT_ONCE, KILL_EVERY = 25, 10
 COPIES = 3  # of each of the provider's callbacks, sent at the same moment
 

@@ -144,6 +144,7 @@ def test_several_hosts_in_the_query_are_refused_with_what_to_write() -> None:
         primary.hosts("postgresql://me@/sale?host=a,b&port=1,2")
 
 
+@pytest.mark.at_length
 async def test_a_long_statement_of_a_keeper_costs_no_connection_a_second(
     settings: Settings,
 ) -> None:

@@ -54,7 +54,7 @@ def test_every_default_is_a_rate_and_named_by_what_it_counts() -> None:
     given = Settings()
     names = [name for name in given.__struct_fields__ if name.startswith("rate_")]
 
-    assert len(names) == 10
+    assert len(names) == 11
     assert all(rate_of(getattr(given, name)) is not None for name in names)
 
 

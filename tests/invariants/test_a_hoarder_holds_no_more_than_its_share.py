@@ -97,6 +97,7 @@ def _longest_above_its_share(seen: list[Sample]) -> float:
     return longest
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(

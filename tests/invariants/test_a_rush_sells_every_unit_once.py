@@ -30,6 +30,7 @@ async def test_5000_buyers_at_once_get_exactly_1000_distinct_units(service: Serv
     assert (await service.audit(drop_id))["held"] == 1_000
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 async def test_when_half_abandon_every_unit_is_sold_in_the_end(service: Service) -> None:
     drop_id = await service.open_drop(1_000, holdSeconds=2)

@@ -65,7 +65,7 @@ async def test_50_copies_of_one_keyed_request_make_one_hold_and_50_equal_answers
     assert (await service.stock(drop_id))["heldStock"] == 1
 
 
-@pytest.mark.parametrize("forget", [False, True])
+@pytest.mark.parametrize("forget", [pytest.param(False, marks=pytest.mark.at_length), True])
 async def test_100_parallel_requests_of_one_buyer_with_a_limit_of_2_get_exactly_2(
     service: Service, settings: Settings, forget: bool
 ) -> None:

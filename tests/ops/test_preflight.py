@@ -184,7 +184,7 @@ async def test_a_role_without_rights_is_told_what_to_grant(
         await connection.execute(f"DROP OWNED BY {role}")
         await connection.execute(f"DROP ROLE {role}")
 
-    assert found["tables"].found.startswith("no rights: allowances, ")
+    assert found["tables"].found.startswith("no rights: activity_logs, allowances, ")
     assert "GRANT SELECT, INSERT, UPDATE, DELETE" in found["tables"].mend
     assert f"ALTER ROLE {role} RESET" in found["statement_timeout"].mend
 

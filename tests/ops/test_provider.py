@@ -111,6 +111,7 @@ async def test_every_behaviour_ends_as_it_is_written_down(
     assert set(provider.tally.answers) == {200}
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 async def test_after_a_random_mix_the_books_agree_and_all_that_is_owed_is_paid_back(
     settings: Settings, tmp_path: Path

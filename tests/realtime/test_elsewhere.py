@@ -65,7 +65,14 @@ async def test_listeners_move_to_their_process_and_hear_what_workers_sell(
             stream.close()
 
 
-@pytest.mark.parametrize("path", ["/socket.iox", "/socket.io/x?sid=listener.x", "/socket.io/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/socket.iox", marks=pytest.mark.at_length),
+        pytest.param("/socket.io/x?sid=listener.x", marks=pytest.mark.at_length),
+        "/socket.io/",
+    ],
+)
 async def test_a_connection_never_stays_with_the_listeners_for_what_they_do_not_answer(
     settings: Settings, tmp_path: Path, path: str
 ) -> None:

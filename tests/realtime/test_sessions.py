@@ -145,6 +145,7 @@ def _connections(served: Served) -> list[Any]:
     return list(served.server.server_state.connections)
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 async def test_who_answers_no_ping_is_gone_within_ten_seconds(served: Served) -> None:
     sid = await open_session(served)

@@ -313,7 +313,7 @@ def test_the_ledger_does_what_postgres_does(database: str) -> None:
     machine = type("SameSaleHere", (SameSale,), {"url": database, "words": words})
 
     run_state_machine_as_test(
-        machine, settings=settings(BOUND, max_examples=100, stateful_step_count=20)
+        machine, settings=settings(BOUND, max_examples=50, stateful_step_count=20)
     )
 
     met = {word for word, times in words.items() if times}

@@ -50,7 +50,7 @@ def still_there(processes: list[psutil.Process]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_short_chaos_breaks_no_promise(tmp_path: Path) -> None:
-    process = await chaos(tmp_path, "--duration", "40s", "--keep")
+    process = await chaos(tmp_path, "--duration", "25s", "--keep")
     out, _ = await process.communicate()
 
     assert process.returncode == 0, out.decode()

@@ -150,6 +150,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     yield place
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 async def test_a_rush_with_a_killed_worker_is_found_without_fault(
     service: Service, database: str, folder: Path
