@@ -96,8 +96,8 @@ class EnterBody(ChangeBody):
     device_id: Note = field(name="deviceId", default=UNSET)
     device_id_snake: Given = field(name="device_id", default=UNSET)
     platform: Annotated[Given, shown(enum=list(PLATFORMS))] = UNSET
-    idempotency_key: Annotated[Given, shown(minLength=1, maxLength=KEY_MAX)] = field(
-        name="idempotencyKey", default=UNSET
+    idempotency_key: Annotated[Given, shown(minLength=1, maxLength=KEY_MAX, format="printable")] = (
+        field(name="idempotencyKey", default=UNSET)
     )
     idempotency_key_snake: Given = field(name="idempotency_key", default=UNSET)
     expires_in_days: Days = field(name="expiresInDays", default=UNSET)

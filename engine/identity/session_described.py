@@ -31,7 +31,7 @@ EVERYTHING = Query(
 LIST = About(
     "Sessions",
     "sale:read",
-    query=(Query("userId", BuyerId, "Whose; a token says it."), EVERYTHING, *PAGED),
+    query=(Query("userId", BuyerId, "Whose; a token says it.", required=True), EVERYTHING, *PAGED),
     answers={200: Listing[SessionView]},
     refusals=(NotFound,),
 )

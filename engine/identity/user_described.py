@@ -17,10 +17,15 @@ WalletId = Annotated[
     str,
     shown(pattern="^0x[0-9a-fA-F]{40}$", examples=["0x52908400098527886E0F7030069857D2E4169EE7"]),
 ]
-IF_MATCH = Query("If-Match", str, "The version, instead of one in the body.", place="header")
+IF_MATCH = Query(
+    "If-Match",
+    Annotated[str, shown(pattern='^(W/)?"?[0-9]{1,9}"?$', examples=['"4"'])],
+    "The version, instead of one in the body.",
+    place="header",
+)
 ERASE = Query(
     "erase",
-    Annotated[str, shown(enum=["true", "false"])],
+    Annotated[str, shown(enum=["true", "false", "1", "0"])],
     "true: and take out whatever is personal, for good.",
 )
 
