@@ -43,7 +43,8 @@ RELATIONS = re.compile(
     # Names that the document does not offer and the engine knows; schemathesis tries names it met.
     "|recordedAt: (older|more) than"
     "|[a-z]+_[a-z_]+: |drop(StartsAt|StartTime): |[a-zA-Z]+: given twice, under two names"
-    "|idempotencyKey: the header Idempotency-Key says another one|version: (required, in the body or|If-Match says another one)"
+    "|idempotencyKey: the header Idempotency-Key says another one"
+    "|version: (required, in the body or|If-Match says another one)"
     "|page: past [0-9]+ rows only a cursor leads on"
     "|Quiet hours start and end times are required"
     "|A user with this email already|This username is already|User with this Privy ID already"
