@@ -116,7 +116,7 @@ class LoginRoutes:
         """Make an account for oneself, and come in.
 
         A repetition with its key is the same account, with fresh tokens. Nobody's choice are
-        passwords of less than 8 bytes, and one's own e-mail or username."""
+        passwords of less than 8 characters, and one's own e-mail or username."""
         body = login_bodies.register_body(call)
         username, email, password = body.names
         rules.choose(password, username, email, email.partition("@")[0])
