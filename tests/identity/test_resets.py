@@ -81,7 +81,11 @@ async def test_a_link_opens_nothing_after_its_account_changed(
         body = {"oldPassword": ANN["password"], "newPassword": "best horse"}
         done = await shop.send("POST", "/users/password", body, bearer)
     else:
-        body = {"email": "new@example.com", "version": ann["user"]["version"]}
+        body = {
+            "email": "new@example.com",
+            "version": ann["user"]["version"],
+            "currentPassword": ANN["password"],
+        }
         done = await shop.send("PUT", f"/users/{ann['user']['id']}", body, bearer)
     assert done.status == 200, done.body
 

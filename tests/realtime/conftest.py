@@ -41,11 +41,9 @@ class Served:
             bound.listen(128)
             port = bound.getsockname()[1]
             nobody: Any = None
+            crew = Crew()
             door = Door(
-                Settings(auth=auth, jwt_secret=SECRET, port=port),
-                nobody,
-                nobody,
-                Watch(nobody, Crew()),
+                Settings(auth=auth, jwt_secret=SECRET, port=port), nobody, crew, Watch(nobody, crew)
             )
             facade = SocketIo({FRIEND}, door.caller, **{"name": "w1", **options})
             config = uvicorn.Config(
