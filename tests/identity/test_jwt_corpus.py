@@ -35,7 +35,7 @@ GOOD: dict[str, Any] = {
     "iss": "velvetrope",
     "aud": "velvetrope",
     "iat": NOW - 60,
-    "exp": NOW + 3_600,
+    "exp": NOW + 172_800,
     "role": "admin",
 }
 RSA_KEY = rsa.generate_private_key(65_537, 2_048)
@@ -142,7 +142,7 @@ CORPUS = {
     "expired, negative": _token(claims={"exp": -(10**18)}),
     "exp is text": _token(claims={"exp": "tomorrow"}),
     "exp is null": _token(claims={"exp": None}),
-    "exp is a list": _token(claims={"exp": [NOW + 60]}),
+    "exp is a list": _token(claims={"exp": [NOW + 86_400]}),
     "exp is endless": _by_hand(
         {"alg": "HS256", "typ": "at+jwt"},
         json.dumps(GOOD).replace(str(GOOD["exp"]), "1e999").encode(),
@@ -152,9 +152,9 @@ CORPUS = {
         json.dumps(GOOD).replace(str(GOOD["exp"]), "NaN").encode(),
     ),
     "no exp": _without("exp"),
-    "not valid yet": _token(claims={"nbf": NOW + 600}),
+    "not valid yet": _token(claims={"nbf": NOW + 86_400}),
     "nbf is text": _token(claims={"nbf": "x"}),
-    "issued in the future": _token(claims={"iat": NOW + 600}),
+    "issued in the future": _token(claims={"iat": NOW + 86_400}),
     "iat is text": _token(claims={"iat": "now"}),
     "no iat": _without("iat"),
     # who for whom
