@@ -53,6 +53,7 @@ async def _insists(shop: Shop, drop_id: int, n: int) -> tuple[str, list[Reply]]:
     return buyer, replies
 
 
+@pytest.mark.at_length
 async def test_a_standby_that_lagged_begins_one_epoch_and_its_lost_tail_is_counted_and_told(
     two: Pair, there: Settings, tmp_path: Path
 ) -> None:

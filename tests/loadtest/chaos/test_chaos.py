@@ -67,11 +67,10 @@ async def test_a_short_chaos_breaks_no_promise(tmp_path: Path) -> None:
     assert f"seed {SEED}" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.at_length)]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_run_that_is_ended_leaves_nothing_running(
     tmp_path: Path, number: signal.Signals
 ) -> None:
