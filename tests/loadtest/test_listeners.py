@@ -22,6 +22,7 @@ COMMAND = (
 )
 
 
+@pytest.mark.at_length
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 async def test_a_few_hundred_listeners_all_end_on_the_final_state(tmp_path: Path) -> None:
