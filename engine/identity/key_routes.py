@@ -84,7 +84,7 @@ class KeyRoutes:
     async def revoke(self, call: Call) -> Answer:
         """End an API key now.
 
-        Every worker refuses it within five seconds. Twice is once."""
+        Every worker refuses it within a second. Twice is once."""
         caller = await self._door.caller(call)
         require_admin(caller)
         id = arguments.id_in_path(call, "API key")

@@ -9,46 +9,32 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from engine.identity.models import Device
-from engine.identity.user_bodies import Username, email_of, name_of, username_of
+from engine.identity.session_bodies import PLATFORMS, TEXT_MAX, ChangeBody, Note, text_of
+from engine.identity.user_bodies import Username, email_of, username_of
 from engine.infra.describe import shown
 from engine.infra.errors import Invalid
 from engine.infra.http import Call, decoder, either, invalid
 from engine.infra.ids import new_id
 
-PLATFORMS = ("ios", "android", "web")
-DEVICE_MAX, PUSH_MAX = 128, 4_096
 NO_NUL = r"^[^\u0000]*$"
 Text = str | None | UnsetType
 Email = Annotated[Text, shown(format="email", maxLength=254, examples=["ann@example.com"])]
 Secret = Annotated[
     Text, shown(minLength=8, maxLength=256, pattern=NO_NUL, examples=["correct horse"])
 ]
-Word = Annotated[Text, shown(minLength=1, maxLength=DEVICE_MAX, format="printable")]
 
 
-class DeviceBody(msgspec.Struct):
+class DeviceBody(ChangeBody):
     """The device that logs in; who says nothing is some browser."""
 
-    device_id: Word = field(name="deviceId", default=UNSET)
+    device_id: Note = field(name="deviceId", default=UNSET)
     device_id_snake: Text = field(name="device_id", default=UNSET)
     platform: Annotated[Text, shown(enum=list(PLATFORMS), default="web")] = UNSET
-    device_name: Word = field(name="deviceName", default=UNSET)
-    device_name_snake: Text = field(name="device_name", default=UNSET)
-    device_model: Word = field(name="deviceModel", default=UNSET)
-    device_model_snake: Text = field(name="device_model", default=UNSET)
-    os_version: Word = field(name="osVersion", default=UNSET)
-    os_version_snake: Text = field(name="os_version", default=UNSET)
-    app_version: Word = field(name="appVersion", default=UNSET)
-    app_version_snake: Text = field(name="app_version", default=UNSET)
-    push_token: Annotated[Text, shown(minLength=1, maxLength=PUSH_MAX, format="printable")] = field(
-        name="pushToken", default=UNSET
-    )
-    push_token_snake: Text = field(name="push_token", default=UNSET)
 
     def device(self, call: Call, address: str | None, key: str | None = None) -> Device:
         """The device, at that address. One without a name of its own gets one: with a key always
         the same."""
-        id = _word("deviceId", DEVICE_MAX, self.device_id, self.device_id_snake)
+        id = text_of("deviceId", self.device_id, self.device_id_snake)
         if id is None:
             told = new_id() if key is None else hashlib.sha256(key.encode()).hexdigest()
             id = f"web-{told.replace('-', '')[:32]}"
@@ -56,20 +42,10 @@ class DeviceBody(msgspec.Struct):
         if platform not in PLATFORMS:
             raise invalid("platform", f"want {', '.join(PLATFORMS)}")
         agent = call.headers.get(b"user-agent", b"").decode("latin-1")
-        name = _word("deviceName", DEVICE_MAX, self.device_name, self.device_name_snake)
-        seen = "".join(each for each in agent if each.isprintable())[:DEVICE_MAX]
-        return Device(
-            device_id=id,
-            platform=str(platform),
-            device_name=name or seen or None,
-            device_model=_word(
-                "deviceModel", DEVICE_MAX, self.device_model, self.device_model_snake
-            ),
-            os_version=_word("osVersion", DEVICE_MAX, self.os_version, self.os_version_snake),
-            app_version=_word("appVersion", DEVICE_MAX, self.app_version, self.app_version_snake),
-            push_token=_word("pushToken", PUSH_MAX, self.push_token, self.push_token_snake),
-            ip_address=address,
-        )
+        seen = "".join(each for each in agent if each.isprintable())[:TEXT_MAX]
+        said = self.changes
+        said["device_name"] = said["device_name"] or seen or None
+        return Device(id, str(platform), ip_address=address, **said)
 
 
 class RegisterBody(DeviceBody):
@@ -213,10 +189,6 @@ def _findable(email: str) -> str:
     if not email.isprintable() or len(email) > 1_000:
         raise invalid("email", "Invalid email format")
     return email.strip()
-
-
-def _word(name: str, most: int, *values: Text) -> str | None:
-    return name_of(either(name, *values), name, most)
 
 
 register_body = decoder(RegisterBody)

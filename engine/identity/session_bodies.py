@@ -26,7 +26,8 @@ Push = Annotated[Given, shown(minLength=1, maxLength=PUSH_TOKEN_MAX, format="pri
 Days = Annotated[int | None | UnsetType, shown(minimum=1, maximum=DAYS_MAX, default=30)]
 
 
-def _text(name: str, *given: Any, most: int = TEXT_MAX) -> str | None:
+def text_of(name: str, *given: Any, most: int = TEXT_MAX) -> str | None:
+    """A short text under one of its names. Raises `Invalid`."""
     text: str | None = either(name, *given)
     if text is not None and not (1 <= len(text) <= most and text.isprintable()):
         raise invalid(name, f"want 1 to {most} printable characters")
@@ -62,10 +63,10 @@ class ChangeBody(msgspec.Struct):
     def changes(self) -> dict[str, str | None]:
         """By column; None: nothing new."""
         return {
-            "device_name": _text("deviceName", self.device_name, self.device_name_snake),
-            "device_model": _text("deviceModel", self.device_model, self.device_model_snake),
-            "os_version": _text("osVersion", self.os_version, self.os_version_snake),
-            "app_version": _text("appVersion", self.app_version, self.app_version_snake),
+            "device_name": text_of("deviceName", self.device_name, self.device_name_snake),
+            "device_model": text_of("deviceModel", self.device_model, self.device_model_snake),
+            "os_version": text_of("osVersion", self.os_version, self.os_version_snake),
+            "app_version": text_of("appVersion", self.app_version, self.app_version_snake),
             "push_token": self.push,
         }
 
@@ -73,7 +74,7 @@ class ChangeBody(msgspec.Struct):
     def push(self) -> str | None:
         """The push token."""
         given = self.push_token, self.push_token_snake
-        return _text("pushToken", *given, most=PUSH_TOKEN_MAX)
+        return text_of("pushToken", *given, most=PUSH_TOKEN_MAX)
 
     @property
     def pushed(self) -> dict[str, str | None]:
@@ -117,13 +118,13 @@ class EnterBody(ChangeBody):
     @property
     def key(self) -> str | None:
         """Its own name of the request; the header says the same."""
-        return _text(
+        return text_of(
             "idempotencyKey", self.idempotency_key, self.idempotency_key_snake, most=KEY_MAX
         )
 
     def device(self, address: str | None) -> Device:
         """The device, at an address."""
-        id = _text("deviceId", self.device_id, self.device_id_snake)
+        id = text_of("deviceId", self.device_id, self.device_id_snake)
         if id is None:
             raise _said("deviceId", DEVICE_MISSING)
         if self.platform not in PLATFORMS:
@@ -150,7 +151,7 @@ class EndBody(msgspec.Struct):
 
     def why(self, otherwise: str) -> str:
         """The word, or another."""
-        return _text("reason", self.reason) or otherwise
+        return text_of("reason", self.reason) or otherwise
 
 
 def body_key(call: Call, body: EnterBody) -> str | None:
