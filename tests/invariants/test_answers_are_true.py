@@ -29,9 +29,13 @@ async def test_winners_who_lost_their_answer_get_it_again_after_the_sell_out_and
             with pytest.raises(ConnectionError):
                 await lossy.send("POST", "/reservations", body, {"idempotency-key": f"try-{n}"})
 
-        await asyncio.gather(*(loses_the_answer(n) for n in range(200)))
-        assert proxy.done["lose"] == 200
-    assert (await service.stock(drop_id))["heldStock"] == 200
+        async def all_hold() -> bool:
+            # On a machine that stands still some are told to try again, and lose that answer too.
+            await asyncio.gather(*(loses_the_answer(n) for n in range(200)))
+            return int((await service.stock(drop_id))["heldStock"]) == 200
+
+        await wait_until(all_hold, "every winner holds a unit", 30)
+        assert proxy.done["lose"] >= 200
     assert (await service.reserve(drop_id, "late")).error == "SOLD_OUT"
 
     first = await _again(service, drop_id)
