@@ -50,7 +50,7 @@ CREATE TABLE drops (
     CONSTRAINT a_drop_has_between_one_and_a_million_units CHECK (((total_stock >= 1) AND (total_stock <= 1000000))),
     CONSTRAINT a_pause_has_a_known_reason CHECK ((paused_reason = ANY (ARRAY['admin'::text, 'audit'::text]))),
     CONSTRAINT a_price_is_not_negative CHECK ((price_cents >= 0)),
-    CONSTRAINT units_are_any_or_named CHECK ((pick = ANY (ARRAY['any'::text, 'named'::text])))
+    CONSTRAINT units_are_any_named_or_minted CHECK ((pick = ANY (ARRAY['any'::text, 'named'::text, 'minted'::text])))
 );
 
 CREATE TABLE stock (
@@ -207,6 +207,19 @@ ALTER TABLE drops ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE encounters (
+    id uuid NOT NULL,
+    jti text NOT NULL,
+    initiator_id uuid NOT NULL,
+    receiver_id uuid NOT NULL,
+    latitude double precision,
+    longitude double precision,
+    encountered_at timestamp with time zone NOT NULL,
+    verified_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT a_place_is_on_earth CHECK ((((latitude >= ('-90'::integer)::double precision) AND (latitude <= (90)::double precision)) AND ((longitude >= ('-180'::integer)::double precision) AND (longitude <= (180)::double precision)))),
+    CONSTRAINT nobody_meets_himself CHECK ((initiator_id <> receiver_id))
+);
+
 CREATE TABLE engine_state (
     only_row boolean DEFAULT true NOT NULL,
     seed uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -316,7 +329,34 @@ CREATE TABLE mails (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     gives_up_at timestamp with time zone NOT NULL,
-    CONSTRAINT a_mail_is_of_a_known_kind CHECK ((kind = 'password_reset'::text))
+    CONSTRAINT a_mail_is_of_a_known_kind CHECK ((kind = ANY (ARRAY['password_reset'::text, 'reforge'::text])))
+);
+
+CREATE TABLE membership_devices (
+    id uuid NOT NULL,
+    membership_id uuid NOT NULL,
+    device_id text NOT NULL,
+    public_key text NOT NULL,
+    registered_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    revoked_at timestamp with time zone
+);
+
+CREATE TABLE membership_drops (
+    drop_id bigint NOT NULL,
+    tier text NOT NULL,
+    year text NOT NULL
+);
+
+CREATE TABLE memberships (
+    id uuid NOT NULL,
+    receipt_id uuid NOT NULL,
+    drop_id bigint NOT NULL,
+    number integer NOT NULL,
+    buyer text NOT NULL COLLATE "C",
+    minted_at timestamp with time zone NOT NULL,
+    changed_at timestamp with time zone NOT NULL,
+    revoked_at timestamp with time zone,
+    revoke_reason text
 );
 
 CREATE TABLE nonces (
@@ -367,6 +407,13 @@ ALTER TABLE outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE pass_registrations (
+    device_library_id text NOT NULL,
+    membership_id uuid NOT NULL,
+    push_token text NOT NULL,
+    registered_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE TABLE password_resets (
@@ -430,6 +477,25 @@ CREATE TABLE readings (
 )
 PARTITION BY RANGE (recorded_at);
 
+CREATE TABLE receipt_hashes (
+    hash bytea NOT NULL,
+    receipt_id uuid NOT NULL
+);
+
+CREATE TABLE receipts (
+    id uuid NOT NULL,
+    drop_id bigint NOT NULL,
+    buyer text NOT NULL COLLATE "C",
+    original_transaction_id text COLLATE "C",
+    state text DEFAULT 'pending'::text NOT NULL,
+    attempts integer DEFAULT 1 NOT NULL,
+    error text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT a_receipt_is_pending_fulfilled_or_failed CHECK ((state = ANY (ARRAY['pending'::text, 'fulfilled'::text, 'failed'::text]))),
+    CONSTRAINT what_failed_says_why CHECK (((state = 'failed'::text) = (error IS NOT NULL)))
+);
+
 CREATE TABLE records (
     id bigint NOT NULL,
     action text NOT NULL,
@@ -448,6 +514,22 @@ ALTER TABLE records ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE reforges (
+    id uuid NOT NULL,
+    membership_id uuid NOT NULL,
+    buyer text NOT NULL COLLATE "C",
+    old_device_id text NOT NULL,
+    new_device_id text NOT NULL,
+    new_public_key text NOT NULL,
+    token_hash bytea NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT a_reforge_is_pending_or_over CHECK ((state = ANY (ARRAY['pending'::text, 'confirmed'::text, 'superseded'::text, 'expired'::text]))),
+    CONSTRAINT what_is_over_says_since_when CHECK (((state = 'pending'::text) = (ended_at IS NULL)))
 );
 
 CREATE TABLE refunds (
@@ -574,6 +656,15 @@ ALTER TABLE ONLY unit_names
 ALTER TABLE ONLY picks
     ADD CONSTRAINT a_named_unit_has_one_live_owner PRIMARY KEY (drop_id, number);
 
+ALTER TABLE ONLY memberships
+    ADD CONSTRAINT a_receipt_gives_one_membership UNIQUE (receipt_id);
+
+ALTER TABLE ONLY membership_drops
+    ADD CONSTRAINT a_tier_has_one_drop_a_year UNIQUE (tier, year);
+
+ALTER TABLE ONLY receipts
+    ADD CONSTRAINT a_transaction_has_one_receipt UNIQUE (original_transaction_id);
+
 ALTER TABLE ONLY activity_logs
     ADD CONSTRAINT activity_logs_pkey PRIMARY KEY (id, created_at);
 
@@ -610,6 +701,9 @@ ALTER TABLE ONLY bookings
 ALTER TABLE ONLY drops
     ADD CONSTRAINT drops_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY encounters
+    ADD CONSTRAINT encounters_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY engine_state
     ADD CONSTRAINT engine_state_pkey PRIMARY KEY (only_row);
 
@@ -643,6 +737,15 @@ ALTER TABLE ONLY locks
 ALTER TABLE ONLY mails
     ADD CONSTRAINT mails_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY membership_devices
+    ADD CONSTRAINT membership_devices_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY membership_drops
+    ADD CONSTRAINT membership_drops_pkey PRIMARY KEY (drop_id);
+
+ALTER TABLE ONLY memberships
+    ADD CONSTRAINT memberships_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY nonces
     ADD CONSTRAINT nonces_pkey PRIMARY KEY (key_id, nonce);
 
@@ -651,6 +754,9 @@ ALTER TABLE ONLY notification_preferences
 
 ALTER TABLE ONLY outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pass_registrations
+    ADD CONSTRAINT pass_registrations_pkey PRIMARY KEY (device_library_id, membership_id);
 
 ALTER TABLE ONLY password_resets
     ADD CONSTRAINT password_resets_pkey PRIMARY KEY (id);
@@ -664,8 +770,20 @@ ALTER TABLE ONLY proofs
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY receipt_hashes
+    ADD CONSTRAINT receipt_hashes_pkey PRIMARY KEY (hash);
+
+ALTER TABLE ONLY receipts
+    ADD CONSTRAINT receipts_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY records
     ADD CONSTRAINT records_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY reforges
+    ADD CONSTRAINT reforges_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY reforges
+    ADD CONSTRAINT reforges_token_hash_key UNIQUE (token_hash);
 
 ALTER TABLE ONLY refunds
     ADD CONSTRAINT refunds_pkey PRIMARY KEY (id);
@@ -718,11 +836,27 @@ CREATE INDEX credential_changes_by_xid ON credential_changes USING btree (xid);
 
 CREATE INDEX drops_that_cool ON drops USING btree (id) WHERE (cooldown_factor > 0);
 
+CREATE INDEX encounters_by_initiator ON encounters USING btree (initiator_id, id);
+
+CREATE INDEX encounters_by_receiver ON encounters USING btree (receiver_id, id);
+
+CREATE UNIQUE INDEX encounters_one_a_token ON encounters USING btree (initiator_id, jti);
+
 CREATE INDEX ledger_entries_by_subject ON ledger_entries USING btree (subject_id);
 
 CREATE INDEX ledger_salts_by_subject ON ledger_salts USING btree (subject);
 
 CREATE INDEX mails_due ON mails USING btree (due_at);
+
+CREATE INDEX membership_devices_by_membership ON membership_devices USING btree (membership_id, registered_at);
+
+CREATE UNIQUE INDEX membership_devices_one_active ON membership_devices USING btree (membership_id) WHERE (revoked_at IS NULL);
+
+CREATE INDEX memberships_by_buyer ON memberships USING btree (buyer, id);
+
+CREATE UNIQUE INDEX memberships_one_live_a_number ON memberships USING btree (drop_id, number) WHERE (revoked_at IS NULL);
+
+CREATE INDEX memberships_revoked ON memberships USING btree (revoked_at) WHERE (revoked_at IS NOT NULL);
 
 CREATE INDEX nonces_by_age ON nonces USING btree (seen_at);
 
@@ -743,6 +877,12 @@ CREATE UNIQUE INDEX purchases_one_per_reservation ON purchases USING btree (rese
 CREATE INDEX readings_by_request ON ONLY readings USING btree (request_id);
 
 CREATE INDEX readings_by_slot ON ONLY readings USING btree (drop_id, number, recorded_at DESC);
+
+CREATE INDEX receipts_pending ON receipts USING btree (changed_at) WHERE (state = 'pending'::text);
+
+CREATE INDEX reforges_by_membership ON reforges USING btree (membership_id, created_at);
+
+CREATE UNIQUE INDEX reforges_one_pending ON reforges USING btree (membership_id) WHERE (state = 'pending'::text);
 
 CREATE INDEX refunds_due ON refunds USING btree (due_at) WHERE (done_at IS NULL);
 
@@ -798,11 +938,41 @@ CREATE TRIGGER what_was_done_stays_written BEFORE DELETE OR UPDATE OR TRUNCATE O
 
 ALTER TABLE audit_log ENABLE ALWAYS TRIGGER what_was_done_stays_written;
 
+ALTER TABLE ONLY encounters
+    ADD CONSTRAINT encounters_initiator_id_fkey FOREIGN KEY (initiator_id) REFERENCES memberships(id);
+
+ALTER TABLE ONLY encounters
+    ADD CONSTRAINT encounters_receiver_id_fkey FOREIGN KEY (receiver_id) REFERENCES memberships(id);
+
+ALTER TABLE ONLY membership_devices
+    ADD CONSTRAINT membership_devices_membership_id_fkey FOREIGN KEY (membership_id) REFERENCES memberships(id);
+
+ALTER TABLE ONLY membership_drops
+    ADD CONSTRAINT membership_drops_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES drops(id);
+
+ALTER TABLE ONLY memberships
+    ADD CONSTRAINT memberships_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES membership_drops(drop_id);
+
+ALTER TABLE ONLY memberships
+    ADD CONSTRAINT memberships_receipt_id_fkey FOREIGN KEY (receipt_id) REFERENCES receipts(id);
+
 ALTER TABLE ONLY notification_preferences
     ADD CONSTRAINT notification_preferences_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
 
+ALTER TABLE ONLY pass_registrations
+    ADD CONSTRAINT pass_registrations_membership_id_fkey FOREIGN KEY (membership_id) REFERENCES memberships(id);
+
 ALTER TABLE ONLY password_resets
     ADD CONSTRAINT password_resets_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
+
+ALTER TABLE ONLY receipt_hashes
+    ADD CONSTRAINT receipt_hashes_receipt_id_fkey FOREIGN KEY (receipt_id) REFERENCES receipts(id) DEFERRABLE INITIALLY DEFERRED;
+
+ALTER TABLE ONLY receipts
+    ADD CONSTRAINT receipts_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES membership_drops(drop_id);
+
+ALTER TABLE ONLY reforges
+    ADD CONSTRAINT reforges_membership_id_fkey FOREIGN KEY (membership_id) REFERENCES memberships(id);
 
 ALTER TABLE ONLY sessions
     ADD CONSTRAINT sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
@@ -821,16 +991,19 @@ ALTER TABLE ONLY sessions
 --   end_cool_downs
 --   expire_holds
 --   extend_hold
+--   fail_receipts
 --   fill_drop
 --   find_run
 --   hold_status
 --   longest_run
+--   mint_units
 --   names_of
 --   open_session
 --   owe_refunds
 --   partition_activity
 --   partition_readings
 --   pay_hold
+--   present_receipts
 --   purchase_content
 --   purchase_units
 --   record_readings

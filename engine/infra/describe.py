@@ -31,6 +31,7 @@ Tag = Literal[
     "Sessions",
     "Preferences",
     "Private beta",
+    "Membership",
     "Operators",
     "Ledger",
     "Health",

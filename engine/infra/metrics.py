@@ -70,6 +70,7 @@ METRICS = (
     _counter("holds", "Holds made: committed in Postgres, whatever their buyers heard"),
     _counter("held_units", "Units that these holds took; one may take several"),
     _counter("purchases", "Holds that became purchases"),
+    _counter("mints", "Receipts that became memberships"),
     _counter("payments", "What providers said, by what came of it", "status", "outcome"),
     _counter("refunds", "Purchases undone, by what became of their units", "units"),
     _counter("releases", "Holds that buyers or operators gave back"),

@@ -86,6 +86,42 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, why("smtp(s)://user:password@host:port; empty: mails are files in DATA_DIR/mail")
     ] = ""
     mail_from: Annotated[str, why("whom our mails are from")] = "velvetrope@localhost"
+    # Membership.
+    drop_tier: Annotated[str, why("whose numbers POST /mint gives, unless it names a drop")] = (
+        "genesis"
+    )
+    drop_year: Annotated[str, why("likewise")] = "2025"
+    drop_capacity: Annotated[
+        Length, why("a keeper opens that drop with so many, once; 0: it does not", "numbers")
+    ] = 0
+    receipt_verifier: Annotated[
+        Literal["none", "hmac", "jws"],
+        why("none: receipts are believed, so only a shop's key may mint (AUTH=open: anybody)"),
+    ] = "none"
+    receipt_secret: Annotated[
+        str, why("RECEIPT_VERIFIER=hmac: signs receipts; two: rotation", "32 bytes or more")
+    ] = ""
+    receipt_roots: Annotated[
+        str, why("RECEIPT_VERIFIER=jws: a PEM file of the roots that receipts stand on")
+    ] = ""
+    receipt_bundle_id: Annotated[
+        str, why("whose receipts count; empty: whose does not matter (hmac)")
+    ] = ""
+    receipt_environment: Annotated[str, why("and from where: Production, Sandbox; empty: any")] = (
+        "Production"
+    )
+    wallet_certificate: Annotated[
+        str, why("PEM, or its file: signs passes; empty: one of our own, for development")
+    ] = ""
+    wallet_key: Annotated[str, why("its key: PEM, or its file")] = ""
+    wallet_key_passphrase: Annotated[str, why("of that key, if it has one")] = ""
+    wallet_intermediate: Annotated[str, why("PEM, or its file: who issued the certificate")] = ""
+    wallet_type_id: Annotated[str, why("what the certificate is for")] = "pass.local.velvetrope"
+    wallet_team_id: Annotated[str, why("whose it is")] = "VELVETROPE"
+    wallet_organization: Annotated[str, why("who gives the pass, as people read it")] = "Velvetrope"
+    encounter_jwt_public_key: Annotated[
+        str, why("PEM, or its file: checks encounters of members without a device; empty: none do")
+    ] = ""
     payment_secret: Annotated[
         str,
         why(
@@ -346,7 +382,11 @@ def require_secrets(settings: Settings) -> None:
 
 def is_secret(name: str) -> bool:
     """Whether a setting is nobody's to read."""
-    return "_secret" in name or "signing_key" in name or name == "smtp_url"
+    return (
+        "_secret" in name
+        or "signing_key" in name
+        or name in ("smtp_url", "wallet_key", "wallet_key_passphrase")
+    )
 
 
 def too_short(secret: str) -> str:

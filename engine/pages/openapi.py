@@ -60,6 +60,7 @@ TAGS = {
     "Sessions": "Devices that are logged in. A user has one live session.",
     "Preferences": "What a user wants to be told of, how, and when not.",
     "Private beta": "Invitations: keys that are used once.",
+    "Membership": "Scarce numbers, minted once per receipt: passes, devices, encounters.",
     "Operators": "Running a sale. An admin's token, or a key with the scope `admin`.",
     "Ledger": "What was sold, refunded and booked: chained, signed, for anybody to check.",
     "Health": "For people, and for machines that watch. Asks for no credential.",

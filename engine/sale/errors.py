@@ -4,7 +4,7 @@ Refusal
 ├── SoldOut                not enough left
 ├── SlotNotAvailable       named units that are taken
 ├── NotOpen                outside the window, or switched off
-│   └── NotStarted · Ended · Paused · Preparing
+│   └── NotStarted · Ended · Paused · Preparing · MintedOnly
 ├── CoolingDown            let holds of this drop go, and must wait for the next one
 ├── LimitReached           this buyer has all that one buyer may have
 ├── NotYourReservation     the hold is another buyer's
@@ -88,6 +88,12 @@ class Preparing(NotOpen):
     code = "PREPARING"
     retryable = True
     retry_after_seconds = 2
+
+
+class MintedOnly(NotOpen):
+    """Numbers of this drop are given for receipts: POST /mint."""
+
+    code = "MINTED_ONLY"
 
 
 class LimitReached(Refusal):

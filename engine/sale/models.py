@@ -257,7 +257,7 @@ class Drop(msgspec.Struct, frozen=True):
     created_at: datetime
     server_time: datetime
     cooldown_factor: int
-    pick: str  # any, or named: buyers pick units by name
+    pick: str  # any; named: buyers pick units by name; minted: only receipts get them
     listed: bool  # False: a shop's page does not show it
 
 

@@ -24,6 +24,7 @@ from engine.sale.errors import (
     CoolingDown,
     Ended,
     LimitReached,
+    MintedOnly,
     NotOpen,
     NotStarted,
     Paused,
@@ -47,6 +48,7 @@ SHUT: dict[str, type[NotOpen]] = {
     "audit": Paused,
     "not_started": NotStarted,
     "ended": Ended,
+    "minted": MintedOnly,
 }
 
 

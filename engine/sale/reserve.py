@@ -21,11 +21,7 @@ from functools import partial
 import structlog
 
 from engine.infra.combiner import Combiner, Crew
-from engine.infra.errors import (
-    IdempotencyMismatch,
-    NotFound,
-    OutcomeUnknown,
-)
+from engine.infra.errors import IdempotencyMismatch, NotFound, OutcomeUnknown, Retryable
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session, Undone, Unknown, Unreachable
 from engine.infra.redis import Away
@@ -44,6 +40,7 @@ from engine.sale.refuse import (
     replay,
 )
 from engine.sale.seatmap import Seatmaps
+from engine.sale.way import Way
 
 log = structlog.get_logger()
 
@@ -60,8 +57,14 @@ class Reserving:
     """The reservations of one worker: a queue for each drop."""
 
     def __init__(
-        self, postgres: Postgres, bouncer: Bouncer, crew: Crew, deadline_seconds: float = 5.0
+        self,
+        postgres: Postgres,
+        bouncer: Bouncer,
+        crew: Crew,
+        deadline_seconds: float = 5.0,
+        way: Way | None = None,
     ) -> None:
+        self._way = way or Way()
         self._postgres = postgres
         self._bouncer = bouncer
         self._crew = crew
@@ -107,7 +110,7 @@ class Reserving:
 
             queue = Combiner(
                 self._crew,
-                f"reserve-{drop_id}",
+                f"{self._way.name}-{drop_id}",
                 work,
                 batch_max=BATCH_MAX,
                 deadline_seconds=self._deadline_seconds,
@@ -251,7 +254,7 @@ class Reserving:
             for seat in seats:
                 seat.at_risk = True
             try:
-                return await store.claim_units(session, drop_id, epoch, claims)
+                return await self._way.take(session, drop_id, epoch, claims)
             except Undone as undone:
                 for seat in seats:
                     seat.at_risk = False
@@ -284,10 +287,10 @@ class Reserving:
             closed=[
                 (c.request_id, c.attempt, w == "held") for c, w in zip(claims, words, strict=True)
             ],
-            ring_ms=int(lives.total_seconds() * 1000) if lives else 0,
+            ring_ms=int(lives.total_seconds() * 1000) if lives else 0,  # 0: sold, nothing runs out
             bell_ms=int(claimed.expires_at.timestamp() * 1000) if lives else 0,
         )
-        settling = self._crew.start(settle, f"combiner-reserve-{drop_id}")
+        settling = self._crew.start(settle, f"combiner-{self._way.name}-{drop_id}")
         await asyncio.wait([settling], timeout=SETTLE_SECONDS)
         taken, refused = 0, []
         for i, (seat, claim, word) in enumerate(zip(seats, claims, words, strict=True)):
@@ -302,7 +305,7 @@ class Reserving:
                 seat.at_risk = False
                 seat.attempt = max(seat.attempt, claimed.stored_attempts[i] + 1)
                 refused.append((seat, word))
-        _count_holds(len(seats) - len(refused), taken)
+        self._way.count(len(seats) - len(refused), taken)
         await settling
         self._direct.hear(drop_id, claimed.figures)
         if refused:
@@ -333,6 +336,8 @@ class Reserving:
                     queue.again(seat, CONTENDED_SECONDS)
                 case "not_found":
                     seat.fail(NotFound(f"There is no drop {drop_id}"))
+                case "given_up":  # its receipt, meanwhile: nothing can be taken for it
+                    seat.fail(Retryable())
                 case _:
                     final.append((seat, word))
         if final:
@@ -371,7 +376,7 @@ class Reserving:
             return
         meter.count("claims_resolved", "held", by=len(held))
         meter.count("claims_resolved", "aborted", by=len(claims) - len(held))
-        _count_holds(len(held), sum(hold.quantity for hold in holds.values()))
+        self._way.count(len(held), sum(hold.quantity for hold in holds.values()))
         log.warning(
             "claim.resolved", drop_id=drop_id, held=len(held), aborted=len(claims) - len(held)
         )
@@ -391,9 +396,3 @@ class Reserving:
             else:
                 seat.attempt = claim.attempt + 1
                 self._queue(drop_id).again(seat)
-
-
-def _count_holds(holds: int, units: int) -> None:
-    if holds:
-        meter.count("holds", by=holds)
-        meter.count("held_units", by=units)

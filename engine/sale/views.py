@@ -150,7 +150,7 @@ class DropView(msgspec.Struct, rename="camel"):
     max_per_buyer: int | None
     max_per_order: int
     cooldown_factor: int
-    pick: Annotated[str, shown(enum=["any", "named"])]
+    pick: Annotated[str, shown(enum=["any", "named", "minted"])]
     listed: Annotated[bool, shown("false: for no shop's page, as a freezer.")]
     created_at: Moment
     server_time: Moment

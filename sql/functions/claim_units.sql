@@ -6,7 +6,8 @@
 --
 -- Arrays run in parallel, sorted by request. `buyers_once`, sorted, and `units_once` are the batch
 -- summed up by buyer. `owners` is what older workers send, and read by nobody. Named units are claimed by
--- claim_seats; asked for here, they go one by one as well, beside each other.
+-- claim_seats; asked for here, they go one by one as well, beside each other. With p_pick 'minted' the units are
+-- those of a membership drop, which nobody can hold: mint_units sells them in the same transaction.
 --
 -- Measured and rejected, as CPU of this (batches of 128, of 5), the noise being 5 %: units and reservations
 -- in one statement (1.02, 1.04); no window when everybody wants one unit (0.99, 1.00); ctid = ANY (ARRAY(…))
@@ -19,7 +20,7 @@
 CREATE OR REPLACE FUNCTION claim_units(
     p_drop bigint, p_epoch bigint,
     p_requests uuid[], p_attempts bigint[], p_ids uuid[], p_buyers text[], p_quantities integer[],
-    p_owners uuid[], p_buyers_once text[], p_units_once integer[],
+    p_owners uuid[], p_buyers_once text[], p_units_once integer[], p_pick text DEFAULT 'any',
     OUT words text[], OUT stored_attempts bigint[], OUT numbers integer[],
     OUT epoch bigint, OUT version bigint,
     OUT free integer, OUT held integer, OUT sold integer, OUT withdrawn integer, OUT total integer,
@@ -55,7 +56,7 @@ BEGIN
      CROSS JOIN drops AS d
      CROSS JOIN engine_state AS e
       JOIN stock AS s ON s.drop_id = d.id
-     WHERE d.id = p_drop AND d.prepared_at IS NOT NULL AND d.pick = 'any'
+     WHERE d.id = p_drop AND d.prepared_at IS NOT NULL AND d.pick = p_pick
        AND e.timeline = substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8);
 
     IF epoch IS DISTINCT FROM p_epoch OR v_paused IS NOT NULL
@@ -138,6 +139,6 @@ EXCEPTION
     WHEN SQLSTATE 'VR001' OR unique_violation THEN
         SELECT * INTO words, stored_attempts, numbers, epoch, version, free, held, sold, withdrawn, total,
                       created_at, expires_at, available, price_cents, currency
-          FROM claim_units_singly(p_drop, p_epoch, p_requests, p_attempts, p_ids, p_buyers, p_quantities);
+          FROM claim_units_singly(p_drop, p_epoch, p_requests, p_attempts, p_ids, p_buyers, p_quantities, NULL, p_pick);
 END
 $$;

@@ -4,7 +4,7 @@
 -- or a later attempt, in stored_attempts) · fenced (another epoch) · not_found · preparing ·
 -- admin or audit (paused) · not_started · ended · too_many (for one order) · limit · cooling (let holds go, and must
 -- wait) · sold_out · contended (units are free, but others have them locked) · taken (somebody has a unit it picked) ·
--- scattered (enough are free, but not beside each other). `numbers` lists the units of the held ones in order, `names` what
+-- scattered (enough are free, but not beside each other) · minted (only receipts get such units). `numbers` lists the units of the held ones in order, `names` what
 -- they are called.
 --
 -- Of a named drop p_picks says what each request picked, as in claim_seats; without it, or where it says zeros, it gets
@@ -19,7 +19,7 @@
 CREATE OR REPLACE FUNCTION claim_units_singly(
     p_drop bigint, p_epoch bigint,
     p_requests uuid[], p_attempts bigint[], p_ids uuid[], p_buyers text[], p_quantities integer[],
-    p_picks integer[] DEFAULT NULL,
+    p_picks integer[] DEFAULT NULL, p_pick text DEFAULT 'any',
     OUT words text[], OUT stored_attempts bigint[], OUT numbers integer[],
     OUT epoch bigint, OUT version bigint,
     OUT free integer, OUT held integer, OUT sold integer, OUT withdrawn integer, OUT total integer,
@@ -69,6 +69,7 @@ BEGIN
      WHERE engine_state.timeline = substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8);
     v_closed := CASE
         WHEN epoch IS DISTINCT FROM p_epoch THEN 'fenced'
+        WHEN v_drop.pick = 'minted' AND p_pick <> 'minted' THEN 'minted'
         WHEN v_drop.prepared_at IS NULL THEN 'preparing'
         WHEN v_drop.paused_reason IS NOT NULL THEN v_drop.paused_reason
         WHEN v_drop.ends_at <= greatest(created_at, v_drop.starts_at) THEN 'ended'

@@ -135,7 +135,7 @@ SELECT l.height FROM ledger_links AS l WHERE l.previous_hash = @previous AND l.h
 --        ledger_salts_by_subject
 SELECT e.sequence, e.height, e.action, e.leaf, e.content,
        CASE
-           WHEN e.action IN ('PURCHASED', 'REFUNDED') THEN
+           WHEN e.action IN ('PURCHASED', 'MINTED', 'REFUNDED') THEN
                CASE WHEN p.id IS NULL THEN 'removed_record'
                     WHEN e.content <> purchase_content(
                              e.sequence, e.action, p.id, p.reservation_id, p.drop_id, p.units, p.amount_cents,
@@ -145,6 +145,9 @@ SELECT e.sequence, e.height, e.action, e.leaf, e.content,
                       OR e.subject <> coalesce(salted(k.salt, p.buyer), e.subject)
                       OR e.recorded_at <> CASE e.action WHEN 'REFUNDED' THEN p.refunded_at ELSE p.purchased_at END
                       OR p.quantity <> cardinality(p.units)
+                      OR (e.action = 'MINTED' AND (SELECT (m.drop_id, ARRAY[m.number], m.buyer, m.minted_at)
+                                                          = (p.drop_id, p.units, p.buyer, p.purchased_at)
+                                                     FROM memberships AS m WHERE m.id = p.id) IS NOT TRUE)
                       OR is_another.s
                     THEN 'changed_record' END
            WHEN e.action IN ('BOOKING_CONFIRMED', 'BOOKING_RELEASED', 'TEMP_CRITICAL') THEN
@@ -164,9 +167,9 @@ SELECT e.sequence, e.height, e.action, e.leaf, e.content,
        END AS doubt
   FROM ledger_entries AS e
   LEFT JOIN LATERAL (SELECT * FROM bookings AS x
-                      WHERE x.id = e.subject_id AND e.action NOT IN ('PURCHASED', 'REFUNDED') OFFSET 0) AS b ON true
+                      WHERE x.id = e.subject_id AND e.action NOT IN ('PURCHASED', 'MINTED', 'REFUNDED') OFFSET 0) AS b ON true
   LEFT JOIN LATERAL (SELECT * FROM purchases AS x
-                      WHERE x.id = CASE WHEN e.action IN ('PURCHASED', 'REFUNDED') THEN e.subject_id
+                      WHERE x.id = CASE WHEN e.action IN ('PURCHASED', 'MINTED', 'REFUNDED') THEN e.subject_id
                                         ELSE b.purchase_id END OFFSET 0) AS p ON true
   LEFT JOIN LATERAL (SELECT x.currency FROM drops AS x WHERE x.id = p.drop_id OFFSET 0) AS d ON true
   LEFT JOIN LATERAL (SELECT x.previous_hash FROM ledger_links AS x WHERE x.height = e.height OFFSET 0) AS l ON true
@@ -183,7 +186,7 @@ SELECT e.sequence, e.height, e.action, e.leaf, e.content,
 -- tells of is gone. For people, of the one record that a look found wanting.
 -- Index  ledger_entries_pkey, purchases_pkey, bookings_pkey, ledger_links_pkey, ledger_salts_pkey
 SELECT e.content,
-       CASE WHEN e.action IN ('PURCHASED', 'REFUNDED') THEN
+       CASE WHEN e.action IN ('PURCHASED', 'MINTED', 'REFUNDED') THEN
                 purchase_content(
                     e.sequence, e.action, p.id, p.reservation_id, p.drop_id, p.units, p.amount_cents, d.currency,
                     p.restocked, coalesce(salted(k.salt, p.buyer), e.subject),
@@ -196,8 +199,8 @@ SELECT e.content,
                                             ELSE e.recorded_at END, l.previous_hash)
        END AS present
   FROM ledger_entries AS e
-  LEFT JOIN purchases AS p ON p.id = e.subject_id AND e.action IN ('PURCHASED', 'REFUNDED')
-  LEFT JOIN bookings AS b ON b.id = e.subject_id AND e.action NOT IN ('PURCHASED', 'REFUNDED')
+  LEFT JOIN purchases AS p ON p.id = e.subject_id AND e.action IN ('PURCHASED', 'MINTED', 'REFUNDED')
+  LEFT JOIN bookings AS b ON b.id = e.subject_id AND e.action NOT IN ('PURCHASED', 'MINTED', 'REFUNDED')
   LEFT JOIN LATERAL (SELECT x.currency FROM drops AS x WHERE x.id = p.drop_id OFFSET 0) AS d ON true
   LEFT JOIN LATERAL (SELECT x.previous_hash FROM ledger_links AS x WHERE x.height = e.height OFFSET 0) AS l ON true
   LEFT JOIN LATERAL (SELECT x.salt FROM ledger_salts AS x
@@ -207,9 +210,9 @@ SELECT e.content,
 -- name: list_missing :many
 -- Of the purchases from one on (in the order of their ids), which facts have not exactly one record: neither sealed nor
 -- waiting, or more than one. A purchase of a slot is recorded as its booking, which is looked for also if its purchase
--- is not there. Always a row that names the last purchase that was looked at, if any was. One statement, so that
+-- is not there, one by a receipt as minted. Always a row that names the last purchase that was looked at, if any was. One statement, so that
 -- nothing is between waiting and sealed.
--- Index  purchases_pkey, ledger_entries_by_subject, bookings_purchase_id_key
+-- Index  purchases_pkey, ledger_entries_by_subject, bookings_purchase_id_key, memberships_pkey
 WITH page AS MATERIALIZED (
     SELECT u.id, max(u.refunded_at) AS refunded_at
       FROM ((SELECT p.id, p.refunded_at FROM purchases AS p
@@ -219,21 +222,23 @@ WITH page AS MATERIALIZED (
               WHERE b.purchase_id >= @first::uuid ORDER BY b.purchase_id LIMIT @count::bigint)) AS u
      GROUP BY u.id ORDER BY u.id LIMIT @count::bigint
 ), facts AS (
-    SELECT g.id, coalesce(b.id, g.id) AS subject, f.booked, f.sold, b.id IS NOT NULL AS is_booking
+    SELECT g.id, coalesce(b.id, g.id) AS subject, f.action
       FROM page AS g
       LEFT JOIN LATERAL (SELECT x.id, x.released_at FROM bookings AS x WHERE x.purchase_id = g.id OFFSET 0) AS b ON true
-     CROSS JOIN LATERAL (SELECT 'BOOKING_CONFIRMED', 'PURCHASED'
+      LEFT JOIN LATERAL (SELECT x.id FROM memberships AS x WHERE x.id = g.id OFFSET 0) AS m ON true
+     CROSS JOIN LATERAL (SELECT CASE WHEN b.id IS NOT NULL THEN 'BOOKING_CONFIRMED'
+                                     WHEN m.id IS NOT NULL THEN 'MINTED'
+                                     ELSE 'PURCHASED' END
                          UNION ALL
-                         SELECT 'BOOKING_RELEASED', 'REFUNDED'
-                          WHERE g.refunded_at IS NOT NULL OR b.released_at IS NOT NULL) AS f (booked, sold)
+                         SELECT CASE WHEN b.id IS NOT NULL THEN 'BOOKING_RELEASED' ELSE 'REFUNDED' END
+                          WHERE g.refunded_at IS NOT NULL OR b.released_at IS NOT NULL) AS f (action)
 ), waiting AS MATERIALIZED (  -- once: compared one by one, a backlog would be read for each
     SELECT r.action, u.id FROM records AS r CROSS JOIN unnest(r.subjects) AS u (id)
 ), counted AS (
-    SELECT f.id, f.subject, CASE WHEN f.is_booking THEN f.booked ELSE f.sold END AS action, n.count
+    SELECT f.id, f.subject, f.action, n.count
       FROM facts AS f
      CROSS JOIN LATERAL (SELECT count(*) AS count FROM ledger_entries AS e
-                          WHERE e.subject_id = f.subject
-                            AND e.action = CASE WHEN f.is_booking THEN f.booked ELSE f.sold END OFFSET 0) AS n
+                          WHERE e.subject_id = f.subject AND e.action = f.action OFFSET 0) AS n
 )
 SELECT c.subject, c.action, CASE WHEN c.count > 1 THEN 'doubled_record' ELSE 'missing_record' END AS reason
   FROM counted AS c

@@ -1,0 +1,26 @@
+"""Way: how a batch takes its units."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from engine.infra.meter import meter
+from engine.infra.postgres import Session
+from engine.sale import store
+from engine.sale.models import Claim, Claimed
+
+
+def _count_holds(holds: int, units: int) -> None:
+    if holds:
+        meter.count("holds", by=holds)
+        meter.count("held_units", by=units)
+
+
+class Way(msgspec.Struct, frozen=True):
+    """As holds, or (engine.membership.mint) sold at once."""
+
+    name: str = "reserve"  # of its queues
+    take: Callable[[Session, int, int, Sequence[Claim]], Awaitable[Claimed]] = store.claim_units
+    count: Callable[[int, int], None] = _count_holds  # requests that got units, and units
