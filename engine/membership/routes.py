@@ -13,7 +13,10 @@ class MembershipRoutes:
     """All of them, made in the order of their table."""
 
     def __init__(self, parts: Parts, bouncer: Bouncer) -> None:
-        self._features = [MintRoutes(parts, bouncer), MemberRoutes(parts, bouncer)]
+        self._features: list[MintRoutes | MemberRoutes] = [
+            MintRoutes(parts, bouncer),
+            MemberRoutes(parts, bouncer),
+        ]
 
     def routes(self) -> list[Route]:
         """The table."""
