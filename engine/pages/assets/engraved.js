@@ -2,6 +2,7 @@
 // that no two look alike and each always looks the same. Nothing but SVG; the picture tells its words.
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 640, HEIGHT = 400;
+const EMBLEM = "M5 9a4 4 0 1 1 8 0a4 4 0 1 1-8 0ZM7 12h4v28H7zM4 40h10v3H4zM35 9a4 4 0 1 1 8 0a4 4 0 1 1-8 0ZM37 12h4v28h-4zM34 40h10v3H34z";
 const STRANDS = 14, STEPS = 168; // curves of a rosette, points of a curve
 // Ground at two corners, foil, what is printed in it. Words on it have a contrast of 7 and more.
 const CLOTHS = [
@@ -28,8 +29,8 @@ function dice(text) {
 export const titled = (name) => name.replaceAll(/[_-]+/g, " ").replaceAll(/\b\p{L}/gu, (letter) => letter.toUpperCase());
 
 const clothOf = (tier, year) => {
-  if (tier === "genesis") return CLOTHS[0];
-  return CLOTHS[Math.floor(dice(`${tier} ${year}`)() * CLOTHS.length)];
+  const rest = CLOTHS.length - 1; // the first is that of the first tier, and of no other
+  return tier === "genesis" ? CLOTHS[0] : CLOTHS[1 + Math.floor(dice(`${tier} ${year}`)() * rest)];
 };
 
 function draw(parent, tag, attributes, text = "") {
@@ -82,6 +83,8 @@ export function engraved({ tier, year, number = null, of = 0, serial = "", note 
   draw(lines, "path", { d: rosette(452, 186, 96, 150, petals * 2 + 1, -turn, bend), opacity: 0.55 });
   draw(lines, "path", { d: rosette(452, 186, 40, 88, 3 + Math.floor(roll() * 5), turn, 0.2), opacity: 0.4 });
   draw(lines, "path", { d: rope(7, 34 + roll() * 30), opacity: 0.45, "stroke-width": 1 });
+  draw(picture, "path", { d: EMBLEM, transform: "translate(418 152) scale(1.42)", fill: foil });
+  draw(picture, "path", { d: "M10 15c3 17 25 17 28 0", transform: "translate(418 152) scale(1.42)", fill: "none", stroke: foil, "stroke-width": 4, "stroke-linecap": "round" });
   draw(picture, "rect", { x: 14, y: 14, width: WIDTH - 28, height: HEIGHT - 28, rx: 16, fill: "none", stroke: foil, "stroke-opacity": 0.55 });
 
   const words = draw(picture, "g", { fill: print, "font-family": "Georgia, 'Iowan Old Style', serif", "aria-hidden": true });
@@ -94,7 +97,7 @@ export function engraved({ tier, year, number = null, of = 0, serial = "", note 
   if (of) draw(words, "text", { x: 44, y: 302, "font-size": 19, "letter-spacing": 1, fill: foil }, `of ${of.toLocaleString("en")}`);
   const small = { "font-family": "ui-monospace, monospace", "font-size": 12.5, y: 378, fill: print, opacity: 0.9 };
   draw(words, "text", { ...small, x: 44 }, serial);
-  draw(words, "text", { x: 596, y: 70, "font-size": 21, "text-anchor": "end", fill: foil }, "Velvetrope");
+  draw(words, "text", { x: 596, y: 377, "font-size": 18, "text-anchor": "end", fill: foil }, "Velvetrope");
   if (note) {
     const stamp = draw(picture, "g", { transform: "rotate(-12 440 200)", "aria-hidden": true });
     draw(stamp, "rect", { x: 300, y: 152, width: 290, height: 86, rx: 10, fill: dark, "fill-opacity": 0.82, stroke: print, "stroke-width": 3 });

@@ -24,7 +24,8 @@ let tiers = [], mine = [], acting = null; // `acting`: the membership that a dia
 async function listTiers() {
   const found = await api.tiers();
   if (!found.ok) return null;
-  tiers = found.data;
+  const isOpen = (tier) => Number(stateOf({ heldStock: 0, ...tier }) === "live");
+  tiers = found.data.sort((a, b) => isOpen(b) - isOpen(a) || b.dropId - a.dropId);
   paintTiers();
   return {};
 }
