@@ -136,8 +136,8 @@ def test_what_other_systems_call_a_setting_is_understood_unless_ours_is_there() 
         "REFORGE_BASE_URL": "https://vyris.example",
     }
 
-    told = settings.read(theirs)
-    both = settings.read(theirs | {"MAIL_FROM": "shop@vyris.example", "WALLET_KEY": ""})
+    told = read(theirs)
+    both = read(theirs | {"MAIL_FROM": "shop@vyris.example", "WALLET_KEY": ""})
 
     assert (told.wallet_certificate, told.wallet_key) == ("pass.pem", "pass.key")
     assert told.wallet_key_passphrase == "hush"
