@@ -29,8 +29,8 @@ WITH made AS (
     SELECT drop_id FROM opened
     UNION SELECT drop_id FROM membership_drops WHERE (tier, year) = ($3, $4)
 ), receipt AS (
-    INSERT INTO receipts (id, drop_id, buyer, state)
-    SELECT gen_random_uuid(), drop_id, $2, 'fulfilled' FROM its
+    INSERT INTO receipts (id, drop_id, buyer, state, membership_id)
+    SELECT gen_random_uuid(), drop_id, $2, 'fulfilled', $1::uuid FROM its
     RETURNING id, drop_id
 )
 INSERT INTO memberships (id, receipt_id, drop_id, number, buyer, minted_at, changed_at)
