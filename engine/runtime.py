@@ -34,6 +34,7 @@ from engine.infra.turns import Turns
 from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
+from engine.membership.routes import MembershipRoutes
 from engine.pages.metrics import MetricsPage
 from engine.realtime import routes as realtime
 from engine.realtime.doorway import Doorway
@@ -199,14 +200,14 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
         turns = Turns(settings, crew)
         limits = Limits(settings, base.postgres, base.redis, crew)
         activity = Activity(base.postgres, crew, Addresses(settings.trusted_proxies))
-        identity = IdentityRoutes(
-            Parts(settings, base.postgres, crew, door, turns, limits, activity, base.reads)
-        )
+        parts = Parts(settings, base.postgres, crew, door, turns, limits, activity, base.reads)
+        identity = IdentityRoutes(parts)
         sale = SaleRoutes(settings, base.postgres, base.bouncer, crew, door, turns, salt_of(base))
         operating = OperatorRoutes(settings, base.postgres, base.bouncer, door, turns, sale.forget)
         paying = PaymentRoutes(settings, base.postgres, base.bouncer, crew, door, turns)
         record = LedgerRoutes(settings, base.postgres, base.reads, crew, door, turns)
         cold = ColdRoutes(settings, base.postgres, base.bouncer, crew, door, turns, sale.hold)
+        membership = MembershipRoutes(parts, base.bouncer)
         health = Health(base.postgres, base.redis)
         publisher = Publisher(
             "worker", meter, settings.metrics_dir, base.postgres, base.redis, crew.queued
@@ -222,6 +223,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             *operating.routes(),
             *record.routes(),
             *cold.routes(),
+            *membership.routes(),
             *health.routes(),
             *metrics.routes(),
             *realtime.routes(),

@@ -10,6 +10,7 @@ import msgspec
 Kind = Literal["anybody", "open", "buyer", "admin", "shop"]
 
 SCOPES = ("sale:read", "sale:write", "identity", "membership", "metrics", "admin")
+OWN = frozenset({"sale:read", "sale:write", "membership"})  # what a buyer may, for himself
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -31,9 +32,7 @@ class Caller(msgspec.Struct, frozen=True):
         """Whether the caller's credential covers a scope."""
         if self.kind == "shop":
             return scope in self.scopes or "admin" in self.scopes
-        return self.kind in ("open", "admin") or (
-            self.kind == "buyer" and scope.startswith("sale:")
-        )
+        return self.kind in ("open", "admin") or (self.kind == "buyer" and scope in OWN)
 
 
 class Device(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ pruner      forgets what is past its retention
 sealer      puts what was sold, refunded and booked into the ledger
 checker     looks now and then whether the whole ledger is what was sealed
 ender       ends sessions whose time is over
+registrar   gives up receipts that dead workers left pending; opens the tier of DROP_CAPACITY
 partitioner makes room for readings and activity, and drops the weeks and months past their time
 """
 
@@ -42,6 +43,7 @@ from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
 from engine.keepers.keeper import Keeper, Work
+from engine.membership import mint, openings
 from engine.record import activity_store, books, keys, ledger, look, seal
 from engine.record import store as record
 from engine.sale import drops, expire, payment, reconcile, shelf, store
@@ -55,6 +57,7 @@ TOMBSTONE_HOURS = 1  # a claim that a tombstone must stop arrives within seconds
 BEAT_SECONDS = 1.0
 POST_SECONDS = 1.0
 END_SECONDS = 5.0
+REGISTER_SECONDS = 5.0
 CHANGES_HOURS = 1  # a process that followed nothing for as long forgets all that it knew
 SEAL_SECONDS, SEAL_SECONDS_MAX = 0.25, 2.0  # between two looks: at rest, in a rush
 SEAL_RESTS = 15  # times as long as it sealed, in a rush
@@ -77,6 +80,7 @@ def rounds(settings: Settings, postgres: Postgres, bouncer: Bouncer, locks: Lock
         Keeper("partitioner", partitioning(settings, postgres), 60.0),
         Keeper("ender", ending(postgres), END_SECONDS),
         Keeper("postman", delivering(settings, postgres), POST_SECONDS),
+        Keeper("registrar", registering(settings, postgres, bouncer), REGISTER_SECONDS),
         Keeper("beater", beating(postgres), BEAT_SECONDS),
         Keeper("sealer", sealing(settings, postgres), SEAL_SECONDS_MAX),
     ]
@@ -204,6 +208,22 @@ def delivering(settings: Settings, postgres: Postgres) -> Work:
 
     async def work() -> float | None:
         return 0.0 if await postman.deliver() else None
+
+    return work
+
+
+def registering(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> Work:
+    """Give up what is stuck; once, open what the settings want."""
+    is_open = False
+
+    async def work() -> None:
+        nonlocal is_open
+        await mint.give_up_stuck(postgres)
+        if not is_open:
+            opened = await openings.open_configured(postgres, settings)
+            if opened is not None:
+                await reconcile.tell(postgres, bouncer, [opened])
+            is_open = True
 
     return work
 

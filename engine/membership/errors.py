@@ -51,6 +51,13 @@ class AlreadyRegistered(Refusal):
     status = 409
 
 
+class TierTaken(Refusal):
+    """This tier has its drop of this year already"""
+
+    code = "ALREADY_RESOLVED"
+    status = 409
+
+
 class LinkExpired(Refusal):
     """Reforge request has expired"""
 

@@ -14,6 +14,7 @@ by the statement that gives the receipt up, and only if no number is left.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -41,6 +42,11 @@ STUCK_SECONDS = 30.0  # after which nobody is at work on a pending receipt: seve
 
 Attempt = tuple[str, int, str]  # receipt, which attempt, the code it is answered with
 Chair = TypeVar("Chair", bound=Seat[Any, Any])
+
+
+def digest(text: str) -> bytes:
+    """A receipt's hash: SHA-256 of its text as it came."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 class Minted(msgspec.Struct, frozen=True):
@@ -88,6 +94,15 @@ class Minting:
             if not found:
                 raise NotFound(f"There is no membership drop {drop_id}")
             self._tiers[drop_id] = found[0]
+
+    async def known(self, wish: Mint) -> Minted | None:
+        """What this receipt has become before, for the user who had it."""
+        found = await store.find_receipt(self._postgres, wish)
+        if found is None or found.membership_id is None:
+            return None
+        if found.word == "used":
+            raise ReceiptUsed
+        return await self._again(found.membership_id)
 
     async def mint(self, wish: Mint, over: Exception | None = None) -> Minted:
         """Mint a verified receipt. Raises `ReceiptUsed`, `InvalidReceipt`, `SoldOut`, `MintFailed`,

@@ -13,7 +13,8 @@ import cyclopts
 from cyclopts import Group, Parameter
 
 from engine import __version__
-from engine.infra.settings import ALIASES, Settings
+from engine.infra.aliases import DATABASE, SAME
+from engine.infra.settings import Settings
 from engine.ops import terminal
 from engine.ops.audit_commands import audit, reconcile
 from engine.ops.beta_commands import beta
@@ -21,6 +22,7 @@ from engine.ops.drop_commands import drop
 from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
 from engine.ops.ledger_commands import ledger
+from engine.ops.receipt_commands import receipt
 from engine.ops.size_commands import size
 from engine.ops.user_commands import user
 
@@ -47,7 +49,7 @@ app = cyclopts.App(
 app["--help"].group = OTHER
 app["--version"].group = OTHER
 drop.group = freezer.group = ledger.group = OPERATE
-apikey.group = beta.group = token.group = user.group = CREDENTIALS
+apikey.group = beta.group = receipt.group = token.group = user.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
 app.command(audit, group=OPERATE)
@@ -55,6 +57,7 @@ app.command(reconcile, group=OPERATE)
 app.command(apikey)
 app.command(beta)
 app.command(ledger)
+app.command(receipt)
 app.command(token)
 app.command(user)
 app.command(size, group=CHECK)
@@ -262,7 +265,9 @@ def settings(*, json: AsJson = False) -> None:
         ("setting", "value", "default", "unit", "reason"),
         [(each.name, each.marked, each.default, each.unit, each.reason) for each in listed],
     )
-    terminal.say(f"Instead of DATABASE_URL: {' '.join(ALIASES)}")
+    terminal.say(f"Instead of DATABASE_URL: {' '.join(DATABASE)}")
+    for theirs, ours in SAME.items():
+        terminal.say(f"Instead of {ours}: {theirs}")
 
 
 @app.command(group=CHECK)

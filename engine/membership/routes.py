@@ -1,0 +1,23 @@
+"""The routes of membership, in one hand."""
+
+from __future__ import annotations
+
+from engine.identity.parts import Parts
+from engine.infra.routing import Route
+from engine.membership.member_routes import MemberRoutes
+from engine.membership.mint_routes import MintRoutes
+from engine.sale.bouncer import Bouncer
+
+
+class MembershipRoutes:
+    """All of them, made in the order of their table."""
+
+    def __init__(self, parts: Parts, bouncer: Bouncer) -> None:
+        self._features: list[MintRoutes | MemberRoutes] = [
+            MintRoutes(parts, bouncer),
+            MemberRoutes(parts, bouncer),
+        ]
+
+    def routes(self) -> list[Route]:
+        """The table."""
+        return [route for feature in self._features for route in feature.routes()]
