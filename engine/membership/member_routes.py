@@ -130,7 +130,13 @@ class MemberRoutes:
             try:
                 opened[:] = [
                     await openings.open_tier(
-                        session, tier, year, numbers, name=name, starts_at=start, max_per_buyer=limit
+                        session,
+                        tier,
+                        year,
+                        numbers,
+                        name=name,
+                        starts_at=start,
+                        max_per_buyer=limit,
                     )
                 ]
             except openings.TierExists:

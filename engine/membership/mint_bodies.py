@@ -45,9 +45,9 @@ class MintBody(msgspec.Struct):
     original_transaction_id_snake: str | None | UnsetType = field(
         name="original_transaction_id", default=UNSET
     )
-    drop_id: Annotated[int | str | UnsetType, shown(minimum=1, maximum=DROP_ID_MAX, pattern=f"^{NUMBER}$")] = field(
-        name="dropId", default=UNSET
-    )
+    drop_id: Annotated[
+        int | str | UnsetType, shown(minimum=1, maximum=DROP_ID_MAX, pattern=f"^{NUMBER}$")
+    ] = field(name="dropId", default=UNSET)
     drop_id_snake: int | str | UnsetType = field(name="drop_id", default=UNSET)
 
     @property

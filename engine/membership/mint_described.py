@@ -53,7 +53,9 @@ OPEN_TIER = About(
     answers={201: TierView},
     refusals=(TierTaken,),
 )
-MINE = About("Membership", "membership", query=(WHO, *PAGED), answers={200: Listing[MembershipView]})
+MINE = About(
+    "Membership", "membership", query=(WHO, *PAGED), answers={200: Listing[MembershipView]}
+)
 SHOW = About(
     "Membership",
     "membership",

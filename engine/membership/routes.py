@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from engine.identity.parts import Parts
 from engine.infra.routing import Route
+from engine.membership.device_routes import DeviceRoutes
+from engine.membership.encounter_routes import EncounterRoutes
 from engine.membership.member_routes import MemberRoutes
 from engine.membership.mint_routes import MintRoutes
 from engine.sale.bouncer import Bouncer
@@ -13,7 +15,12 @@ class MembershipRoutes:
     """All of them, made in the order of their table."""
 
     def __init__(self, parts: Parts, bouncer: Bouncer) -> None:
-        self._features = [MintRoutes(parts, bouncer), MemberRoutes(parts, bouncer)]
+        self._features = [
+            MintRoutes(parts, bouncer),
+            MemberRoutes(parts, bouncer),
+            DeviceRoutes(parts),
+            EncounterRoutes(parts),
+        ]
 
     def routes(self) -> list[Route]:
         """The table."""
