@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.identity.parts import Parts
 from engine.infra.routing import Route
 from engine.membership.device_routes import DeviceRoutes
@@ -15,13 +17,13 @@ class MembershipRoutes:
     """All of them, made in the order of their table."""
 
     def __init__(self, parts: Parts, bouncer: Bouncer) -> None:
-        self._features = [
-            MintRoutes(parts, bouncer),
-            MemberRoutes(parts, bouncer),
-            DeviceRoutes(parts),
-            EncounterRoutes(parts),
+        self._tables: list[Callable[[], list[Route]]] = [
+            MintRoutes(parts, bouncer).routes,
+            MemberRoutes(parts, bouncer).routes,
+            DeviceRoutes(parts).routes,
+            EncounterRoutes(parts).routes,
         ]
 
     def routes(self) -> list[Route]:
         """The table."""
-        return [route for feature in self._features for route in feature.routes()]
+        return [route for table in self._tables for route in table()]

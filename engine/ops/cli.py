@@ -21,6 +21,7 @@ from engine.ops.drop_commands import drop
 from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
 from engine.ops.ledger_commands import ledger
+from engine.ops.receipt_commands import receipt
 from engine.ops.size_commands import size
 from engine.ops.user_commands import user
 
@@ -47,7 +48,7 @@ app = cyclopts.App(
 app["--help"].group = OTHER
 app["--version"].group = OTHER
 drop.group = freezer.group = ledger.group = OPERATE
-apikey.group = beta.group = token.group = user.group = CREDENTIALS
+apikey.group = beta.group = receipt.group = token.group = user.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
 app.command(audit, group=OPERATE)
@@ -55,6 +56,7 @@ app.command(reconcile, group=OPERATE)
 app.command(apikey)
 app.command(beta)
 app.command(ledger)
+app.command(receipt)
 app.command(token)
 app.command(user)
 app.command(size, group=CHECK)

@@ -33,6 +33,7 @@ async def everything(settings: Settings) -> list[Finding]:
         *findings.secrets(settings),
         doorstep.reach(settings),
         doorstep.proxies(settings),
+        doorstep.receipts(settings),
         *findings.machine(probes.files_max(), probes.cpus(), settings),
     ]
 

@@ -34,12 +34,13 @@ async def units_locked(database_url: str, drop_id: int) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def waiting_claims(connection: asyncpg.Connection) -> int:
-    """How many claims stand before a lock now."""
+async def waiting_claims(connection: asyncpg.Connection, what: str = "claim_units") -> int:
+    """How many claims (or mints) stand before a lock now."""
     await connection.execute("SELECT pg_stat_clear_snapshot()")  # or we see the first look again
     return int(
         await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND wait_event_type = 'Lock' AND query LIKE '%FROM claim_units(%'"
+            " AND wait_event_type = 'Lock' AND query LIKE '%FROM ' || $1 || '(%'",
+            what,
         )
     )
