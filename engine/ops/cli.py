@@ -13,7 +13,8 @@ import cyclopts
 from cyclopts import Group, Parameter
 
 from engine import __version__
-from engine.infra.settings import ALIASES, Settings
+from engine.infra.aliases import DATABASE, SAME
+from engine.infra.settings import Settings
 from engine.ops import terminal
 from engine.ops.audit_commands import audit, reconcile
 from engine.ops.beta_commands import beta
@@ -264,7 +265,9 @@ def settings(*, json: AsJson = False) -> None:
         ("setting", "value", "default", "unit", "reason"),
         [(each.name, each.marked, each.default, each.unit, each.reason) for each in listed],
     )
-    terminal.say(f"Instead of DATABASE_URL: {' '.join(ALIASES)}")
+    terminal.say(f"Instead of DATABASE_URL: {' '.join(DATABASE)}")
+    for theirs, ours in SAME.items():
+        terminal.say(f"Instead of {ours}: {theirs}")
 
 
 @app.command(group=CHECK)
