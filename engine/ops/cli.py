@@ -21,6 +21,7 @@ from engine.ops.drop_commands import drop
 from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
 from engine.ops.ledger_commands import ledger
+from engine.ops.pass_commands import passes
 from engine.ops.size_commands import size
 from engine.ops.user_commands import user
 
@@ -46,7 +47,7 @@ app = cyclopts.App(
 )
 app["--help"].group = OTHER
 app["--version"].group = OTHER
-drop.group = freezer.group = ledger.group = OPERATE
+drop.group = freezer.group = ledger.group = passes.group = OPERATE
 apikey.group = beta.group = token.group = user.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
@@ -55,6 +56,7 @@ app.command(reconcile, group=OPERATE)
 app.command(apikey)
 app.command(beta)
 app.command(ledger)
+app.command(passes)
 app.command(token)
 app.command(user)
 app.command(size, group=CHECK)

@@ -10,6 +10,7 @@ import shutil
 import stat
 import struct
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from engine.membership import artwork, certificates, passes
 from engine.membership.models import Membership
 from engine.membership.passes import Passes, Press
 from engine.ops import preflight
-from tests.membership.chains import content, give, unpacked, wallet_of, written
+from tests.membership.chains import Given, content, give, unpacked, wallet_of, written
 from tests.membership.conftest import Club
 from tests.support.service import Service
 from tests.support.shop import Shop
@@ -30,7 +31,18 @@ from tests.support.shop import Shop
 needs_openssl = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="openssl is not on this machine: who else would judge?"
 )
-GIVEN = give()
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Settings:
+    """Settings of who signs, and needs no server for it."""
+    return Settings(auth="open", data_dir=tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def given() -> Given:
+    """A chain as Apple would have it."""
+    return give()
 
 
 def judged(folder: Path, root: Path, manifest: bytes, signature: bytes) -> bool:
@@ -113,42 +125,28 @@ def test_pictures_have_the_sizes_that_wallets_want(at: str, by: int) -> None:
         assert height == high * by
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "error", "message"),
-    [
-        ({}, 422, "VALIDATION_ERROR", "membershipId: required"),
-        ({"membership_id": "$id"}, 422, "VALIDATION_ERROR", "userId: "),
-        ({"membership_id": 7, "user_id": "ann"}, 422, "VALIDATION_ERROR", "membership_id: "),
-        ({"membership_id": "x", "user_id": "ann"}, 404, "NOT_FOUND", "Membership not found"),
-        ({"membership_id": "0" * 32, "user_id": "ann"}, 404, "NOT_FOUND", "Membership not found"),
-        (
-            {"membership_id": "$id", "user_id": "bob"},
-            401,
-            "UNAUTHORIZED",
-            "Membership does not belong to this user",
-        ),
-        (
-            {"membership_id": "$revoked", "user_id": "ann"},
-            401,
-            "UNAUTHORIZED",
-            "Membership has been revoked",
-        ),
-    ],
-)
-async def test_a_pass_is_refused_as_the_readme_says(
-    club: Club, body: dict[str, object], status: int, error: str, message: str
-) -> None:
+async def test_a_pass_is_refused_as_the_readme_says(club: Club) -> None:
     await club.open(9)
-    ids = {"$id": (await club.minted("receipt-1", "ann"))["id"]}
-    ids["$revoked"] = (await club.minted("receipt-2", "ann"))["id"]
-    revoke = f"/memberships/{ids['$revoked']}/revoke"
-    assert (await club.shop.send("POST", revoke, {"reason": "refunded"})).status == 200
+    id = (await club.minted("receipt-1", "ann"))["id"]
+    gone = (await club.minted("receipt-2", "ann"))["id"]
+    revoked = await club.shop.send("POST", f"/memberships/{gone}/revoke", {"reason": "refunded"})
+    assert revoked.status == 200
+    unknown = "0199a3f2-7c1e-7d43-9b5a-2f6c8e1d4a90"
 
-    wish = {name: ids.get(str(value), value) for name, value in body.items()}
-    reply = await club.shop.send("POST", "/issue-pass", wish)
-
-    assert (reply.status, reply.error) == (status, error)
-    assert reply.json["message"].startswith(message)
+    for membership, user, status, error, message in (
+        (None, None, 422, "VALIDATION_ERROR", "membershipId: required"),
+        (id, None, 422, "VALIDATION_ERROR", "userId: required"),
+        (7, "ann", 422, "VALIDATION_ERROR", "membership_id: "),
+        ("x", "ann", 404, "NOT_FOUND", "Membership not found"),
+        (unknown, "ann", 404, "NOT_FOUND", "Membership not found"),
+        (id, "bob", 401, "UNAUTHORIZED", "Membership does not belong to this user"),
+        (gone, "ann", 401, "UNAUTHORIZED", "Membership has been revoked"),
+    ):
+        wish = {"membership_id": membership, "user_id": user}
+        body = {name: value for name, value in wish.items() if value is not None}
+        reply = await club.shop.send("POST", "/issue-pass", body)
+        assert (reply.status, reply.error) == (status, error), reply.body
+        assert reply.json["message"].startswith(message)
 
 
 async def test_a_pass_names_its_web_service_where_that_is_https(settings: Settings) -> None:
@@ -169,7 +167,7 @@ async def test_a_pass_names_its_web_service_where_that_is_https(settings: Settin
 @needs_openssl
 @pytest.mark.parametrize("form", ["text", "one line", "files"])
 async def test_a_certificate_is_text_or_one_line_or_a_file(
-    settings: Settings, tmp_path: Path, form: str
+    bare: Settings, tmp_path: Path, form: str
 ) -> None:
     given = give(passphrase="open sesame")
     texts = {"certificate": given.certificate, "key": given.key, "intermediate": given.intermediate}
@@ -178,9 +176,7 @@ async def test_a_certificate_is_text_or_one_line_or_a_file(
     if form == "files":
         texts = {name: str(path) for name, path in written(tmp_path, {**texts}).items()}
     words = {f"wallet_{name}": text for name, text in texts.items()}
-    signer = certificates.signer(
-        given.settings(settings, **words, wallet_key_passphrase="open sesame")
-    )
+    signer = certificates.signer(given.settings(bare, **words, wallet_key_passphrase="open sesame"))
 
     root = written(tmp_path, {"root.pem": given.root})["root.pem"]
     assert judged(tmp_path, root, b"{}", signer.sign(b"{}"))
@@ -188,34 +184,30 @@ async def test_a_certificate_is_text_or_one_line_or_a_file(
     assert (signer.is_ours, signer.days_left) == (False, 363)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"wallet_key": ""}, "WALLET_KEY is not set"),
-        ({"wallet_certificate": "no such file"}, "WALLET_CERTIFICATE: want PEM text, or the path"),
-        ({"wallet_certificate": GIVEN.key}, "WALLET_CERTIFICATE is no certificate in PEM"),
-        ({"wallet_key": GIVEN.certificate}, "WALLET_KEY cannot be read"),
-        ({"wallet_key": give().key}, "WALLET_CERTIFICATE is not of WALLET_KEY"),
-        ({"wallet_key_passphrase": "x"}, "the key has no passphrase: unset it"),
-        ({"wallet_intermediate": GIVEN.root}, "WALLET_INTERMEDIATE did not issue"),
-        ({"wallet_type_id": "pass.other"}, "is not for WALLET_TYPE_ID=pass.other, but for pass.ex"),
-        ({"wallet_team_id": "OTHER"}, "is not for WALLET_TEAM_ID=OTHER, but for TEAM123456"),
-    ],
-)
 async def test_a_certificate_that_cannot_sign_passes_is_found_at_the_start(
-    settings: Settings, wrong: dict[str, str], said: str
+    bare: Settings, given: Given
 ) -> None:
-    unfit = GIVEN.settings(settings, **wrong)
+    for name, wrong, said in (
+        ("key", "", "WALLET_KEY is not set"),
+        ("certificate", "no such file", "WALLET_CERTIFICATE: want PEM text, or the path"),
+        ("certificate", given.key, "WALLET_CERTIFICATE is no certificate in PEM"),
+        ("key", given.certificate, "WALLET_KEY cannot be read"),
+        ("key", give().key, "WALLET_CERTIFICATE is not of WALLET_KEY"),
+        ("key_passphrase", "x", "the key has no passphrase: unset it"),
+        ("intermediate", given.root, "WALLET_INTERMEDIATE did not issue"),
+        ("type_id", "pass.other", "not for WALLET_TYPE_ID=pass.other, but for pass.example"),
+        ("team_id", "OTHER", "is not for WALLET_TEAM_ID=OTHER, but for TEAM123456"),
+    ):
+        unfit = given.settings(bare, **{f"wallet_{name}": wrong})
+        with pytest.raises(Misconfigured, match=said):
+            certificates.signer(unfit)
+        with pytest.raises(Misconfigured, match=said):
+            await preflight.at_start(unfit, secrets=True)
 
-    with pytest.raises(Misconfigured, match=said):
-        certificates.signer(unfit)
-    with pytest.raises(Misconfigured, match=said):
-        await preflight.at_start(unfit, secrets=True)
 
-
-async def test_a_certificate_that_ended_or_soon_ends_is_told(settings: Settings) -> None:
-    over = give(days=0.5).settings(settings)
-    soon = give(days=20).settings(settings)
+async def test_a_certificate_that_ended_or_soon_ends_is_told(bare: Settings) -> None:
+    over = give(days=0.5).settings(bare)
+    soon = give(days=20).settings(bare)
 
     with pytest.raises(Misconfigured, match=r"WALLET_CERTIFICATE is good from .*: get a new one"):
         certificates.signer(over)
@@ -224,11 +216,11 @@ async def test_a_certificate_that_ended_or_soon_ends_is_told(settings: Settings)
     assert "18 days" in found.found
 
 
-async def test_a_chain_of_our_own_is_for_the_kind_it_was_made_for(settings: Settings) -> None:
-    first = certificates.signer(settings)
-    other = msgspec.structs.replace(settings, wallet_type_id="pass.other")
+async def test_a_chain_of_our_own_is_for_the_kind_it_was_made_for(bare: Settings) -> None:
+    first = certificates.signer(bare)
+    other = msgspec.structs.replace(bare, wallet_type_id="pass.other")
 
-    assert certificates.signer(settings).certificate == first.certificate
+    assert certificates.signer(bare).certificate == first.certificate
     with pytest.raises(Misconfigured, match=r"remove .*wallet, and another chain is made"):
         certificates.signer(other)
 
@@ -237,12 +229,12 @@ def _made(settings: Settings) -> str:
     return certificates.signer(settings).certificate.serial_number.to_bytes(20, "big").hex()
 
 
-async def test_of_several_who_make_a_chain_at_once_one_wins(settings: Settings) -> None:
+async def test_of_several_who_make_a_chain_at_once_one_wins(bare: Settings) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
-        made = await asyncio.to_thread(pool.map, _made, [settings] * 12)
+        made = await asyncio.to_thread(pool.map, _made, [bare] * 12)
 
     assert len(set(made)) == 1
-    assert [path.name for path in settings.data_dir.iterdir()] == ["wallet"], "nothing is left over"
+    assert [path.name for path in bare.data_dir.iterdir()] == ["wallet"], "nothing is left over"
 
 
 # ── made once ────────────────────────────────────────────────────────────────────────────────────
@@ -250,8 +242,6 @@ async def test_of_several_who_make_a_chain_at_once_one_wins(settings: Settings) 
 
 def member(number: int = 7, **more: object) -> Membership:
     """Somebody, as Postgres would tell."""
-    from datetime import UTC, datetime
-
     moment = datetime(2025, 3, 1, 12, tzinfo=UTC)
     id = f"0199a3f2-7c1e-7d43-9b5a-{number:012d}"
     made = Membership(id, 3, "genesis", "2025", number, "ann", moment, moment)
@@ -259,7 +249,7 @@ def member(number: int = 7, **more: object) -> Membership:
 
 
 async def test_a_pass_is_signed_once_for_all_who_want_it_at_once(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    bare: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
     make = Press.make
@@ -268,7 +258,7 @@ async def test_a_pass_is_signed_once_for_all_who_want_it_at_once(
         Press, "make", lambda press, whose: made.append(whose.number) or make(press, whose)
     )
     crew = Crew()
-    kept = Passes(settings, crew)
+    kept = Passes(bare, crew)
 
     same = await asyncio.gather(*(kept.of(member(1)) for _ in range(20)))
     assert (made, len({id(each) for each in same})) == ([1], 1)
@@ -278,9 +268,9 @@ async def test_a_pass_is_signed_once_for_all_who_want_it_at_once(
 
 
 async def test_what_is_voided_says_so_and_the_same_content_has_the_same_tag(
-    settings: Settings,
+    bare: Settings,
 ) -> None:
-    press, later = Press(settings), member().minted_at.replace(year=2026)
+    press, later = Press(bare), member().minted_at.replace(year=2026)
     one, other = press.make(member()), press.make(member())
     voided = press.make(member(revoked_at=later, changed_at=later))
 

@@ -24,7 +24,19 @@ from tests.ops.conftest import Types
 ROOT = Path(__file__).parents[2]
 GROUPS = ("Run", "Operate", "Credentials", "Check")
 RUN = ("serve", "keep", "listen", "dev", "provider", "migrate", "seed")
-TOP = (*RUN, "drop", "freezer", "ledger", "reconcile", "audit", "apikey", "beta", "token", "user")
+TOP = (
+    *RUN,
+    "drop",
+    "freezer",
+    "ledger",
+    "pass",
+    "reconcile",
+    "audit",
+    "apikey",
+    "beta",
+    "token",
+    "user",
+)
 FIELDS = Settings.__struct_fields__
 
 
