@@ -859,6 +859,8 @@ CREATE INDEX memberships_revoked ON memberships USING btree (revoked_at) WHERE (
 
 CREATE INDEX nonces_by_age ON nonces USING btree (seen_at);
 
+CREATE INDEX pass_registrations_by_membership ON pass_registrations USING btree (membership_id, registered_at);
+
 CREATE INDEX password_resets_by_user ON password_resets USING btree (user_id);
 
 CREATE INDEX payments_by_reservation ON payments USING btree (reservation_id);

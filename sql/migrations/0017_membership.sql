@@ -125,5 +125,7 @@ CREATE TABLE pass_registrations (
     PRIMARY KEY (device_library_id, membership_id)
 );
 
+CREATE INDEX pass_registrations_by_membership ON pass_registrations (membership_id, registered_at);
+
 ALTER TABLE mails DROP CONSTRAINT a_mail_is_of_a_known_kind;
 ALTER TABLE mails ADD CONSTRAINT a_mail_is_of_a_known_kind CHECK (kind IN ('password_reset', 'reforge'));
