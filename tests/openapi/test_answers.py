@@ -153,6 +153,33 @@ async def _keeps_cold(told: Told, slots: list[int]) -> None:
         assert (await told.send("POST", f"/simulate/{kind}")).status == 200, kind
 
 
+async def _mints(told: Told) -> None:
+    """A tier that is opened, receipts that become its numbers, and one that is revoked."""
+    tier = {"tier": "genesis", "year": "2025", "capacity": 1}
+    assert (await told.send("POST", "/memberships/drops", tier)).status == 201
+    assert (await told.send("POST", "/memberships/drops", tier)).status == 409
+    receipt = {"receiptData": "receipt-1", "userId": "ann"}
+    minted, again, other, late, none = [
+        await told.send("POST", "/mint", body)
+        for body in (
+            receipt,
+            receipt,
+            receipt | {"userId": "bob"},
+            receipt | {"receiptData": "r"},
+            {},
+        )
+    ]
+    assert [r.status for r in (minted, again, other, late, none)] == [201, 200, 409, 410, 422]
+    member = f"/memberships/{minted.json['membership']['id']}"
+    for path in (
+        *(f"{member}?userId=ann", "/memberships/tiers", "/memberships/mine?userId=ann"),
+        "/memberships?page=1&revoked=false",
+    ):
+        assert (await told.send("GET", path)).status == 200, path
+    assert (await told.send("GET", f"{member}?userId=bob")).status == 401
+    assert (await told.send("POST", f"{member}/revoke", {"reason": "refunded"})).status == 200
+
+
 async def _records(told: Told, ground: Ground) -> None:
     """The ledger, as a keeper leaves it."""
     assert await seal(ground.postgres, keys.ring(ground.settings))
@@ -291,6 +318,7 @@ async def _invites(told: Told) -> None:
 async def test_every_operation_answers_as_the_document_says(told: Told, ground: Ground) -> None:
     async with told.nothing_left_out():
         await _keeps_cold(told, await freezer_of(ground, 6))
+        await _mints(told)
         await _prefers(told, await somebody(ground.settings.database_url))
         await _enters(told, await somebody(ground.settings.database_url))
         await _invites(told)
