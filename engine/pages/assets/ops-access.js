@@ -27,6 +27,7 @@ export class Access {
   async #greet() {
     const { status } = await this.#send("GET", `${API}/refunds?limit=1`, {});
     this.#isOpen = status === 200;
+    element("mail").hidden = !this.#isOpen;
     this.#keep(this.#credential);
     if (status === 401 && !this.#credential) this.offer("Sign in to see more, and to act.");
   }
