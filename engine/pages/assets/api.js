@@ -101,10 +101,11 @@ export const proofOf = (sequence) => `${API}/ledger/${sequence}/proof`;
 
 export const tiers = () => send("GET", "/memberships/tiers");
 export const mint = (wish) => send("POST", "/mint", wish);
-export const membershipsOf = (user) => send("GET", `/memberships/mine?limit=100&${named(user)}`);
+export const membershipsOf = (user) => send("GET", `/memberships/mine?limit=20&${named(user)}`);
 export const pass = (membershipId, userId) => send("POST", "/issue-pass", { membershipId, userId });
 export const challenge = (id, userId) => send("POST", `/memberships/${id}/devices/challenge`, { userId });
 export const registerDevice = (id, wish) => send("POST", `/memberships/${id}/devices`, wish);
+export const devicesOf = (id, user) => send("GET", `/memberships/${id}/devices?limit=20&${named(user)}`);
 export const reforge = (wish) => send("POST", "/devices/reforge/init", wish);
 export const confirmReforge = (token) => send("POST", "/devices/reforge/confirm", { token });
 export const verifyEncounter = (token, userId) => send("POST", "/encounters/verify", { token, userId });

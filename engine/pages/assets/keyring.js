@@ -35,18 +35,28 @@ async function within(mode, act) {
 export const keyOf = (membershipId) => within("readonly", (keys) => keys.get(membershipId));
 export const forget = (membershipId) => within("readwrite", (keys) => keys.delete(membershipId));
 
+/** What this device calls itself: for people, who read it in a mail; no two keys' are the same. */
+function named() {
+  const system = navigator.userAgentData?.platform ?? navigator.platform;
+  return `Browser on ${system || "a computer"}, ${crypto.randomUUID().slice(0, 8)}`;
+}
+
 /** A new key for a membership, in place of one that was there. */
 export async function newKey(membershipId) {
   const { privateKey, publicKey } = await crypto.subtle.generateKey(ALGORITHM, false, ["sign", "verify"]);
   const lines = base64(await crypto.subtle.exportKey("spki", publicKey)).match(/.{1,64}/g).join("\n");
   const pem = `-----BEGIN PUBLIC KEY-----\n${lines}\n-----END PUBLIC KEY-----\n`;
-  const made = { membershipId, deviceId: `web-${crypto.randomUUID()}`, key: privateKey, pem };
+  const made = { membershipId, deviceId: named(), key: privateKey, pem };
   await within("readwrite", (keys) => keys.put(made));
   return made;
 }
 
 /** A text's signature, as JOSE writes it: r and s, base64url. */
-export const sign = async ({ key }, text) => base64url(await crypto.subtle.sign(SIGNATURE, key, bytes(text)));
+const sign = async ({ key }, text) => base64url(await crypto.subtle.sign(SIGNATURE, key, bytes(text)));
+
+/** Proves to who made the challenge that this device has the key. */
+export const prove = (made, challenge) =>
+  sign(made, ["velvetrope device v1", made.membershipId, made.deviceId, challenge].join("\n"));
 
 /** A token that says: I, a member, met that one. `place`: {lat, lng} or nothing; `at`: the server's time in ms. */
 export async function encounter(mine, receiverId, place, at) {

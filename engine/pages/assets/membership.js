@@ -17,7 +17,8 @@ const PLACE_MS = 8_000;
 const $ = (id) => document.getElementById(id);
 const guest = () => (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
 let me = login.who()?.id ?? guest();
-let tiers = [], mine = [], acting = null; // `acting`: the membership that a dialog is about
+let tiers = [], mine = [];
+let acting = null, moving = null; // the membership that a dialog is about, and the device it is moved from
 
 // ── tiers ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -99,20 +100,24 @@ async function listMine() {
   if (whose !== me) return; // somebody else meanwhile
   showGlass(found.error === "UNAUTHORIZED");
   mine = found.ok ? found.data : [];
-  const keys = await Promise.all(mine.map(keyFor));
+  const signers = await Promise.all(mine.map(signerOf));
   if (whose !== me) return;
-  $("cards").replaceChildren(...mine.map((one, index) => numbered(one, keys[index], tiers.find(({ dropId }) => dropId === one.dropId), acts)));
+  $("cards").replaceChildren(...mine.map((one, index) => numbered(one, signers[index], tiers.find(({ dropId }) => dropId === one.dropId), acts)));
   $("none").hidden = mine.length > 0;
   $("none").textContent = found.ok ? "None yet. A receipt gets you one, below." : found.message;
   $("met").hidden = !mine.length;
   await listEncounters();
 }
 
-/** This browser's key for a membership, and whether it is the one that counts. */
-async function keyFor(membership) {
-  const key = keyring.canSign && (await keyring.keyOf(membership.id));
-  return key && { ...key, isActive: membership.deviceId === key.deviceId };
+/** Which device signs for a membership: this browser, if it has the very key. */
+async function signerOf(membership) {
+  if (membership.revokedAt) return {};
+  const [found, key] = await Promise.all([api.devicesOf(membership.id, me), keyring.canSign && keyring.keyOf(membership.id)]);
+  const device = found.ok && found.data.find((one) => !one.revokedAt);
+  const isHere = Boolean(device && key) && bare(device.publicKey) === bare(key.pem);
+  return { device, isHere, waits: Boolean(key) && !isHere };
 }
+const bare = (pem) => pem.replaceAll(/\s/g, "");
 
 const acts = {
   async pass(membership) {
@@ -135,11 +140,11 @@ const acts = {
     const asked = await api.challenge(membership.id, me);
     if (!asked.ok) return say(asked.message);
     const key = await keyring.newKey(membership.id);
-    const signature = await keyring.sign(key, asked.challenge);
-    const { ok, message } = await api.registerDevice(membership.id, {
+    const signature = await keyring.prove(key, asked.challenge);
+    const { ok, error, message } = await api.registerDevice(membership.id, {
       userId: me, deviceId: key.deviceId, publicKey: key.pem, challenge: asked.challenge, signature,
     });
-    if (!ok) await keyring.forget(membership.id);
+    if (!ok) await drop(membership, error);
     await settle(membership);
     say(ok ? `This device signs for ${nameOf(membership)} now.` : message);
   },
@@ -151,11 +156,11 @@ const acts = {
     open("meet", `${nameOf(membership)} meets somebody`);
   },
 
-  move(membership) {
+  move(membership, device) {
     if (!keyring.canSign) return say(KEYLESS);
     acting = membership;
-    $("move-form").reset();
-    $("move-old").value = membership.deviceId ?? "";
+    moving = device;
+    $("move-old").textContent = device.deviceId;
     $("move-form").querySelector("[type=submit]").hidden = false;
     open("move", `Move ${nameOf(membership)} to this device?`);
   },
@@ -165,20 +170,25 @@ function open(dialog, title) {
   $(`${dialog}-title`).textContent = title;
   tell($(`${dialog}-form`), "");
   $(dialog).showModal();
-  $(dialog).querySelector("input").focus();
+  $(dialog).querySelector("input, button").focus();
 }
 for (const dialog of ["meet", "move"]) $(`${dialog}-no`).onclick = () => $(dialog).close();
+
+/** A key that was refused is good for nothing; one whose answer got lost may count by now. */
+async function drop({ id }, error) {
+  if (!["LOST", "OUTCOME_UNKNOWN"].includes(error)) await keyring.forget(id);
+}
 
 async function settle({ id }) {
   await listMine();
   cardOf(id)?.focus({ preventScroll: true });
 }
 
-submits($("move-form"), async ({ oldDeviceId }) => {
+submits($("move-form"), async () => {
   const membership = acting, key = await keyring.newKey(membership.id);
-  const reply = await api.reforge({ membershipId: membership.id, userId: me, oldDeviceId, newDeviceId: key.deviceId, newPublicKey: key.pem });
+  const reply = await api.reforge({ membershipId: membership.id, userId: me, oldDeviceId: moving.deviceId, newDeviceId: key.deviceId, newPublicKey: key.pem });
   if (!reply.ok) {
-    await keyring.forget(membership.id);
+    await drop(membership, reply.error);
     return reply;
   }
   $("move-form").querySelector("[type=submit]").hidden = true;
@@ -239,11 +249,11 @@ async function listEncounters() {
   $("encounters").replaceChildren(...found.data.map(encounter));
 }
 
-function encounter({ initiatorId, receiverId, encounteredAt, latitude, longitude }) {
+function encounter({ initiatorId, receiverId, encounteredAt, lat, lng }) {
   const own = mine.find(({ id }) => id === initiatorId || id === receiverId);
   const other = own?.id === initiatorId ? receiverId : initiatorId, element = make("li");
   const when = new Date(encounteredAt).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
-  const where = latitude == null ? "" : `, at ${latitude.toFixed(4)}, ${longitude.toFixed(4)}`;
+  const where = lat == null ? "" : `, at ${lat.toFixed(4)}, ${lng.toFixed(4)}`;
   element.append(make("b", "", own ? nameOf(own) : "You"), " met ", make("code", "", other), make("br"), make("span", "soft", `${when}${where}`));
   return element;
 }

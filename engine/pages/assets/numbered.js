@@ -19,9 +19,10 @@ function button(label, name, act, className = "quiet") {
   return made;
 }
 
-/** `key`: this browser's for it, if it has one; `tier`: of which it is, if that is known. `acts`: pass, copy,
- * register, meet, move, each told the membership. */
-export function numbered(membership, key, tier, acts) {
+/** `signer`: `{device, isHere, waits}`: the device that signs for it, whether it is this browser, and whether this
+ * browser waits to be it. `tier`: of which it is, if that is known. `acts`: pass, copy, register, meet, move, each
+ * told the membership. */
+export function numbered(membership, signer, tier, acts) {
   const element = make("li", "member"), name = nameOf(membership), isOver = Boolean(membership.revokedAt);
   element.tabIndex = -1;
   element.dataset.id = membership.id;
@@ -32,18 +33,21 @@ export function numbered(membership, key, tier, acts) {
   const told = element.appendChild(make("p", "soft"));
   told.textContent = isOver
     ? `Revoked on ${date(membership.revokedAt)}${membership.revokeReason ? `: ${membership.revokeReason}` : ""}.`
-    : `Yours since ${date(membership.mintedAt)}. ${signer(key)}`;
+    : `Yours since ${date(membership.mintedAt)}. ${words(signer)}`;
   if (isOver) return element;
   const row = element.appendChild(make("div", "row"));
   const may = [button("Download the pass", name, () => acts.pass(membership), "")];
-  if (key?.isActive) may.push(button("Meet somebody", name, () => acts.meet(membership)));
-  else may.push(button("Register this device", name, () => acts.register(membership)), button("Move it here", name, () => acts.move(membership)));
+  if (signer.isHere) may.push(button("Meet somebody", name, () => acts.meet(membership)));
+  else if (signer.device) may.push(button("Move it to this device", name, () => acts.move(membership, signer.device)));
+  else may.push(button("Register this device", name, () => acts.register(membership)));
   may.push(button("Copy its id", name, () => acts.copy(membership)));
   row.append(...may);
   return element;
 }
 
-function signer(key) {
-  if (key?.isActive) return `This device signs for it, as ${key.deviceId}.`;
-  return key ? "This device waits for the button behind the link that was mailed." : "This device does not sign for it.";
+function words({ device, isHere, waits }) {
+  if (isHere) return "This device signs for it.";
+  if (!device) return "No device signs for it yet.";
+  const until = waits ? " until you press the button behind the link that was mailed" : "";
+  return `Another device signs for it${until}: ${device.deviceId}.`;
 }
