@@ -19,6 +19,8 @@ import msgspec
 from engine.ops import stack
 from tests.support.http import Crowd, Reply
 
+NOBODY = "0199a3f2-7c1e-7d43-9b5a-2f6c8e1d4a90"  # an id that is nothing's
+ENVELOPE = "in an envelope"
 MOUNTS = ("/api/v1", "/api", "")
 DEVIATIONS = (Path(__file__).parents[2] / "docs/SEEDS.md").read_text()
 HEAD = re.compile(r"^### .*\(`(/.*)`\)$")  # ZeroLight's: what its rows begin with
