@@ -107,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     receipt_bundle_id: Annotated[
         str, why("whose receipts count; empty: whose does not matter (hmac)")
     ] = ""
-    receipt_environment: Annotated[str, why("and from where: Production, Sandbox; empty: any")] = (
+    receipt_environment: Annotated[str, why("and from where: Production, Sandbox, or any")] = (
         "Production"
     )
     wallet_certificate: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from engine.infra.describe import PAGED, About, Body, BuyerId, Query, shown
+from engine.infra.describe import PAGED, About, Body, BuyerId, Query, Reply, shown
 from engine.infra.errors import NotFound
 from engine.infra.lists import Listing
 from engine.membership.errors import (
@@ -29,7 +29,10 @@ MINT = About(
     "membership",
     counted="write",
     body=Body(MintBody, ("receiptData", "userId")),
-    answers={201: MintedView, 200: MintedView},
+    answers={
+        201: MintedView,
+        200: Reply(MintedView, headers={"Idempotent-Replayed": "Always `true`."}),
+    },
     refusals=(
         ReceiptUsed,
         InvalidReceipt,

@@ -156,10 +156,12 @@ async def list_memberships(
     skip: int = 0,
 ) -> list[Membership]:
     """Memberships, the newest first."""
-    words = {"buyer": buyer, "drop_id": drop_id, "number": number, "revoked": revoked}
-    rows = await caller.call(
-        _queries["list_memberships"], before=before, count=count, skip=skip, **words
-    )
+    words: dict[str, Any] = {"drop_id": drop_id, "number": number, "revoked": revoked}
+    words |= {"before": before, "count": count, "skip": skip}
+    if buyer is None:
+        rows = await caller.call(_queries["list_memberships"], **words)
+    else:
+        rows = await caller.call(_queries["list_memberships_of"], buyer=buyer, **words)
     return [_membership(row) for row in rows]
 
 

@@ -22,6 +22,7 @@ from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
 from engine.ops.ledger_commands import ledger
 from engine.ops.pass_commands import passes
+from engine.ops.receipt_commands import receipt
 from engine.ops.size_commands import size
 from engine.ops.user_commands import user
 
@@ -48,7 +49,7 @@ app = cyclopts.App(
 app["--help"].group = OTHER
 app["--version"].group = OTHER
 drop.group = freezer.group = ledger.group = passes.group = OPERATE
-apikey.group = beta.group = token.group = user.group = CREDENTIALS
+apikey.group = beta.group = receipt.group = token.group = user.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
 app.command(audit, group=OPERATE)
@@ -57,6 +58,7 @@ app.command(apikey)
 app.command(beta)
 app.command(ledger)
 app.command(passes)
+app.command(receipt)
 app.command(token)
 app.command(user)
 app.command(size, group=CHECK)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from engine.infra.errors import Misconfigured
 from engine.infra.lobby import LINGERING_MAX
 from engine.infra.settings import Settings, require_secrets
+from engine.membership.receipts import Verifier
 from engine.ops.findings import Finding
 
 SEATS_MAX = 16_384  # connections of a worker unless told: each takes some KiB
@@ -43,6 +44,19 @@ def reach(settings: Settings) -> Finding:
             refuses=True,
         )
     return Finding("access", "ok", f"AUTH={settings.auth} on {settings.host}")
+
+
+def receipts(settings: Settings) -> Finding:
+    """Whether a receipt of a membership proves anything, and whether it can be checked at all."""
+    check, verifier = "RECEIPT_VERIFIER", settings.receipt_verifier
+    try:
+        is_trusting = Verifier.of(settings).is_trusting
+    except Misconfigured as wrong:
+        return Finding(check, "fail", verifier, str(wrong), refuses=True)
+    if is_trusting and settings.auth == "required":
+        mend = "hmac with RECEIPT_SECRET, or jws with RECEIPT_ROOTS and RECEIPT_BUNDLE_ID"
+        return Finding(check, "warn", "none: any text is a receipt, for shops' keys", mend)
+    return Finding(check, "ok", verifier)
 
 
 def raise_files_max() -> int:

@@ -34,6 +34,7 @@ async def everything(settings: Settings) -> list[Finding]:
         pass_findings.passes(settings),
         doorstep.reach(settings),
         doorstep.proxies(settings),
+        doorstep.receipts(settings),
         *findings.machine(probes.files_max(), probes.cpus(), settings),
     ]
 

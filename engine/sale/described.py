@@ -18,6 +18,7 @@ from engine.sale.errors import (
     ExtensionUsed,
     HoldExpired,
     LimitReached,
+    MintedOnly,
     NotStarted,
     NotYourReservation,
     Paused,
@@ -62,6 +63,7 @@ RESERVE = About(
     answers={201: HoldView},
     refusals=(
         *(SoldOut, SlotNotAvailable, LimitReached, NotStarted, Ended, Paused, Preparing, NotFound),
+        MintedOnly,
     ),
     leads_to=("show_reservation", "purchase", "release", "extend", "pay"),
 )

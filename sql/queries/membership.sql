@@ -1,11 +1,10 @@
 -- name: open_membership_drop :one
 -- Make members' numbers of a drop's units.
--- Index  a_tier_has_one_drop_a_year
 INSERT INTO membership_drops (drop_id, tier, year) VALUES (@drop_id, @tier, @year) RETURNING drop_id;
 
 -- name: find_membership_drops :many
 -- Membership drops with their terms and stock, the newest first: all, or (not null) one by its id or by tier and year.
--- Index  membership_drops_pkey, a_tier_has_one_drop_a_year, drops_pkey, stock_pkey
+-- Index  drops_pkey, stock_pkey
 SELECT k.drop_id, k.tier, k.year, d.name, d.image_url, d.starts_at, d.ends_at, d.max_per_buyer,
        drop_status(d, s) AS status, greatest(s.total, d.total_stock) AS total, s.free, s.sold, s.withdrawn, s.version
   FROM membership_drops AS k
@@ -78,13 +77,27 @@ SELECT m.id, m.drop_id, k.tier, k.year, m.number, m.buyer, m.minted_at, m.change
    FOR UPDATE OF m;
 
 -- name: list_memberships :many
--- Memberships, the newest first, before a cursor: all, a buyer's, a drop's, one number's, or (not null) only revoked or
--- only live ones.
--- Index  memberships_by_buyer, memberships_pkey, membership_drops_pkey
+-- Memberships, the newest first, before a cursor: all, a drop's, one number's, or (not null) only revoked or only live
+-- ones.
+-- Index  memberships_pkey, membership_drops_pkey
 SELECT m.id, m.drop_id, k.tier, k.year, m.number, m.buyer, m.minted_at, m.changed_at, m.revoked_at, m.revoke_reason
   FROM memberships AS m
   JOIN membership_drops AS k ON k.drop_id = m.drop_id
- WHERE (@buyer::text IS NULL OR m.buyer = @buyer)
+ WHERE (@drop_id::bigint IS NULL OR m.drop_id = @drop_id)
+   AND (@number::integer IS NULL OR m.number = @number)
+   AND (@revoked::boolean IS NULL OR (m.revoked_at IS NOT NULL) = @revoked)
+   AND (@before::uuid IS NULL OR m.id < @before)
+ ORDER BY m.id DESC
+ LIMIT @count::bigint
+OFFSET @skip::bigint;
+
+-- name: list_memberships_of :many
+-- The same of one buyer.
+-- Index  memberships_by_buyer, membership_drops_pkey
+SELECT m.id, m.drop_id, k.tier, k.year, m.number, m.buyer, m.minted_at, m.changed_at, m.revoked_at, m.revoke_reason
+  FROM memberships AS m
+  JOIN membership_drops AS k ON k.drop_id = m.drop_id
+ WHERE m.buyer = @buyer
    AND (@drop_id::bigint IS NULL OR m.drop_id = @drop_id)
    AND (@number::integer IS NULL OR m.number = @number)
    AND (@revoked::boolean IS NULL OR (m.revoked_at IS NOT NULL) = @revoked)
@@ -94,8 +107,7 @@ SELECT m.id, m.drop_id, k.tier, k.year, m.number, m.buyer, m.minted_at, m.change
 OFFSET @skip::bigint;
 
 -- name: count_memberships :one
--- How many memberships that list has in all.
--- Index  memberships_by_buyer
+-- How many memberships those lists have in all.
 SELECT count(*) AS items
   FROM memberships AS m
  WHERE (@buyer::text IS NULL OR m.buyer = @buyer)

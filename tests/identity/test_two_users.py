@@ -29,6 +29,7 @@ from engine.pages.schemas import sample
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
 from tests.identity.conftest import Caller
+from tests.membership.people import make_member
 from tests.support.http import Reply
 from tests.support.shop import Shop
 
@@ -53,12 +54,17 @@ WHOSE: dict[str, str | None] = {
     "/activity-logs/user/": "user",
     "/api-keys/": "key",
     "/locks/": None,
+    "/memberships/": "membership",
+    # A pass's own token opens these, and no credential of a buyer.
+    "/wallet/v1/passes/{kind}/": None,
+    "/wallet/v1/devices/{device}/registrations/{kind}/": None,
 }
 # Fields of queries and bodies that name somebody, or something of somebody's.
 FIELDS = {
     "userId": "user",
     "buyer": "user",
     "reservationId": "hold",
+    "membershipId": "membership",
     "purchaseId": "purchase",
     "bookingId": "booking",
     "sessionId": "session",
@@ -73,7 +79,7 @@ FIELDS = {
 SHOWN_TO_ALL = {"show_user"}  # of which a stranger sees id and username
 HERS = {
     *("show_reservation", "show_purchase", "show_preferences", "show_user", "show_session"),
-    *("active_session", "list_sessions_of"),
+    *("active_session", "list_sessions_of", "show_membership"),
 }  # among what Ann herself is shown
 MANIFEST, PHONE, NAME = "MAN-OF-ANN", "+49 170 5550100", "Ann of the Matrix"
 
@@ -86,6 +92,8 @@ ROWS = """SELECT jsonb_build_object(
     'holds', (SELECT jsonb_agg(r ORDER BY id) FROM reservations AS r WHERE buyer = $1),
     'purchases', (SELECT jsonb_agg(p ORDER BY id) FROM purchases AS p WHERE buyer = $1),
     'bookings', (SELECT jsonb_agg(b ORDER BY id) FROM bookings AS b WHERE buyer = $1),
+    'memberships', (SELECT jsonb_agg(m ORDER BY id) FROM memberships AS m WHERE buyer = $1),
+    'receipts', (SELECT jsonb_agg(r ORDER BY id) FROM receipts AS r WHERE buyer = $1),
     'keys', (SELECT jsonb_agg(k ORDER BY id) FROM api_keys AS k),
     'invitations', (SELECT jsonb_agg(k ORDER BY id) FROM beta_keys AS k),
     'drops', (SELECT jsonb_agg(d ORDER BY id) FROM drops AS d)
@@ -167,7 +175,7 @@ async def world(settings: Settings, ground: Ground, shop: Shop) -> AsyncIterator
 
 
 @pytest.fixture
-async def anns(world: World, admin: Caller) -> tuple[Caller, Anns]:
+async def anns(world: World, admin: Caller, settings: Settings) -> tuple[Caller, Anns]:
     """Ann with all that one can have."""
     wallet = "0x" + "a1" * 20
     words = {"privy_id": "did:privy:ann", "phone": PHONE, "display_name": NAME}
@@ -190,6 +198,7 @@ async def anns(world: World, admin: Caller) -> tuple[Caller, Anns]:
     slots = await freezer_of(world.ground, 2)
     held = (await _made(ann, "/hold", {"slotId": slots[0]}))["reservation"]
     booked = await _made(ann, "/book", {"reservationId": held["id"], "manifestId": MANIFEST})
+    member = await make_member(settings.database_url, user)
     key = await world.connection.fetchval(
         "INSERT INTO api_keys (id, name, prefix, hash, scopes)"
         " VALUES ($1, 'key-of-the-shop', 'vr_1', 'x', '{admin}') RETURNING id",
@@ -200,6 +209,7 @@ async def anns(world: World, admin: Caller) -> tuple[Caller, Anns]:
         "hold": [hold["id"], sold["id"]],
         "purchase": [bought["id"]],
         "booking": [booked["booking"]["id"]],
+        "membership": [member],
         "session": [session],
         "privy": [words["privy_id"]],
         "wallet": [wallet],

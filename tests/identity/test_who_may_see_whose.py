@@ -131,9 +131,11 @@ async def test_an_admin_sees_every_hold_and_may_give_it_back_but_does_not_buy_it
 PUBLIC = {"list_drops", "show_drop", "stock", "audit", "health", "live", "ready"}
 PUBLIC |= {"units", "list_slots", "show_slot"}
 PUBLIC |= {"ledger", "verify", "ledger_key", "ledger_head", "proof"}
+PUBLIC |= {"list_tiers"}
 PUBLIC |= {"verify_key", "check_key"}  # who has a key has no account yet
+PUBLIC |= {"pass_keys", "changed_passes"}
 # Who comes here has no credential yet: these read the body before they refuse.
-WAYS_IN = {"register", "login", "refresh", "forgot_password", "reset_password"}
+WAYS_IN = {"register", "login", "refresh", "forgot_password", "reset_password", "wallet_log"}
 PAGES = {"page", "asset", "picture"}
 
 

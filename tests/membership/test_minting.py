@@ -187,6 +187,7 @@ async def test_one_receipt_100_at_once_and_a_worker_killed_among_them_is_one_mem
         return None
 
     known = await wait_until(all_know, "every retry has the membership", seconds=15)
+    assert known is not None
     assert len(known) == 1
     told = {reply.json["membership"]["id"] for reply in first if reply.status in (200, 201)}
     assert told <= known

@@ -24,19 +24,8 @@ from tests.ops.conftest import Types
 ROOT = Path(__file__).parents[2]
 GROUPS = ("Run", "Operate", "Credentials", "Check")
 RUN = ("serve", "keep", "listen", "dev", "provider", "migrate", "seed")
-TOP = (
-    *RUN,
-    "drop",
-    "freezer",
-    "ledger",
-    "pass",
-    "reconcile",
-    "audit",
-    "apikey",
-    "beta",
-    "token",
-    "user",
-)
+NOUNS = ("drop", "freezer", "ledger", "pass", "apikey", "beta", "receipt", "token", "user")
+TOP = (*RUN, *NOUNS, "reconcile", "audit")
 FIELDS = Settings.__struct_fields__
 
 
