@@ -35,6 +35,15 @@ class Shot(msgspec.Struct, frozen=True, kw_only=True):
     drop_id: int = 0
     keyed: bool = False  # with an Idempotency-Key, a new one each time
     then: str = ""  # where each hold is bought as soon as it is told; empty: it is not
+    receipts: bool = False  # with a receipt, a new one each time
+
+    @property
+    def body(self) -> tuple[str, str]:
+        """What stands before the buyer's name, and between that and the same again, if anything."""
+        start = f'{{"dropId":{self.drop_id},'
+        if self.receipts:
+            return f'{start}"receiptData":"', '","userId":"'
+        return f'{start}"userId":"', ""
 
     @property
     def head(self) -> str:
@@ -252,7 +261,8 @@ class Gun:
         """A request nobody has sent before."""
         self._sent += 1
         buyer = f"{self._shot.run}-{self._sent}"
-        body = f'{{"dropId":{self._shot.drop_id},"userId":"{buyer}"}}'
+        opening, again = self._shot.body
+        body = f'{opening}{buyer}{again}{buyer if again else ""}"}}'
         key = f"Idempotency-Key: {buyer}\r\n" if self._shot.keyed else ""
         return self._letter(self._head, key, body)
 

@@ -24,12 +24,18 @@ from engine.infra.settings import Settings
 from engine.ops import devstack
 from engine.ops.migrate import migrate
 from engine.runtime import Ground
+from tests.support import memory
 from tests.support.clones import TEMPLATE, cloned, named
 from tests.support.provider import SECRET, Provider
 from tests.support.service import Service
 from tests.support.shop import Shop
 
 OFTEN = "100000/s"  # counted, but as often as a test likes
+
+
+def pytest_configure() -> None:
+    """Before anybody asks for a temporary folder."""
+    memory.use()
 
 
 @pytest.fixture(scope="session")

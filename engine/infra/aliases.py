@@ -7,6 +7,28 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from engine.infra.errors import Misconfigured
 
+ORIGINS = ("CLIENT_URL", "FRONTEND_URL")  # CORS_ORIGINS
+DATABASE = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_SSL")  # DATABASE_URL
+SAME = {
+    "PKPASS_CERTIFICATE": "WALLET_CERTIFICATE",
+    "PKPASS_KEY": "WALLET_KEY",
+    "PKPASS_PASSPHRASE": "WALLET_KEY_PASSPHRASE",
+    "REFORGE_FROM_EMAIL": "MAIL_FROM",
+    "REFORGE_BASE_URL": "PUBLIC_URL",
+}
+
+
+def ours(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment with our names for what it says in others' alone: ours count first."""
+    env = dict(environ)
+    if not env.get("DATABASE_URL") and env.get("DB_HOST"):
+        env["DATABASE_URL"] = database_from_parts(env)
+    for theirs, name in SAME.items():
+        env[name] = env.get(name) or env.get(theirs, "")
+    pages = [env[name] for name in ORIGINS if env.get(name)]
+    env["CORS_ORIGINS"] = env.get("CORS_ORIGINS") or ",".join(pages)
+    return env
+
 
 def origin(text: str) -> bytes:
     """Scheme, host and port as a browser writes them; a URL's path is left out."""

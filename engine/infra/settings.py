@@ -1,7 +1,7 @@
 """Every knob of the engine: name, default, unit and reason, read once from the environment.
 
 A setting is a field of `Settings`; its environment variable is the field's name in capitals.
-Other systems' names for the same thing are accepted as aliases, so an existing `.env` works.
+Other systems' names for the same thing are understood (aliases.py), so an existing `.env` works.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from engine.infra.addresses import networks
-from engine.infra.aliases import database_from_parts, from_prisma, origin
+from engine.infra.aliases import from_prisma, origin, ours
 from engine.infra.errors import Misconfigured
 from engine.infra.rates import rate_of
 
 SECRET_BYTES_MIN = 32
-ORIGINS = ("CLIENT_URL", "FRONTEND_URL")  # other systems' names for CORS_ORIGINS
-# Other systems' names for a database in parts; together they are a DATABASE_URL.
-ALIASES = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_SSL")
 
 
 def why(reason: str, unit: str = "") -> msgspec.Meta:
@@ -307,15 +304,10 @@ def seconds_of(text: str) -> int | None:
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process, or `Misconfigured` with the variable and the mend."""
-    env = dict(os.environ if environ is None else environ)
-    if not env.get("DATABASE_URL") and env.get("DB_HOST"):
-        env["DATABASE_URL"] = database_from_parts(env)
+    env = ours(os.environ if environ is None else environ)
     given = {
         name: env[name.upper()] for name in Settings.__struct_fields__ if env.get(name.upper())
     }
-    pages = [env[name] for name in ORIGINS if env.get(name)]
-    if "cors_origins" not in given and pages:
-        given["cors_origins"] = ",".join(pages)
     if "database_url" in given:
         given |= from_prisma(given["database_url"])
     try:

@@ -13,7 +13,8 @@ import cyclopts
 from cyclopts import Group, Parameter
 
 from engine import __version__
-from engine.infra.settings import ALIASES, Settings
+from engine.infra.aliases import DATABASE, SAME
+from engine.infra.settings import Settings
 from engine.ops import terminal
 from engine.ops.audit_commands import audit, reconcile
 from engine.ops.beta_commands import beta
@@ -24,6 +25,7 @@ from engine.ops.ledger_commands import ledger
 from engine.ops.pass_commands import passes
 from engine.ops.receipt_commands import receipt
 from engine.ops.size_commands import size
+from engine.ops.tier_commands import tier
 from engine.ops.user_commands import user
 
 RUN = Group.create_ordered("Run")
@@ -48,7 +50,7 @@ app = cyclopts.App(
 )
 app["--help"].group = OTHER
 app["--version"].group = OTHER
-drop.group = freezer.group = ledger.group = passes.group = OPERATE
+drop.group = freezer.group = ledger.group = passes.group = tier.group = OPERATE
 apikey.group = beta.group = receipt.group = token.group = user.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
@@ -58,6 +60,7 @@ app.command(apikey)
 app.command(beta)
 app.command(ledger)
 app.command(passes)
+app.command(tier)
 app.command(receipt)
 app.command(token)
 app.command(user)
@@ -219,7 +222,7 @@ def seed(
         bool, Parameter(help="also an admin and four people with accounts, as DEMO_ACCOUNTS=1 does")
     ] = False,
 ) -> None:
-    """Put the demo on show: 20 sneaker drops and ten past purchases, a freezer and a small hall.
+    """Put the demo on show: 20 sneaker drops and ten past purchases, a freezer, a hall, members.
 
     The freezer has twenty slots, some of them booked; the hall has a seat map. Only for a demo.
     Made once, and no freezer where there is one; run again, it arms the drop that opens in a minute
@@ -266,7 +269,9 @@ def settings(*, json: AsJson = False) -> None:
         ("setting", "value", "default", "unit", "reason"),
         [(each.name, each.marked, each.default, each.unit, each.reason) for each in listed],
     )
-    terminal.say(f"Instead of DATABASE_URL: {' '.join(ALIASES)}")
+    terminal.say(f"Instead of DATABASE_URL: {' '.join(DATABASE)}")
+    for theirs, ours in SAME.items():
+        terminal.say(f"Instead of {ours}: {theirs}")
 
 
 @app.command(group=CHECK)

@@ -15,7 +15,8 @@ Promises:
   adopted: a child of ours can be waited for, somebody else's can only be guessed at.
 - Nobody's permissions are changed. Postgres refuses to run as root, so root lends it to the
   account `postgres` or `nobody`; where that account cannot reach the binaries, it runs a copy
-  of them under /var/tmp, and where it cannot reach the data, the data lives there too.
+  of them under /var/tmp, and where it cannot reach the data, the data lives there too, or, if it
+  is not to last, among temporary files.
 - Nothing listens anywhere but on loopback, and on a socket that only its account and we can reach.
 """
 
@@ -42,6 +43,7 @@ from engine.ops import binaries, launch
 
 SOCKET_BYTES_MAX = 103  # of a socket's path, the end left out: Linux takes 107, macOS and BSD 103
 VALKEY_SOCKET = "valkey.sock"
+LASTING = Path("/var/tmp")  # where anybody may pass and nothing is swept away
 ELSEWHERE = "velvetrope-data-"
 INITDB = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--data-checksums", "--no-instructions")
 # -R writes down whom to follow.
@@ -199,17 +201,21 @@ def _place(base: Path, durable: bool) -> tuple[Path, binaries.Account]:
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
             who = binaries.Account(user=entry.pw_uid, group=entry.pw_gid, extra_groups=[])
-            return (place if binaries.may_enter(place, who) else _elsewhere(moved, durable)), who
+            if binaries.may_enter(place, who):
+                return place, who
+            temporary = Path(tempfile.gettempdir())
+            thrown_away = not durable and binaries.may_enter(temporary, who)
+            return _elsewhere(moved, durable, temporary if thrown_away else LASTING), who
     raise Misconfigured("Postgres refuses root and there is no account 'postgres' or 'nobody'")
 
 
-def _elsewhere(moved: Path, durable: bool) -> Path:
+def _elsewhere(moved: Path, durable: bool, above: Path) -> Path:
     """A new folder that anybody may pass through, for a cluster whose own place is shut.
 
     The link keeps the two together: whoever deletes the one starts empty, as he would expect.
     """
     _sweep()
-    place = Path(tempfile.mkdtemp(prefix=ELSEWHERE, dir="/var/tmp"))
+    place = Path(tempfile.mkdtemp(prefix=ELSEWHERE, dir=above))
     place.chmod(0o711)
     moved.unlink(missing_ok=True)
     moved.symlink_to(place)
@@ -244,10 +250,11 @@ def _nook(folder: Path, who: binaries.Account) -> Path | None:
 
 def _sweep() -> None:
     """Remove the throw-away clusters of tests whose own folders are gone."""
-    for home in Path("/var/tmp").glob(f"{ELSEWHERE}*/throwaway"):
-        with suppress(OSError):
-            if home.stat().st_uid == os.geteuid() and not Path(home.read_text()).is_symlink():
-                shutil.rmtree(home.parent)
+    for above in {LASTING, Path(tempfile.gettempdir())}:
+        for home in above.glob(f"{ELSEWHERE}*/throwaway"):
+            with suppress(OSError):
+                if home.stat().st_uid == os.geteuid() and not Path(home.read_text()).is_symlink():
+                    shutil.rmtree(home.parent)
 
 
 def _cluster(data: Path, bindir: Path, who: binaries.Account, primary: str) -> Path:
@@ -307,8 +314,9 @@ def _postgres_command(
         "max_connections": 200,
         "shared_buffers": "256MB",
         "wal_compression": "off",
-        "max_wal_size": "2GB",
-        "min_wal_size": "1GB",  # files used before: to make a new one stops all commits for 100 ms
+        "max_wal_size": "2GB" if durable else "512MB",
+        # Files used before: to make a new one stops all commits for 100 ms.
+        "min_wal_size": "1GB" if durable else "128MB",
         "checkpoint_timeout": "15min",
         "autovacuum_naptime": "10s",
         "log_min_messages": "warning",

@@ -1,4 +1,5 @@
-"""The demo's rooms: a freezer of twenty slots, and a small hall with a seat for each of 120 people.
+"""The demo's rooms: a freezer of twenty slots, a small hall with a seat for each of 120 people, and
+a tier of members.
 
 Some slots are booked, some are held for their two minutes, and each has an hour of temperatures;
 of the hall some rows are sold. All of it by the claims, bookings and readings of real buyers and
@@ -11,12 +12,16 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from engine.coldchain import freezers
 from engine.coldchain import store as cold
 from engine.coldchain.models import Book, Manifest, Reading
 from engine.coldchain.readings import AHEAD_SECONDS
 from engine.infra.ids import new_id, request_identity
 from engine.infra.postgres import Postgres, Session
+from engine.infra.settings import Settings
+from engine.membership import openings
 from engine.sale import drops, store
 from engine.sale.models import Claim, Confirm, NewDrop
 
@@ -30,6 +35,7 @@ GUESTS = ("amara.okafor", "jonas-lindqvist", "mei_tanaka", "priya.raman", "luca7
 SOLD = ((5, 4), (17, 2), (28, 4), (31 + 12, 3), (55, 4), (66, 2))  # first seat, seats
 READ_EVERY = timedelta(minutes=5)
 HOLD_SECONDS = 180
+NUMBERS = 999  # of the demo's members
 
 
 async def open_freezer(postgres: Postgres, days: int) -> int | None:
@@ -51,6 +57,13 @@ async def open_hall(postgres: Postgres) -> int:
     async with postgres.session() as session:
         await _fill(session, postgres.epoch, hall)
     return hall
+
+
+async def open_club(postgres: Postgres, settings: Settings) -> int | None:
+    """Open the tier that POST /mint gives numbers of, unless it is; the id of its drop."""
+    capacity = settings.drop_capacity or NUMBERS
+    wanted = msgspec.structs.replace(settings, drop_capacity=capacity)
+    return await openings.open_configured(postgres, wanted)
 
 
 def _hall() -> NewDrop:

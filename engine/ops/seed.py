@@ -11,7 +11,7 @@ from engine.infra.settings import Settings
 from engine.ops import demo_accounts
 from engine.ops.catalogue import BUYERS, CATALOGUE, DemoDrop
 from engine.ops.demo_accounts import Made
-from engine.ops.rooms import SEATS, SLOTS, open_freezer, open_hall
+from engine.ops.rooms import SEATS, SLOTS, open_club, open_freezer, open_hall
 from engine.record import keys
 from engine.record.seal import seal
 from engine.runtime import ground
@@ -41,6 +41,10 @@ async def seed(settings: Settings) -> tuple[str, list[Made]]:
             with suppress(Misconfigured):  # without secrets nothing is sealed, and a keeper says so
                 await seal(base.postgres, keys.ring(settings))
             did += f", {len(SLOTS)} slots (drop {freezer}) and {len(SEATS)} seats (drop {hall})"
+        tier = await open_club(base.postgres, settings)
+        if tier is not None:
+            made.append(tier)
+            did += f", a tier of members (drop {tier})"
         accounts: list[Made] = []
         if settings.demo_accounts:
             shown = await _roomy(base.postgres)

@@ -156,6 +156,16 @@ GOALS: tuple[Goal, ...] = (
         "second to the same client, which reads each answer of both",
     ),
     Goal(
+        id="",
+        key="mints",
+        title="mints ÷ reserve + purchase pairs",
+        needs=(rates.PAIRS, rates.MINTS),
+        value=_over(rates.MINTS, rates.PAIRS),
+        at_least=0.8,
+        how="receipts a second that became members ÷ units sold a second by clients that reserve "
+        "and then buy",
+    ),
+    Goal(
         id="P7",
         key="due",
         title="200 due among 200,000 live: lag p99",

@@ -30,7 +30,7 @@ from loadtest.fleet import Fleet, Untrustworthy, ask
 ECHO, HOLDS, SOLD_OUT, KEYED = "echo", "holds", "sold-out", "sold-out-keyed"
 ECHO_64, HOLDS_64 = "echo-64", "holds-64"
 UNLIMITED = {HOLDS: "holds-unlimited", SOLD_OUT: "sold-out-unlimited"}
-ECHO_PAIRS, PAIRS = "echo-pairs", "pairs"
+ECHO_PAIRS, PAIRS, MINTS = "echo-pairs", "pairs", "mints"
 ECHO_PACED, PACED = "echo-paced", "holds-paced"
 ONE_BY_ONE = {f"one-by-one-{pool}": pool for pool in (4, 8, 16, 32)}
 FOR_UPDATE = "for-update"
@@ -42,6 +42,7 @@ BASELINES = {name: ("one_by_one", pool) for name, pool in ONE_BY_ONE.items()} | 
 CLIENTS = {f"{what}-by-{who}": (what, who) for what in (ECHO, HOLDS) for who in ("wrk", "own")}
 FEW = 64
 BUY = f"{API}/purchases"
+MINT = f"{API}/mint"
 KEPT_SHARE = 0.97  # of a paced load's rate must be answered while it lasts
 
 
@@ -51,7 +52,7 @@ class Rates(Act):
     names = (
         *(ECHO, HOLDS, UNLIMITED[HOLDS]),
         *(SOLD_OUT, UNLIMITED[SOLD_OUT], KEYED),
-        *(ECHO_64, HOLDS_64, ECHO_PAIRS, PAIRS, ECHO_PACED, PACED),
+        *(ECHO_64, HOLDS_64, ECHO_PAIRS, PAIRS, MINTS, ECHO_PACED, PACED),
         *(*ONE_BY_ONE, FOR_UPDATE),
     )
 
@@ -95,6 +96,8 @@ class Rates(Act):
             return self._obvious(*BASELINES[name])
         if name in (ECHO_PAIRS, PAIRS):
             return self._paired(name)
+        if name == MINTS:
+            return self._minted()
         if HOLDS not in so_far:
             raise Untrustworthy("there is no rate of holds to take the half of")
         return self._paced(name, so_far[HOLDS].value / 2)
@@ -148,6 +151,13 @@ class Rates(Act):
         pairs_per_s = sold / sample.figures.seconds
         facts = {"bought": sold / max(taken, 1)}
         return msgspec.structs.replace(sample, value=pairs_per_s, facts=facts)
+
+    def _minted(self) -> Sample:
+        """Receipts, every time a new one of a new user; each answer is a number that is sold."""
+        drop_id = self.stage.open_tier(self._engine, self.stage.units)
+        shot = Shot(port=self._engine.port, path=MINT, run="", drop_id=drop_id, receipts=True)
+        stock = partial(self.stage.stock, self._engine, drop_id)
+        return self.stage.checked_load(self._engine, shot, lambda: stock()["soldStock"])
 
     def _paced(self, name: str, rate: float) -> Sample:
         """The p99 at a fixed rate, from the moment when each request was due."""

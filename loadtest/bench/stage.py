@@ -167,6 +167,14 @@ class Stage:
         await_true(lambda: ask(workers.port, path)[1]["status"] != "preparing", "a full drop")
         return drop_id
 
+    def open_tier(self, workers: Fleet, numbers: int) -> int:
+        """A tier of members, filled and open."""
+        wanted = {"tier": self.name_run(), "year": "2025", "capacity": numbers}
+        drop_id: int = ask(workers.port, f"{API}/memberships/drops", wanted)[1]["dropId"]
+        path = f"{API}/drops/{drop_id}"
+        await_true(lambda: ask(workers.port, path)[1]["status"] != "preparing", "a full tier")
+        return drop_id
+
     def stock(self, workers: Fleet, drop_id: int) -> dict[str, int]:
         """What the engine tells of a drop's units."""
         told: dict[str, int] = ask(workers.port, f"{API}/drops/{drop_id}/stock")[1]

@@ -30,7 +30,7 @@ function setup(thread)
   threads = threads + 1
 end
 
-local head, run, opening, keyed, n = {head}, {run}, {opening}, {keyed}, 0
+local head, run, opening, again, keyed, n = {head}, {run}, {opening}, {again}, {keyed}, 0
 local from = {{}}
 function init()
   run = run .. "-" .. number .. "-"
@@ -43,7 +43,7 @@ end
 function request()
   n = n + 1
   local buyer = run .. n
-  local body = opening .. buyer .. '"}}'
+  local body = opening .. buyer .. (again ~= "" and again .. buyer or "") .. '"}}'
   local key = keyed and "Idempotency-Key: " .. buyer .. "\\r\\n" or ""
   local start = head .. from[n % {addresses} + 1] .. key
   return start .. "Content-Length: " .. #body .. "\\r\\n\\r\\n" .. body
@@ -144,7 +144,8 @@ def _script(shot: Shot) -> str:
         head=_lua(shot.head),
         then_head=_lua(shot.head_of(shot.then)),
         run=_lua(shot.run),
-        opening=_lua(f'{{"dropId":{shot.drop_id},"userId":"'),
+        opening=_lua(shot.body[0]),
+        again=_lua(shot.body[1]),
         keyed=str(shot.keyed).lower(),
         addresses=ADDRESSES,
     )

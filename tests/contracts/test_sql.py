@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from engine.infra import sql
+from tests.support.clones import cloned
 
 SLICES = sorted(path.stem for path in (sql.folder() / "queries").glob("*.sql"))
 QUERIES = [query for name in SLICES for query in sql.load(name).values()]
@@ -17,10 +18,17 @@ FUNCTIONS = sorted((sql.folder() / "functions").glob("*.sql"))
 HOT = {"next_deadline", "list_reservations", "list_purchases", "recent_purchases"}
 
 
+@pytest.fixture(scope="module")
+async def schema(template: str) -> AsyncIterator[str]:
+    """The URL of one database for all of this file: nothing here leaves anything in it."""
+    async with cloned(template) as url:
+        yield url
+
+
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+async def connection(schema: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to the real schema."""
-    opened = await asyncpg.connect(database)
+    opened = await asyncpg.connect(schema)
     yield opened
     await opened.close()
 

@@ -125,3 +125,21 @@ def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
 )
 def test_the_life_of_a_token_is_a_number_and_a_unit(text: str, seconds: int) -> None:
     assert read({"JWT_EXPIRES_IN": text}).jwt_expires_seconds == seconds
+
+
+def test_what_other_systems_call_a_setting_is_understood_unless_ours_is_there() -> None:
+    theirs = {
+        "PKPASS_CERTIFICATE": "pass.pem",
+        "PKPASS_KEY": "pass.key",
+        "PKPASS_PASSPHRASE": "hush",
+        "REFORGE_FROM_EMAIL": "noreply@vyris.example",
+        "REFORGE_BASE_URL": "https://vyris.example",
+    }
+
+    told = read(theirs)
+    both = read(theirs | {"MAIL_FROM": "shop@vyris.example", "WALLET_KEY": ""})
+
+    assert (told.wallet_certificate, told.wallet_key) == ("pass.pem", "pass.key")
+    assert told.wallet_key_passphrase == "hush"
+    assert (told.mail_from, told.public_url) == ("noreply@vyris.example", "https://vyris.example")
+    assert (both.mail_from, both.wallet_key) == ("shop@vyris.example", "pass.key")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import pytest
 from engine.identity import user_store
 from engine.identity.resets import Links
 from engine.infra.ids import new_id
+from engine.membership import reforge
 from engine.membership.passes import Tokens
 from engine.record import keys
 from engine.record.activity_store import Row, insert_activity
@@ -20,6 +22,7 @@ from engine.record.seal import seal
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
 from tests.identity.people import somebody
+from tests.membership.people import Phone, make_member, packed
 from tests.openapi.conftest import Document
 from tests.support.http import Reply
 from tests.support.provider import Provider
@@ -203,6 +206,40 @@ async def _carries(told: Told, ground: Ground, member: dict[str, Any]) -> None:
     assert (await told.send("POST", "/wallet/v1/log", {"logs": ["no"]})).status == 200
 
 
+async def _meets(told: Told, ground: Ground, user: str) -> None:
+    """A device that is registered, meets somebody, and hands its membership on to another."""
+    url, phone, tablet = ground.settings.database_url, Phone(), Phone()
+    ann, ben = await make_member(url, user), await make_member(url, "ben")
+    at = f"/memberships/{ann}/devices"
+    challenge = (await told.send("POST", f"{at}/challenge")).json["challenge"]
+    proof = phone.sign(f"velvetrope device v1\n{ann}\nphone\n{challenge}".encode())
+    body = {"deviceId": "phone", "publicKey": phone.pem, "challenge": challenge}
+    made = [await told.send("POST", at, body | {"signature": packed(proof)}) for _ in range(2)]
+    other = await told.send("POST", at, body | {"signature": "AA"})
+    assert [reply.status for reply in (*made, other)] == [201, 200, 401]
+    token = phone.token({"jti": "j", "sub": ann, "aud": ben, "iat": int(time.time())})
+    met = [await told.send("POST", "/encounters/verify", {"token": token}) for _ in range(2)]
+    assert [reply.status for reply in met] == [201, 409]
+    for path in (
+        at,
+        f"{at}?page=1",
+        f"/encounters/mine?userId={user}",
+        "/encounters/mine?userId=b",
+    ):
+        assert (await told.send("GET", path)).status == 200, path
+    assert (await told.send("GET", "/encounters/mine")).status == 422
+    move = {"membershipId": ann, "userId": user, "oldDeviceId": "phone", "newDeviceId": "tablet"}
+    key = {"newPublicKey": tablet.pem}
+    begun = await told.send("POST", "/devices/reforge/init", move | key)
+    assert (await told.send("POST", "/devices/reforge/init", move)).status == 422
+    assert begun.status == 202, begun.body
+    links, id = reforge.Links(ground.settings), begun.json["reforgeId"]
+    link = links.link(id, links.digest(id)) or ""
+    used = {"token": link.rpartition("=")[2]}
+    replies = [await told.send("POST", "/devices/reforge/confirm", used) for _ in range(2)]
+    assert [reply.status for reply in replies] == [200, 404]
+
+
 async def _records(told: Told, ground: Ground) -> None:
     """The ledger, as a keeper leaves it."""
     assert await seal(ground.postgres, keys.ring(ground.settings))
@@ -342,6 +379,7 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
     async with told.nothing_left_out():
         await _keeps_cold(told, await freezer_of(ground, 6))
         await _mints(told, ground)
+        await _meets(told, ground, await somebody(ground.settings.database_url, "m@example.org"))
         await _prefers(told, await somebody(ground.settings.database_url))
         await _enters(told, await somebody(ground.settings.database_url))
         await _invites(told)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine import __version__
-from engine.infra.settings import ALIASES, Settings
+from engine.infra.aliases import DATABASE
+from engine.infra.settings import Settings
 from engine.ops.binaries import POSTGRES_MIN
 from engine.ops.cli import app
 from engine.ops.findings import VALKEY_MIN
@@ -22,7 +23,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-SETTINGS = {name.upper() for name in Settings.__struct_fields__} | set(ALIASES)
+SETTINGS = {name.upper() for name in Settings.__struct_fields__} | set(DATABASE)
 MUST = ("DB_PASSWORD", "JWT_SECRET", "HMAC_SECRET")
 
 

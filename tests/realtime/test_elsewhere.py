@@ -16,6 +16,7 @@ from engine.infra.handover import POSSIBLE
 from engine.infra.settings import Settings
 from engine.ops.launch import free_port
 from tests.support.live import Ear, lines
+from tests.support.nursery import Child
 from tests.support.service import Service
 from tests.support.socketio import Client
 from tests.support.wait import wait_until
@@ -34,7 +35,7 @@ async def _ear(port: int) -> AsyncIterator[Ear]:
         yield ear
 
 
-def _clients(process: asyncio.subprocess.Process, port: int) -> int:
+def _clients(process: Child, port: int) -> int:
     """Connections to that port that the process has."""
     connections = psutil.Process(process.pid).net_connections("tcp")
     return sum(

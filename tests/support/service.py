@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from engine.infra.settings import Settings
 from tests.support.http import Crowd, Reply
+from tests.support.nursery import Child, Nursery
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -25,9 +24,9 @@ class Service(Shop):
         self.port = port
         self.url = f"http://127.0.0.1:{port}/api/v1"
         self.crowd = Crowd(self.url)
-        self.workers: list[asyncio.subprocess.Process] = []
-        self.keepers: list[asyncio.subprocess.Process] = []
-        self.listeners: list[asyncio.subprocess.Process] = []
+        self.workers: list[Child] = []
+        self.keepers: list[Child] = []
+        self.listeners: list[Child] = []
         self._folder = folder
         self._environment = os.environ | {
             "DATABASE_URL": settings.database_url,
@@ -55,6 +54,7 @@ class Service(Shop):
         **environment: str,
     ) -> AsyncIterator[Service]:
         """Start; end everything at the end, gently."""
+        Nursery.ours()  # takes its time before anything runs that has none
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             service = cls(settings, folder, probe.getsockname()[1])
@@ -69,47 +69,38 @@ class Service(Shop):
             await service.crowd.close()
             await service.stop()
 
-    async def start_worker(self) -> asyncio.subprocess.Process:
+    async def start_worker(self) -> Child:
         """One more worker, ready."""
         process = await self._start("serve", "worker.ready")
         self.workers.append(process)
         return process
 
-    async def start_keeper(self) -> asyncio.subprocess.Process:
+    async def start_keeper(self) -> Child:
         """One more keeper, ready."""
         process = await self._start("keep", "keeper.ready")
         self.keepers.append(process)
         return process
 
-    async def start_listener(self) -> asyncio.subprocess.Process:
+    async def start_listener(self) -> Child:
         """A process for listeners, ready."""
         process = await self._start("listen", "listener.ready")
         self.listeners.append(process)
         return process
 
-    async def _start(self, command: str, ready: str) -> asyncio.subprocess.Process:
-        path = self._folder / f"{command}-{len(self._everybody)}.log"
-        with path.open("ab") as out:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "engine",
-                command,
-                env=self._environment,
-                stdout=out,
-                stderr=out,
-            )
+    async def _start(self, command: str, ready: str) -> Child:
+        log = self._folder / f"{command}-{len(self._everybody)}.log"
+        process = Nursery.ours().start(command, self._environment, log)
 
         async def is_ready() -> bool:
-            assert process.returncode is None, path.read_text()
-            return ready in path.read_text()
+            assert process.returncode is None, log.read_text()
+            return process.said(ready)
 
         await wait_until(is_ready, f"{command} says {ready}", seconds=30)
         return process
 
-    async def kill(self, process: asyncio.subprocess.Process) -> None:
+    async def kill(self, process: Child) -> None:
         """kill -9."""
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         await process.wait()
 
     async def stop(self) -> None:
@@ -121,7 +112,7 @@ class Service(Shop):
             await asyncio.wait_for(process.wait(), 20)
 
     @property
-    def _everybody(self) -> list[asyncio.subprocess.Process]:
+    def _everybody(self) -> list[Child]:
         return [*self.workers, *self.keepers, *self.listeners]
 
     def log(self) -> str:

@@ -57,8 +57,8 @@ class Point(msgspec.Struct, frozen=True, order=True):
 class Sweep:
     """Stories and cells of one test."""
 
-    def __init__(self, settings: Settings, server: str, nursery: Nursery, folder: Path) -> None:
-        self._settings, self._server, self._nursery = settings, server, nursery
+    def __init__(self, settings: Settings, server: str, folder: Path) -> None:
+        self._settings, self._server = settings, server
         self._folder = folder
         self._room = {deed: asyncio.Semaphore(most) for deed, most in AT_ONCE.items()}
         self._alone = asyncio.Semaphore(ALONE)
@@ -70,8 +70,9 @@ class Sweep:
     @asynccontextmanager
     async def open(cls, settings: Settings, server: str, folder: Path) -> AsyncIterator[Sweep]:
         """With a world for what workers do; what keepers do has one each."""
-        async with Nursery.open(folder) as nursery, World.open(settings) as world:
-            sweep = cls(settings, server, nursery, folder)
+        Nursery.ours()  # takes its time before anything runs that has none
+        async with World.open(settings) as world:
+            sweep = cls(settings, server, folder)
             sweep._world = world
             await world.keep()
             yield sweep
@@ -96,7 +97,7 @@ class Sweep:
     async def _start(self, story: Story, cell: Cell, crash_point: str) -> Child:
         armed = cell.environment | {"CRASH_POINT": crash_point}
         async with self._starting:
-            child = await self._nursery.start(story.command, armed)
+            child = Nursery.ours().start(story.command, armed, self._folder / f"{cell.name}.log")
 
             async def ready() -> bool:
                 assert child.state != "dead" or story.command == "keep", child.log.read_text()
@@ -132,7 +133,7 @@ class Sweep:
 
                 await wait_until(through, f"{cell.name} comes by {story.until}", 20, pause=0.05)
             await _end(cell, acts)
-            child.send(signal.SIGKILL)
+            child.kill()
             seen: Counter[str] = Counter()
             points = []
             for number, where in enumerate(book.read_text().splitlines()):
@@ -179,12 +180,12 @@ class Sweep:
                     await asyncio.sleep(
                         max(stopped + PAST_EVERY_TIMEOUT_SECONDS - time.monotonic(), 0)
                     )
-                    child.send(signal.SIGCONT)
+                    child.send_signal(signal.SIGCONT)
                 await asking
                 await cell.copies()
                 await _end(cell, acts)
             finally:
-                child.send(signal.SIGKILL)
+                child.kill()
                 await asyncio.gather(asking, return_exceptions=True)
                 await acts.aclose()
 

@@ -26,12 +26,12 @@ class Till:
         self.stock = stock
         self.bodies: list[bytes] = []
         self._stalls = stall_seconds  # once, before the first answer
-        self._serving = set[asyncio.Task[None]]()
+        self._serving = dict[asyncio.Task[None], asyncio.StreamWriter]()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving = asyncio.current_task()
         assert serving is not None
-        self._serving.add(serving)
+        self._serving[serving] = writer
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -41,20 +41,19 @@ class Till:
                 if stall:
                     time.sleep(stall)  # noqa: ASYNC251 - all of the server stands still
                 writer.write(self._told(self.bodies[-1], len(self.bodies)))
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()  # the loop ends with the last of them
-            self._serving.discard(serving)
+            del self._serving[serving]
 
     async def hang_up(self) -> None:
-        """End all connections, and be sure of it."""
-        serving = list(self._serving)
-        for each in serving:
-            each.cancel()
-        await asyncio.gather(*serving)
+        """End all connections, surely. Nobody is cancelled: he may be leaving already."""
+        for writer in self._serving.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._serving)
 
     def _told(self, body: bytes, number: int) -> bytes:
         if number > self.stock:
