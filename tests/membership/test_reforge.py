@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
 from email.message import Message
 from pathlib import Path
@@ -75,6 +76,13 @@ class Mover:
         headers = {"idempotency-key": key} if key else None
         return await self.shop.send("POST", "/devices/reforge/confirm", {"token": token}, headers)
 
+    async def meets(self, phone: Phone) -> int:
+        """What becomes of an encounter that this device signs."""
+        ben = await make_member(self.settings.database_url, "ben")
+        claims = {"jti": ben, "sub": self.membership, "aud": ben, "iat": int(time.time())}
+        body = {"token": phone.token(claims)}
+        return (await self.shop.send("POST", "/encounters/verify", body)).status
+
     async def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The database."""
         return await run(self.settings.database_url, statement, *values)
@@ -131,6 +139,7 @@ async def test_a_link_comes_by_mail_and_moves_the_membership_once(
     assert mail["To"] == "ann@example.com"
     token = token_in(mail)
     assert await ann.active() == [("phone", OLD.pem)], "nothing has moved yet"
+    assert [await ann.meets(phone) for phone in (OLD, NEW)] == [201, 401]
 
     done, again = await ann.confirm(token), await ann.confirm(token)
 
@@ -139,6 +148,7 @@ async def test_a_link_comes_by_mail_and_moves_the_membership_once(
     assert (again.status, again.error) == (404, "NOT_FOUND")
     assert again.json["message"] == "Reforge request not found or already processed"
     assert await ann.active() == [("tablet", NEW.pem)]
+    assert [await ann.meets(phone) for phone in (OLD, NEW)] == [401, 201]
 
 
 async def test_fifty_confirmations_at_once_move_it_once(ann: Mover) -> None:
@@ -230,6 +240,7 @@ async def test_a_link_is_good_for_24_hours(ann: Mover, ground: Ground) -> None:
         assert await ann.states() == ["expired"]
     second = await ann.begun()
     await ann.ask(late, second)
+    assert await device_store.expire_reforges(ground.postgres, 10, first) == 0
     assert await device_store.expire_reforges(ground.postgres, 10) == 1
     assert (await ann.confirm(await ann.token(second))).status == 410
     assert await postman(ground).deliver()
