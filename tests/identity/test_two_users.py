@@ -55,6 +55,9 @@ WHOSE: dict[str, str | None] = {
     "/api-keys/": "key",
     "/locks/": None,
     "/memberships/": "membership",
+    # A pass's own token opens these, and no credential of a buyer.
+    "/wallet/v1/passes/{kind}/": None,
+    "/wallet/v1/devices/{device}/registrations/{kind}/": None,
 }
 # Fields of queries and bodies that name somebody, or something of somebody's.
 FIELDS = {

@@ -133,8 +133,9 @@ PUBLIC |= {"units", "list_slots", "show_slot"}
 PUBLIC |= {"ledger", "verify", "ledger_key", "ledger_head", "proof"}
 PUBLIC |= {"list_tiers"}
 PUBLIC |= {"verify_key", "check_key"}  # who has a key has no account yet
+PUBLIC |= {"pass_keys", "changed_passes"}
 # Who comes here has no credential yet: these read the body before they refuse.
-WAYS_IN = {"register", "login", "refresh", "forgot_password", "reset_password"}
+WAYS_IN = {"register", "login", "refresh", "forgot_password", "reset_password", "wallet_log"}
 PRINTED = {"confirm_reforge"}  # the same, and what cannot be understood is a 422 as its README says
 PAGES = {"page", "asset", "picture"}
 

@@ -100,7 +100,8 @@ def give(days: float = 365, type_id: str = TYPE, passphrase: str = "") -> Given:
         )
     closed = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     key_pem = keys[2].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, closed).decode()
-    return Given(*made, key_pem)
+    root, intermediate, certificate = made
+    return Given(root, intermediate, certificate, key_pem)
 
 
 def written(folder: Path, files: dict[str, bytes | str]) -> dict[str, Path]:

@@ -85,7 +85,7 @@ async def test_a_door_checks_with_a_script_and_what_it_fetched_before(
     paths = written(tmp_path, {"keys": keys, "revoked": json.dumps({"revoked": [gone["id"]]})})
 
     def says(message: str) -> tuple[int, str]:
-        asked = [sys.executable, SCRIPT, message, paths["keys"], paths["revoked"]]
+        asked = [sys.executable, str(SCRIPT), message, *map(str, paths.values())]
         told = subprocess.run(asked, check=False, capture_output=True, text=True)
         return told.returncode, told.stdout or told.stderr
 
