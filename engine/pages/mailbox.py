@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from engine.identity.access import Door
+from engine.infra.errors import NotFound
 from engine.infra.http import Answer, Call
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
@@ -68,16 +69,17 @@ class Mailbox:
 
     def __init__(self, settings: Settings, door: Door) -> None:
         self._door = door
-        self._is_there, self._is_sent = settings.auth == "open", bool(settings.smtp_url)
+        self._is_open, self._is_sent = settings.auth == "open", bool(settings.smtp_url)
         self._folder = settings.data_dir / "mail"
 
     def routes(self) -> list[Route]:
-        """/ops/mail, at the root, where there is one."""
-        page = Route("mailbox", "GET", "/ops/mail", self.show, root=True, operators=True)
-        return [page] if self._is_there else []
+        """/ops/mail, at the root."""
+        return [Route("mailbox", "GET", "/ops/mail", self.show, root=True, operators=True)]
 
     async def show(self, call: Call) -> Answer:
         """The newest mails, for operators."""
+        if not self._is_open:
+            raise NotFound(f"There is no {call.scope['path']} here")
         await self._door.admit_operator(call)
         letters = [] if self._is_sent else await asyncio.to_thread(read, self._folder)
         shown = "".join(_html(letter) for letter in letters)

@@ -93,10 +93,10 @@ SELECT f.id, f.state, f.old_device_id, f.new_device_id, f.new_public_key,
    FOR NO KEY UPDATE;
 
 -- name: confirm_reforge :maybe
--- A link was used.
+-- A link was used. Its row was locked before, and was pending.
 -- Index  reforges_pkey
 UPDATE reforges AS f SET state = 'confirmed', ended_at = clock_timestamp()
- WHERE f.id = @id AND f.state = 'pending'
+ WHERE f.id = @id
 RETURNING f.id;
 
 -- name: expire_reforges :many
@@ -117,7 +117,7 @@ RETURNING f.id;
 
 -- name: read_reforge :maybe
 -- What the mail of a reforge is about; nothing if that is over.
--- Index  reforges_pkey, memberships_pkey, membership_drops_pkey
+-- Index  memberships_pkey, membership_drops_pkey
 SELECT f.buyer, f.new_device_id, f.token_hash, k.tier, k.year, m.number
   FROM reforges AS f
   JOIN memberships AS m ON m.id = f.membership_id

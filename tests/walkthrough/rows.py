@@ -13,10 +13,14 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 
+from engine.ops import stack
 from tests.support.http import Crowd, Reply
 
+NOBODY = "0199a3f2-7c1e-7d43-9b5a-2f6c8e1d4a90"  # an id that is nothing's
+ENVELOPE = "in an envelope"
 MOUNTS = ("/api/v1", "/api", "")
 DEVIATIONS = (Path(__file__).parents[2] / "docs/SEEDS.md").read_text()
 HEAD = re.compile(r"^### .*\(`(/.*)`\)$")  # ZeroLight's: what its rows begin with
@@ -50,8 +54,9 @@ def rows_of(text: str) -> Iterator[Row]:
 class Visit:
     """A client of that system, at one row."""
 
-    def __init__(self, crowd: Crowd, row: Row, section: str) -> None:
+    def __init__(self, crowd: Crowd, row: Row, section: str, data_dir: Path) -> None:
         self.seen: set[int] = set()
+        self.data_dir = data_dir
         self._crowd, self._row, self._section = crowd, row, section
         printed = next(mount for mount in MOUNTS if row.path.startswith(mount + "/"))
         self._bare = row.path.removeprefix(printed)
@@ -59,13 +64,19 @@ class Visit:
         self._next = cycle(self._mounts)
 
     async def __call__(
-        self, *names: object, body: Any = None, token: str = "", query: str = ""
+        self,
+        *names: object,
+        body: Any = None,
+        token: str = "",
+        query: str = "",
+        everywhere: bool = True,
     ) -> Reply:
         """The row's own request, of these names in its path."""
         given = iter(names)
         path = re.sub(r":\w+", lambda _: str(next(given)), self._bare) + query
         headers = {"authorization": f"Bearer {token}"} if token else None
-        mounts = self._mounts if self._row.method == "GET" else [next(self._next)]
+        reads = self._row.method == "GET" and everywhere
+        mounts = self._mounts if reads else [next(self._next)]
         replies = [
             await self._crowd.send(self._row.method, mount + path, body, headers)
             for mount in mounts
@@ -80,6 +91,15 @@ class Visit:
         reply = await self._crowd.send(method, f"/api{path}", body, headers)
         assert reply.status < 300, f"{method} {path}: {reply.status} {reply.body!r}"
         return reply.json if reply.body else None
+
+    async def database(self, statement: str, by: str = "") -> None:
+        """A statement that an operator's psql would send, `by` another database of that server."""
+        url = stack.find(self.data_dir)["DATABASE_URL"]
+        connection = await asyncpg.connect(url, database=by or None)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
 
     def differs(self, words: str) -> None:
         """Assert that docs/SEEDS.md tells of it, so that nothing differs silently."""
@@ -108,10 +128,10 @@ class System:
 
         return mark
 
-    async def walked(self, crowd: Crowd) -> None:
+    async def walked(self, crowd: Crowd, data_dir: Path) -> None:
         """Walk all rows, in their order."""
         for row in self.rows:
             walk, statuses = self.walks[row.name]
-            visit = Visit(crowd, row, self.section)
+            visit = Visit(crowd, row, self.section, data_dir)
             await walk(visit)
             assert visit.seen >= row.prints | statuses, f"{row.name}: met only {visit.seen}"
