@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
@@ -159,6 +160,23 @@ async def test_a_pass_names_its_web_service_where_that_is_https(settings: Settin
 
         assert told["webServiceURL"] == "https://club.example/wallet"
         assert (await shop.visit("GET", path, headers=headers)).status == 200, "at that very path"
+
+
+async def test_what_cannot_be_signed_any_more_is_told_as_the_readme_says(
+    settings: Settings,
+) -> None:
+    """A worker looks at its certificate when it starts; this one was taken away since."""
+    unfit = msgspec.structs.replace(settings, wallet_key="gone.pem")
+    async with Shop.open(unfit) as shop:
+        club = Club(shop)
+        await club.open(9)
+        body = {"membership_id": (await club.minted("r", "ann"))["id"], "user_id": "ann"}
+        with structlog.testing.capture_logs() as seen:
+            replies = [await shop.send("POST", "/issue-pass", body) for _ in range(2)]
+
+    assert [(reply.status, reply.error) for reply in replies] == [(500, "RETRYABLE")] * 2
+    assert "gone" not in str([reply.body for reply in replies])
+    assert [line["event"] for line in seen] == ["passes.misconfigured"] * 2
 
 
 # ── certificates ─────────────────────────────────────────────────────────────────────────────────
