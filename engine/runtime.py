@@ -35,6 +35,7 @@ from engine.keepers.bell import Bell
 from engine.keepers.keeper import Keeper
 from engine.keepers.rounds import rounds
 from engine.membership.routes import MembershipRoutes
+from engine.pages.mailbox import Mailbox
 from engine.pages.metrics import MetricsPage
 from engine.realtime import routes as realtime
 from engine.realtime.doorway import Doorway
@@ -226,6 +227,7 @@ async def worker(settings: Settings) -> AsyncIterator[House]:
             *membership.routes(),
             *health.routes(),
             *metrics.routes(),
+            *Mailbox(settings, door).routes(),
             *realtime.routes(),
         ]
         try:

@@ -489,11 +489,13 @@ CREATE TABLE receipts (
     original_transaction_id text COLLATE "C",
     state text DEFAULT 'pending'::text NOT NULL,
     attempts integer DEFAULT 1 NOT NULL,
+    membership_id uuid,
     error text,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT a_receipt_is_pending_fulfilled_or_failed CHECK ((state = ANY (ARRAY['pending'::text, 'fulfilled'::text, 'failed'::text]))),
-    CONSTRAINT what_failed_says_why CHECK (((state = 'failed'::text) = (error IS NOT NULL)))
+    CONSTRAINT what_failed_says_why CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
+    CONSTRAINT what_is_fulfilled_says_by_what CHECK (((state = 'fulfilled'::text) = (membership_id IS NOT NULL)))
 );
 
 CREATE TABLE records (
@@ -655,9 +657,6 @@ ALTER TABLE ONLY unit_names
 
 ALTER TABLE ONLY picks
     ADD CONSTRAINT a_named_unit_has_one_live_owner PRIMARY KEY (drop_id, number);
-
-ALTER TABLE ONLY memberships
-    ADD CONSTRAINT a_receipt_gives_one_membership UNIQUE (receipt_id);
 
 ALTER TABLE ONLY membership_drops
     ADD CONSTRAINT a_tier_has_one_drop_a_year UNIQUE (tier, year);
@@ -860,6 +859,8 @@ CREATE INDEX memberships_revoked ON memberships USING btree (revoked_at) WHERE (
 
 CREATE INDEX nonces_by_age ON nonces USING btree (seen_at);
 
+CREATE INDEX pass_registrations_by_membership ON pass_registrations USING btree (membership_id, registered_at);
+
 CREATE INDEX password_resets_by_user ON password_resets USING btree (user_id);
 
 CREATE INDEX payments_by_reservation ON payments USING btree (reservation_id);
@@ -950,12 +951,6 @@ ALTER TABLE ONLY membership_devices
 ALTER TABLE ONLY membership_drops
     ADD CONSTRAINT membership_drops_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES drops(id);
 
-ALTER TABLE ONLY memberships
-    ADD CONSTRAINT memberships_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES membership_drops(drop_id);
-
-ALTER TABLE ONLY memberships
-    ADD CONSTRAINT memberships_receipt_id_fkey FOREIGN KEY (receipt_id) REFERENCES receipts(id);
-
 ALTER TABLE ONLY notification_preferences
     ADD CONSTRAINT notification_preferences_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
 
@@ -964,12 +959,6 @@ ALTER TABLE ONLY pass_registrations
 
 ALTER TABLE ONLY password_resets
     ADD CONSTRAINT password_resets_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id);
-
-ALTER TABLE ONLY receipt_hashes
-    ADD CONSTRAINT receipt_hashes_receipt_id_fkey FOREIGN KEY (receipt_id) REFERENCES receipts(id) DEFERRABLE INITIALLY DEFERRED;
-
-ALTER TABLE ONLY receipts
-    ADD CONSTRAINT receipts_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES membership_drops(drop_id);
 
 ALTER TABLE ONLY reforges
     ADD CONSTRAINT reforges_membership_id_fkey FOREIGN KEY (membership_id) REFERENCES memberships(id);

@@ -1,11 +1,16 @@
-"""The postman: takes what is due out of `mails`, finds out whether it is anybody's, and sends it.
+"""The postman: takes what is due out of `mails`, has its letter written, and sends it.
 
-A mail is put off before it is sent, so whoever dies with it leaves it to the next; it may then come
-twice, with the same link. It is given up when its link is too old to be used.
+Who writes depends on the kind of the mail. A letter is written when it is sent, of how things are
+then: one that is nobody's any more is not. A mail is put off before it is sent, so whoever dies
+with it leaves it to the next; it may then come twice, with the same link. It is given up when its
+link is too old to be used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
 import structlog
 
 from engine.identity import user_store as store
@@ -30,13 +35,29 @@ what it was.
 """
 
 
+class Letter(msgspec.Struct, frozen=True):
+    """A mail as it is sent."""
+
+    address: str
+    subject: str
+    text: str
+
+
+Writer = Callable[[Mail], Awaitable[Letter | None]]  # None: it is nobody's, or nobody's any more
+
+
 class Postman:
-    """The mails of one keeper."""
+    """The mails of one keeper. `writers` by the mails' kinds: a kind that none of them writes is
+    left to a process that knows it."""
 
     def __init__(
-        self, postgres: Postgres, links: Links, mailer: Mailer, rest_seconds: float = REST_SECONDS
+        self,
+        postgres: Postgres,
+        mailer: Mailer,
+        writers: Mapping[str, Writer],
+        rest_seconds: float = REST_SECONDS,
     ) -> None:
-        self._postgres, self._links, self._mailer = postgres, links, mailer
+        self._postgres, self._mailer, self._writers = postgres, mailer, writers
         self._rest_seconds = rest_seconds
         self._complaints = Seldom()
 
@@ -54,21 +75,34 @@ class Postman:
 
     async def _send(self, mail: Mail) -> bool:
         """Whether it is done with."""
-        found = await store.open_reset(
-            self._postgres, mail.subject_id, mail.address, mail.gives_up_at
-        )
-        if found is None:  # nobody's: whoever asked was told nothing else
+        write = self._writers.get(mail.kind)
+        if write is None:
+            return False
+        letter = await write(mail)
+        if letter is None:
             return True
-        address, name = found  # as its account writes it, not as somebody typed it
-        text = TEXT.format(
-            name=name or address,
-            link=self._links.link(mail.subject_id),
-            until=f"{mail.gives_up_at:%H:%M}",
-        )
         try:
-            await self._mailer.send(mail.id, address, SUBJECT, text)
+            await self._mailer.send(mail.id, letter.address, letter.subject, letter.text)
         except NotSent as wrong:
             if self._complaints.due(str(wrong)):
                 log.warning("mail.not_sent", why=str(wrong), attempts=mail.attempts)
             return wrong.for_good
         return True
+
+
+def of_resets(postgres: Postgres, links: Links) -> Writer:
+    """Who writes to those who forgot their password."""
+
+    async def write(mail: Mail) -> Letter | None:
+        found = await store.open_reset(postgres, mail.subject_id, mail.address, mail.gives_up_at)
+        if found is None:  # nobody's: whoever asked was told nothing else
+            return None
+        address, name = found  # as its account writes it, not as somebody typed it
+        text = TEXT.format(
+            name=name or address,
+            link=links.link(mail.subject_id),
+            until=f"{mail.gives_up_at:%H:%M}",
+        )
+        return Letter(address, SUBJECT, text)
+
+    return write

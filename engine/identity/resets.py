@@ -34,15 +34,11 @@ class Links:
     """Makes links, and reads them."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self._base = (settings.public_url or f"http://{host}:{settings.port}").rstrip("/")
+        self._settings, self._base = settings, base_of(settings)
 
     @cached_property
     def _secrets(self) -> list[bytes]:
-        """The one in force first; those before it still open what they made."""
-        previous = keys.several(self._settings.hmac_secret_previous)
-        return [each.encode() for each in (keys.secret_of(self._settings), *previous) if each]
+        return keys.in_order(self._settings)
 
     def token(self, id: str) -> str:
         """What opens this reset."""
@@ -60,6 +56,12 @@ class Links:
             return None
         ours = any(hmac.compare_digest(_mac(secret, id), form[2]) for secret in self._secrets)
         return id if ours else None
+
+
+def base_of(settings: Settings) -> str:
+    """Where links of mails lead: PUBLIC_URL, or where we listen."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return (settings.public_url or f"http://{host}:{settings.port}").rstrip("/")
 
 
 def _mac(secret: bytes, id: str) -> str:

@@ -65,6 +65,7 @@ class Mail(msgspec.Struct, frozen=True):
     """A mail that is due. `over`: nobody wants it any more."""
 
     id: str
+    kind: str
     address: str
     subject_id: str
     attempts: int
@@ -229,6 +230,7 @@ async def take_mail(caller: Caller, rest_seconds: float) -> Mail | None:
     row = await caller.call(_queries["take_mail"], rest_seconds=rest_seconds)
     return row and Mail(
         str(row["id"]),
+        row["kind"],
         row["address"],
         str(row["subject_id"]),
         row["attempts"],

@@ -102,6 +102,7 @@ class About(msgspec.Struct, frozen=True):
     counted   as what its requests are limited; None: by its method
     keyed     it honours Idempotency-Key
     id        the type of {id} in the path
+    places    the types of other names in the path
     query     what it reads of query and headers
     body      what it reads of the body; None: nothing
     answers   by status: a Struct, a Reply, or None for no body
@@ -114,6 +115,7 @@ class About(msgspec.Struct, frozen=True):
     counted: Counted | None = None
     keyed: bool = False
     id: Any = Id
+    places: Mapping[str, Any] = {}
     query: tuple[Query, ...] = ()
     body: Body | None = None
     answers: Mapping[int, Any] = {}

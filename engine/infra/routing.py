@@ -24,7 +24,7 @@ class Route(msgspec.Struct, frozen=True):
 
     operation: str
     method: str
-    path: str  # {id} stands for one segment, {id:path} for one that may hold slashes
+    path: str  # {id}, or any name, stands for one segment, {id:path} for one that may hold slashes
     handler: Handler
     about: About | None = None  # None: a page, not of the API
     hot: bool = False
@@ -80,11 +80,11 @@ class _Methods:
 
 
 def starlette_routes(routes: Iterable[Route], mounts: Iterable[str]) -> list[StarletteRoute]:
-    """Starlette's routes for each mount; a literal segment comes before `{id}`."""
+    """Starlette's routes for each mount; a literal segment comes before a name's."""
     paths: dict[str, dict[str, Route]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method] = route
-    ordered = sorted(paths, key=lambda path: [segment == "{id}" for segment in path.split("/")])
+    ordered = sorted(paths, key=lambda path: [part[:1] == "{" for part in path.split("/")])
     return [
         StarletteRoute(mount + path, _Methods(paths[path]), methods=None)
         for mount in mounts
@@ -101,7 +101,7 @@ class Lanes:
         self._literal = {
             (r.method, mount + r.path): r for r in hot if "{" not in r.path for mount in mounts
         }
-        # By what stands before and after the one {id} of a path.
+        # By what stands before and after the {id} of a path; a hot one has no other name in it.
         self._shaped = {
             (r.method, *(mount + r.path).split("{id}")): r
             for r in hot

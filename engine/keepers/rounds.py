@@ -13,7 +13,8 @@ pruner      forgets what is past its retention
 sealer      puts what was sold, refunded and booked into the ledger
 checker     looks now and then whether the whole ledger is what was sealed
 ender       ends sessions whose time is over
-registrar   gives up receipts that dead workers left pending; opens the tier of DROP_CAPACITY
+registrar   gives up receipts that dead workers left pending, and reforges nobody confirmed;
+            opens the tier of DROP_CAPACITY
 partitioner makes room for readings and activity, and drops the weeks and months past their time
 """
 
@@ -29,7 +30,7 @@ from engine.coldchain import freezers
 from engine.identity import session_store as sessions
 from engine.identity import signing
 from engine.identity import store as identity
-from engine.identity.postman import Postman
+from engine.identity.postman import Postman, of_resets
 from engine.identity.resets import Links
 from engine.identity.sessions import end_due
 from engine.infra import sql
@@ -43,7 +44,7 @@ from engine.infra.postgres import Postgres
 from engine.infra.settings import Settings
 from engine.keepers.auditor import Auditor
 from engine.keepers.keeper import Keeper, Work
-from engine.membership import mint, openings
+from engine.membership import device_store, mint, openings, reforge
 from engine.record import activity_store, books, keys, ledger, look, seal
 from engine.record import store as record
 from engine.sale import drops, expire, payment, reconcile, shelf, store
@@ -204,7 +205,11 @@ def ending(postgres: Postgres) -> Work:
 
 def delivering(settings: Settings, postgres: Postgres) -> Work:
     """Deliver what is due; at once again while there is some."""
-    postman = Postman(postgres, Links(settings), Mailer(settings))
+    writers = {
+        "password_reset": of_resets(postgres, Links(settings)),
+        "reforge": reforge.letters(postgres, settings),
+    }
+    postman = Postman(postgres, Mailer(settings), writers)
 
     async def work() -> float | None:
         return 0.0 if await postman.deliver() else None
@@ -213,12 +218,13 @@ def delivering(settings: Settings, postgres: Postgres) -> Work:
 
 
 def registering(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> Work:
-    """Give up what is stuck; once, open what the settings want."""
+    """Give up what is stuck or too old; once, open what the settings want."""
     is_open = False
 
     async def work() -> None:
         nonlocal is_open
         await mint.give_up_stuck(postgres)
+        await device_store.expire_reforges(postgres, PRUNE_BATCH)
         if not is_open:
             opened = await openings.open_configured(postgres, settings)
             if opened is not None:

@@ -22,8 +22,10 @@ from engine.ops.drop_commands import drop
 from engine.ops.freezer_commands import freezer
 from engine.ops.key_commands import apikey, token
 from engine.ops.ledger_commands import ledger
+from engine.ops.pass_commands import passes
 from engine.ops.receipt_commands import receipt
 from engine.ops.size_commands import size
+from engine.ops.tier_commands import tier
 from engine.ops.user_commands import user
 
 RUN = Group.create_ordered("Run")
@@ -48,7 +50,7 @@ app = cyclopts.App(
 )
 app["--help"].group = OTHER
 app["--version"].group = OTHER
-drop.group = freezer.group = ledger.group = OPERATE
+drop.group = freezer.group = ledger.group = passes.group = tier.group = OPERATE
 apikey.group = beta.group = receipt.group = token.group = user.group = CREDENTIALS
 app.command(drop)
 app.command(freezer)
@@ -57,6 +59,8 @@ app.command(reconcile, group=OPERATE)
 app.command(apikey)
 app.command(beta)
 app.command(ledger)
+app.command(passes)
+app.command(tier)
 app.command(receipt)
 app.command(token)
 app.command(user)
@@ -218,7 +222,7 @@ def seed(
         bool, Parameter(help="also an admin and four people with accounts, as DEMO_ACCOUNTS=1 does")
     ] = False,
 ) -> None:
-    """Put the demo on show: 20 sneaker drops and ten past purchases, a freezer and a small hall.
+    """Put the demo on show: 20 sneaker drops and ten past purchases, a freezer, a hall, members.
 
     The freezer has twenty slots, some of them booked; the hall has a seat map. Only for a demo.
     Made once, and no freezer where there is one; run again, it arms the drop that opens in a minute

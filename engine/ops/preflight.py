@@ -14,7 +14,7 @@ import structlog
 
 from engine.infra.errors import Misconfigured
 from engine.infra.settings import Settings
-from engine.ops import doorstep, findings, probes, replica
+from engine.ops import doorstep, findings, pass_findings, probes, replica
 from engine.ops.findings import Finding
 from engine.ops.probes import Unseen
 
@@ -31,6 +31,7 @@ async def everything(settings: Settings) -> list[Finding]:
         *reads,
         *bouncer,
         *findings.secrets(settings),
+        pass_findings.passes(settings),
         doorstep.reach(settings),
         doorstep.proxies(settings),
         doorstep.receipts(settings),
@@ -41,12 +42,13 @@ async def everything(settings: Settings) -> list[Finding]:
 async def at_start(settings: Settings, *, secrets: bool) -> None:
     """The short form: raise `Misconfigured` with the first finding that refuses, log the others.
 
-    A keeper needs no secrets.
+    A keeper needs no secrets, and signs no passes.
     """
     postgres, reads, bouncer = await asyncio.gather(
         _postgres(settings), replica.look(settings), _bouncer(settings)
     )
-    found = [*(findings.secrets(settings) if secrets else []), *postgres, *reads, *bouncer]
+    own = [*findings.secrets(settings), pass_findings.passes(settings)] if secrets else []
+    found = [*own, *postgres, *reads, *bouncer]
     if refusing := [each for each in found if each.refuses]:
         raise Misconfigured(refusing[0].line)
     for each in found:

@@ -6,6 +6,7 @@ How a route is described: engine/infra/describe.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -111,8 +112,7 @@ def document(routes: Sequence[Route], prefix: str, *, is_open: bool) -> dict[str
     writer = _Writer(described, is_open)
     paths: dict[str, dict[str, Any]] = {}
     for route in described:
-        path = route.path.replace("{id:path}", "{id}")
-        paths.setdefault(path, {})[route.method.lower()] = writer.operation(route)
+        paths.setdefault(shape_of(route), {})[route.method.lower()] = writer.operation(route)
     used = {route.about.tag for route in described if route.about}
     return {
         "openapi": "3.1.0",
@@ -127,6 +127,11 @@ def document(routes: Sequence[Route], prefix: str, *, is_open: bool) -> dict[str
         "paths": paths,
         "components": writer.components(),
     }
+
+
+def shape_of(route: Route) -> str:
+    """A route's path as the document writes it."""
+    return route.path.replace(":path}", "}")
 
 
 def problems(kind: type[Problem] = Problem) -> Iterator[type[Problem]]:
@@ -208,9 +213,9 @@ class _Writer:
 
     def _parameters(self, route: Route, about: About) -> list[dict[str, Any]]:
         told = []
-        if "{id" in route.path:
-            schema = self._schemas.of(about.id)
-            told.append({"name": "id", "in": "path", "required": True, "schema": schema})
+        for name in re.findall(r"{(\w+)}", shape_of(route)):
+            schema = self._schemas.of(about.id if name == "id" else about.places[name])
+            told.append({"name": name, "in": "path", "required": True, "schema": schema})
         asked = (*about.query, KEY) if about.keyed else about.query
         told += [self._parameter(query) for query in asked]
         return told
@@ -327,7 +332,7 @@ def _refusals(route: Route, about: About) -> list[type[Problem]]:
         found += [] if route.method == "GET" else [errors.OutcomeUnknown]
     if route.budget != "free":
         found.append(errors.RateLimited)
-    if "{id" in route.path:
+    if "{" in route.path:
         found.append(errors.NotFound)
     if route.method != "GET":
         found.append(errors.TooLarge)

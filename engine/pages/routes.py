@@ -57,6 +57,15 @@ ASSETS = {
     "account.js": b"text/javascript; charset=utf-8",
     "mine.js": b"text/javascript; charset=utf-8",
     "forms.js": b"text/javascript; charset=utf-8",
+    "membership.html": b"text/html; charset=utf-8",
+    "membership.css": b"text/css; charset=utf-8",
+    "membership.js": b"text/javascript; charset=utf-8",
+    "numbered.js": b"text/javascript; charset=utf-8",
+    "engraved.js": b"text/javascript; charset=utf-8",
+    "keyring.js": b"text/javascript; charset=utf-8",
+    "reforge.html": b"text/html; charset=utf-8",
+    "reforge.js": b"text/javascript; charset=utf-8",
+    "ops-members.js": b"text/javascript; charset=utf-8",
 }
 # Stoplight Elements, which draws the API's page: a package that ships files and nothing else.
 ELEMENTS = {
@@ -80,6 +89,8 @@ DOCS_HEADERS = [
     (b"content-security-policy", POLICY + b"; style-src 'self' " + STYLES),
     *HEADERS[1:],
 ]
+# What a link from a mail opens: its address holds a secret, so nothing on the way keeps the page.
+LINKED_HEADERS = [(b"cache-control", b"no-store"), *HEADERS[:2]]
 ELEMENTS_HEADERS = [(b"cache-control", b"public, max-age=86400"), *HEADERS[:2]]
 PICTURE_HEADERS = [
     (b"cache-control", b"public, max-age=86400"),
@@ -96,11 +107,13 @@ class Pages:
         self._write = write
 
     def routes(self) -> list[Route]:
-        """/, /account, /slots-board, /ledger-view, its check_proof.py, /ops, /docs, /openapi.json,
-        /assets/{id}, /pictures/{id} and /favicon.ico."""
+        """/, /account, /membership, /reforge/confirm, /slots-board, /ledger-view, its
+        check_proof.py, /ops, /docs, /openapi.json, /assets/{id}, /pictures/{id}, /favicon.ico."""
         return [
             Route("page", "GET", "/", self.index),
             Route("account", "GET", "/account", self.account),
+            Route("membership", "GET", "/membership", self.membership),
+            Route("reforge_page", "GET", "/reforge/confirm", self.reforge_page),
             Route("slots_board", "GET", "/slots-board", self.slots_board),
             Route("ledger_view", "GET", "/ledger-view", self.ledger_view),
             Route("check_proof", "GET", "/ledger-view/check_proof.py", self.check_proof),
@@ -119,6 +132,16 @@ class Pages:
     async def account(self, call: Call) -> Answer:
         """Where one logs in, and looks after one's account."""
         return _asset("account.html")
+
+    async def membership(self, call: Call) -> Answer:
+        """One's memberships, and what can be done with them."""
+        return _asset("membership.html")
+
+    async def reforge_page(self, call: Call) -> Answer:
+        """Where a mailed link leads: a question. Only its button does something, since mail
+        scanners follow links."""
+        page = "reforge.html"
+        return Answer(_read(page), headers=LINKED_HEADERS, content_type=ASSETS[page])
 
     async def slots_board(self, call: Call) -> Answer:
         """The freezers, slot by slot."""

@@ -79,6 +79,12 @@ def secret_of(settings: Settings) -> str:
     return settings.hmac_secret or _open_secret(settings)
 
 
+def in_order(settings: Settings) -> list[bytes]:
+    """HMAC_SECRET, then those before it: what they made still holds. Raises `Misconfigured`."""
+    previous = several(settings.hmac_secret_previous)
+    return [each.encode() for each in (secret_of(settings), *previous) if each]
+
+
 def hmac_id(secret: bytes) -> str:
     """The name of an HMAC key, which tells nothing of it."""
     return hashlib.sha256(b"velvetrope ledger hmac\0" + secret).hexdigest()[:ID_LENGTH]

@@ -7,7 +7,7 @@
 -- Arrays run in parallel, sorted by request. `buyers_once`, sorted, and `units_once` are the batch
 -- summed up by buyer. `owners` is what older workers send, and read by nobody. Named units are claimed by
 -- claim_seats; asked for here, they go one by one as well, beside each other. With p_pick 'minted' the units are
--- those of a membership drop, which nobody can hold: mint_units sells them in the same transaction.
+-- those of a membership drop, which nobody can hold: they are sold at once (mint_units).
 --
 -- Measured and rejected, as CPU of this (batches of 128, of 5), the noise being 5 %: units and reservations
 -- in one statement (1.02, 1.04); no window when everybody wants one unit (0.99, 1.00); ctid = ANY (ARRAY(…))
@@ -44,8 +44,14 @@ DECLARE
     v_head      bigint;
     v_position  bigint;
     v_rows      integer;
+    v_state     reservation_state := 'active';
+    v_ended_at  timestamptz;
 BEGIN
     created_at := clock_timestamp();
+    IF p_pick = 'minted' THEN
+        v_state := 'purchased';
+        v_ended_at := created_at;
+    END IF;
     SELECT w.units, d.paused_reason, d.starts_at, d.ends_at, d.max_per_buyer, d.cooldown_factor > 0,
            d.total_stock, claim_units.created_at + make_interval(secs => d.hold_seconds), d.price_cents,
            d.currency, e.epoch, s.head, greatest(s.free - w.units, 0)
@@ -109,11 +115,11 @@ BEGIN
 
     -- A request that is there already is a unique_violation, for the same 48 bytes.
     INSERT INTO reservations (id, request_id, attempt, drop_id, amount_cents, created_at, expires_at,
-                              quantity, available, state, buyer, units)
+                              quantity, available, state, buyer, units, ended_at)
     SELECT r.id, r.request_id, r.attempt, p_drop, claim_units.price_cents * r.quantity,
            claim_units.created_at, claim_units.expires_at, r.quantity,
-           claim_units.available, 'active', r.buyer,
-           numbers[r.upto - r.quantity + 1 : r.upto]
+           claim_units.available, v_state, r.buyer,
+           numbers[r.upto - r.quantity + 1 : r.upto], v_ended_at
       FROM (SELECT w.*, sum(w.quantity) OVER (ORDER BY w.i)::integer AS upto
               FROM unnest(p_requests, p_attempts, p_ids, p_buyers, p_quantities)
                    WITH ORDINALITY AS w (request_id, attempt, id, buyer, quantity, i)) AS r;
@@ -122,14 +128,17 @@ BEGIN
         UPDATE stock
            SET version = stock.version + 1,
                free = stock.free - v_wanted,
-               held = stock.held + v_wanted,
+               held = stock.held + CASE WHEN v_ended_at IS NULL THEN v_wanted ELSE 0 END,
+               sold = stock.sold + CASE WHEN v_ended_at IS NULL THEN 0 ELSE v_wanted END,
                head = greatest(stock.head, v_position),
                changed_at = claim_units.created_at
          WHERE stock.drop_id = p_drop
      RETURNING stock.version, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total
     ), told AS (
         INSERT INTO outbox (drop_id, epoch, version, kind, subjects)
-        SELECT p_drop, claim_units.epoch, counted.version, 'reserved', p_ids FROM counted
+        SELECT p_drop, claim_units.epoch, counted.version,
+               CASE WHEN v_ended_at IS NULL THEN 'reserved' ELSE 'purchased' END, p_ids
+          FROM counted
     )
     SELECT counted.version, counted.free, counted.held, counted.sold, counted.withdrawn,
            greatest(counted.total, v_promised)  -- more may have been promised than is there yet

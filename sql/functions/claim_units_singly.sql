@@ -4,7 +4,8 @@
 -- or a later attempt, in stored_attempts) · fenced (another epoch) · not_found · preparing ·
 -- admin or audit (paused) · not_started · ended · too_many (for one order) · limit · cooling (let holds go, and must
 -- wait) · sold_out · contended (units are free, but others have them locked) · taken (somebody has a unit it picked) ·
--- scattered (enough are free, but not beside each other) · minted (only receipts get such units). `numbers` lists the units of the held ones in order, `names` what
+-- scattered (enough are free, but not beside each other) · minted (only receipts get such units:
+-- with p_pick 'minted', sold at once). `numbers` lists the units of the held ones in order, `names` what
 -- they are called.
 --
 -- Of a named drop p_picks says what each request picked, as in claim_seats; without it, or where it says zeros, it gets
@@ -47,6 +48,7 @@ DECLARE
     v_run      integer;
     v_picks    integer[];
     v_upto     integer := 0;
+    v_sold     boolean := p_pick = 'minted';
     i          integer;
 BEGIN
     words := array_fill('held'::text, ARRAY[cardinality(p_requests)]);
@@ -183,7 +185,8 @@ BEGIN
         END IF;
         DELETE FROM units WHERE units.drop_id = p_drop AND units.number = ANY (v_mine);
         UPDATE reservations
-           SET state = 'active', units = v_mine
+           SET state = CASE WHEN v_sold THEN 'purchased' ELSE 'active' END::reservation_state, units = v_mine,
+               ended_at = CASE WHEN v_sold THEN claim_units_singly.created_at END
          WHERE reservations.request_id = p_requests[i];
         IF v_named THEN
             INSERT INTO picks (drop_id, number, reservation_id)
@@ -210,14 +213,16 @@ BEGIN
         UPDATE stock
            SET version = stock.version + 1,
                free = stock.free - v_units,
-               held = stock.held + v_units,
+               held = stock.held + CASE WHEN v_sold THEN 0 ELSE v_units END,
+               sold = stock.sold + CASE WHEN v_sold THEN v_units ELSE 0 END,
                head = least(stock.head, v_last),
                changed_at = claim_units_singly.created_at
          WHERE stock.drop_id = p_drop
      RETURNING stock.version, stock.free, stock.held, stock.sold, stock.withdrawn, stock.total
           INTO version, free, held, sold, withdrawn, total;
         INSERT INTO outbox (drop_id, epoch, version, kind, subjects)
-        VALUES (p_drop, claim_units_singly.epoch, claim_units_singly.version, 'reserved', v_taken);
+        VALUES (p_drop, claim_units_singly.epoch, claim_units_singly.version,
+                CASE WHEN v_sold THEN 'purchased' ELSE 'reserved' END, v_taken);
     END IF;
 
     total := greatest(total, v_drop.total_stock);  -- more may have been promised than is there yet

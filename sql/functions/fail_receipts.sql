@@ -5,7 +5,7 @@
 -- will be: nothing is final; the row stays pending). `error` is why it failed: it may have been before, for another reason.
 --
 -- Locks  receipts by id, so this waits for a mint that is under way
--- Index  receipts_pkey, a_receipt_gives_one_membership, stock_pkey
+-- Index  receipts_pkey, stock_pkey
 CREATE OR REPLACE FUNCTION fail_receipts(p_ids uuid[], p_attempts integer[], p_errors text[])
     RETURNS TABLE (word text, membership uuid, error text)
     LANGUAGE plpgsql
@@ -23,10 +23,9 @@ BEGIN
             OR NOT EXISTS (SELECT FROM stock AS s JOIN drops AS d ON d.id = s.drop_id
                             WHERE s.drop_id = r.drop_id AND s.sold + s.withdrawn < greatest(s.total, d.total_stock)));
     RETURN QUERY
-      SELECT CASE WHEN r.state = 'pending' AND r.attempts = w.attempt THEN 'left' ELSE r.state END, m.id, r.error
+      SELECT CASE WHEN r.state = 'pending' AND r.attempts = w.attempt THEN 'left' ELSE r.state END, r.membership_id, r.error
         FROM unnest(p_ids, p_attempts) WITH ORDINALITY AS w (id, attempt, i)
         JOIN receipts AS r ON r.id = w.id
-        LEFT JOIN memberships AS m ON m.receipt_id = r.id
        ORDER BY w.i;
 END
 $$;

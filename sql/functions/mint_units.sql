@@ -2,11 +2,11 @@
 --
 -- One call, one transaction. A receipt is its own fence: only one that is pending is claimed for, and its row is locked
 -- from here on, so whoever gave it up first (fail_receipts, give_up_receipts) can say "nothing was taken". The word
--- for one that was given up is `given_up`; all other words are claim_units'. What is returned are the figures after the sale,
--- and a deadline that is no later than the beginning: nothing is held.
+-- for one that was given up is `given_up`; all other words are claim_units'. The deadline is no later than the beginning:
+-- nothing is held.
 --
--- Locks  receipts by id, then as claim_units, then the stock row as sell_holds.
--- Index  receipts_pkey, reservations_pkey, membership_drops_pkey
+-- Locks  receipts by id, then as claim_units
+-- Index  receipts_pkey
 CREATE OR REPLACE FUNCTION mint_units(
     p_drop bigint, p_epoch bigint,
     p_requests uuid[], p_attempts bigint[], p_ids uuid[], p_buyers text[], p_quantities integer[],
@@ -25,6 +25,8 @@ DECLARE
     v_failed   uuid[];
     v_held     uuid[];
     v_receipts uuid[];
+    v_buyers   text[];
+    v_rows     integer;
     v_told     text[];
     v_stored   bigint[];
 BEGIN
@@ -61,33 +63,36 @@ BEGIN
                   FROM unnest(p_requests) WITH ORDINALITY AS u (request, i)) AS w;
     END IF;
 
-    SELECT array_agg(w.id ORDER BY w.i), array_agg(w.request ORDER BY w.i)
-      INTO v_held, v_receipts
-      FROM unnest(p_ids, p_requests) WITH ORDINALITY AS w (id, request, i)
-     WHERE words IS NULL OR words[w.i] = 'held';
     expires_at := created_at;
-    IF v_held IS NULL THEN
-        RETURN;
+    IF words IS NULL THEN
+        v_held := p_ids;
+        v_receipts := p_requests;
+        v_buyers := p_buyers;
+    ELSE
+        SELECT array_agg(w.id ORDER BY w.i), array_agg(w.request ORDER BY w.i), array_agg(w.buyer ORDER BY w.i)
+          INTO v_held, v_receipts, v_buyers
+          FROM unnest(p_ids, p_requests, p_buyers) WITH ORDINALITY AS w (id, request, buyer, i)
+         WHERE words[w.i] = 'held';
+        IF v_held IS NULL THEN
+            RETURN;
+        END IF;
     END IF;
 
-    UPDATE reservations AS r
-       SET state = 'purchased', ended_at = mint_units.created_at, expires_at = mint_units.created_at
-     WHERE r.id = ANY (v_held);
-    SELECT s.epoch, s.version, s.free, s.held, s.sold, s.withdrawn, greatest(s.total, mint_units.total)
-      INTO epoch, version, free, held, sold, withdrawn, total
-      FROM sell_holds(v_held, v_held, v_receipts, array_fill(NULL::text, ARRAY[cardinality(v_held)]),
-                      mint_units.created_at, 'MINTED') AS s;
+    -- Each has one unit, and `numbers` are those of the held ones in their order.
+    INSERT INTO purchases (id, request_id, reservation_id, drop_id, amount_cents, purchased_at, quantity, buyer, units)
+    SELECT w.id, w.receipt, w.id, p_drop, mint_units.price_cents, mint_units.created_at, 1, w.buyer, ARRAY[w.number]
+      FROM unnest(v_held, v_receipts, v_buyers, numbers) AS w (id, receipt, buyer, number);
     INSERT INTO memberships (id, receipt_id, drop_id, number, buyer, minted_at, changed_at)
-    SELECT r.id, w.receipt, p_drop, r.units[1], r.buyer, mint_units.created_at, mint_units.created_at
-      FROM unnest(v_held, v_receipts) AS w (id, receipt)
-      JOIN reservations AS r ON r.id = w.id;
+    SELECT w.id, w.receipt, p_drop, w.number, w.buyer, mint_units.created_at, mint_units.created_at
+      FROM unnest(v_held, v_receipts, v_buyers, numbers) AS w (id, receipt, buyer, number);
+    INSERT INTO records (action, drop_id, subjects) VALUES ('MINTED', p_drop, v_held);
     UPDATE receipts AS r
-       SET state = 'fulfilled', changed_at = mint_units.created_at
-     WHERE r.id = ANY (v_receipts) AND r.state = 'pending' AND r.drop_id = p_drop;
-    IF (SELECT count(*) FROM receipts AS r WHERE r.id = ANY (v_receipts) AND r.state = 'fulfilled' AND r.drop_id = p_drop)
-       <> cardinality(v_receipts)
-    THEN
-        RAISE 'a unit without its receipt' USING ERRCODE = 'VR002';
+       SET state = 'fulfilled', membership_id = w.id, changed_at = mint_units.created_at
+      FROM unnest(v_held, v_receipts) AS w (id, receipt)
+     WHERE r.id = w.receipt AND r.state = 'pending' AND r.drop_id = p_drop;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    IF v_rows <> cardinality(v_held) THEN
+        RAISE 'a number without its receipt' USING ERRCODE = 'VR002';
     END IF;
 END
 $$;

@@ -6,7 +6,7 @@
 -- failed, this one.
 --
 -- Locks  receipt_hashes by hash, receipts by transaction (new rows), then receipts by id (those that failed)
--- Index  receipt_hashes_pkey, a_transaction_has_one_receipt, receipts_pkey, a_receipt_gives_one_membership
+-- Index  receipt_hashes_pkey, a_transaction_has_one_receipt, receipts_pkey
 CREATE OR REPLACE FUNCTION present_receipts(
     p_ids uuid[], p_hashes bytea[], p_transactions text[], p_buyers text[], p_drops bigint[]
 )
@@ -76,11 +76,10 @@ BEGIN
                   WHEN r.original_transaction_id <> g.transaction THEN 'other_transaction'
                   WHEN r.state = 'failed' THEN 'pending'  -- since a moment ago: to mint it will tell
                   ELSE r.state END,
-             r.id, r.drop_id, r.attempts, m.id
+             r.id, r.drop_id, r.attempts, r.membership_id
         FROM unnest(p_hashes, p_transactions, p_buyers) WITH ORDINALITY AS g (hash, transaction, buyer, i)
         JOIN receipt_hashes AS h ON h.hash = g.hash
         JOIN receipts AS r ON r.id = h.receipt_id
-        LEFT JOIN memberships AS m ON m.receipt_id = r.id
        ORDER BY g.i;
 END
 $$;

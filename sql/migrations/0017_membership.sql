@@ -18,19 +18,22 @@ CREATE TABLE membership_drops (
 
 -- One row is one purchase somewhere else, presented here: the transaction where it is known, else the receipt's
 -- text. Its id is the request of its claim, so `reservations` knows it as well. From `pending` on exactly one of
--- the others follows; `failed` gave nothing, and may be presented again.
+-- the others follows; `failed` gave nothing, and may be presented again. No foreign keys here and in the next two, as in
+-- all that a rush writes: what they would check is one statement's work (mint_units, present_receipts).
 CREATE TABLE receipts (
     id                      uuid        PRIMARY KEY,
-    drop_id                 bigint      NOT NULL REFERENCES membership_drops,
+    drop_id                 bigint      NOT NULL,
     buyer                   text COLLATE "C" NOT NULL,
     original_transaction_id text COLLATE "C",
     state                   text        NOT NULL DEFAULT 'pending',
     attempts                integer     NOT NULL DEFAULT 1,
+    membership_id           uuid,
     error                   text,       -- the code that a failed one was answered with
     created_at              timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_at              timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT a_transaction_has_one_receipt UNIQUE (original_transaction_id),
     CONSTRAINT a_receipt_is_pending_fulfilled_or_failed CHECK (state IN ('pending', 'fulfilled', 'failed')),
+    CONSTRAINT what_is_fulfilled_says_by_what CHECK ((state = 'fulfilled') = (membership_id IS NOT NULL)),
     CONSTRAINT what_failed_says_why CHECK ((state = 'failed') = (error IS NOT NULL))
 );
 
@@ -40,21 +43,21 @@ CREATE INDEX receipts_pending ON receipts (changed_at) WHERE state = 'pending';
 -- SHA-256 of every text that was presented for it: a store may write a receipt anew for the same transaction.
 CREATE TABLE receipt_hashes (
     hash       bytea PRIMARY KEY,
-    receipt_id uuid  NOT NULL REFERENCES receipts DEFERRABLE INITIALLY DEFERRED
+    receipt_id uuid  NOT NULL
 );
 
--- Its id is that of its hold and of its purchase: all three are one thing.
+-- Its id is that of its reservation and of its purchase: all three are one thing. That a receipt has one is said by the
+-- reservation's request, which is the receipt and is unique.
 CREATE TABLE memberships (
     id            uuid        PRIMARY KEY,
-    receipt_id    uuid        NOT NULL REFERENCES receipts,
-    drop_id       bigint      NOT NULL REFERENCES membership_drops,
+    receipt_id    uuid        NOT NULL,
+    drop_id       bigint      NOT NULL,
     number        integer     NOT NULL,
     buyer         text COLLATE "C" NOT NULL,
     minted_at     timestamptz NOT NULL,
     changed_at    timestamptz NOT NULL,  -- what a pass shows of it: for If-Modified-Since
     revoked_at    timestamptz,
-    revoke_reason text,
-    CONSTRAINT a_receipt_gives_one_membership UNIQUE (receipt_id)
+    revoke_reason text
 );
 
 CREATE UNIQUE INDEX memberships_one_live_a_number ON memberships (drop_id, number) WHERE revoked_at IS NULL;
@@ -121,6 +124,8 @@ CREATE TABLE pass_registrations (
     registered_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (device_library_id, membership_id)
 );
+
+CREATE INDEX pass_registrations_by_membership ON pass_registrations (membership_id, registered_at);
 
 ALTER TABLE mails DROP CONSTRAINT a_mail_is_of_a_known_kind;
 ALTER TABLE mails ADD CONSTRAINT a_mail_is_of_a_known_kind CHECK (kind IN ('password_reset', 'reforge'));

@@ -21,11 +21,10 @@ SELECT * FROM present_receipts(@ids::uuid[], @hashes::bytea[], @transactions::te
 
 -- name: find_receipt :maybe
 -- A receipt that was presented before, as present_receipts tells of it; nothing is written.
--- Index  receipt_hashes_pkey, a_transaction_has_one_receipt, receipts_pkey, a_receipt_gives_one_membership
+-- Index  receipt_hashes_pkey, a_transaction_has_one_receipt, receipts_pkey
 SELECT CASE WHEN r.buyer <> @buyer THEN 'used' ELSE r.state END AS word, r.id AS receipt, r.drop_id, r.attempts,
-       m.id AS membership
+       r.membership_id AS membership
   FROM receipts AS r
-  LEFT JOIN memberships AS m ON m.receipt_id = r.id
  WHERE r.id = coalesce((SELECT h.receipt_id FROM receipt_hashes AS h WHERE h.hash = @hash),
                        (SELECT o.id FROM receipts AS o WHERE o.original_transaction_id = @transaction));
 

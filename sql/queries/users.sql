@@ -95,10 +95,14 @@ SELECT u.*, NULL::uuid AS session_id, NULL::text AS device_id, NULL::text AS pla
 -- name: change_user :maybe
 -- Put what `changes` names in place, if nobody changed the account since that version. Links that were mailed to
 -- another e-mail are worth nothing from now on.
--- Locks  its row, its links.
+-- Locks  its row, its links, its memberships' reforges.
 WITH stale AS (
     UPDATE password_resets SET used_at = clock_timestamp()
      WHERE user_id = @id AND used_at IS NULL AND @changes::text::jsonb ? 'email'
+), superseded AS (
+    UPDATE reforges AS f SET state = 'superseded', ended_at = clock_timestamp()
+      FROM memberships AS m
+     WHERE m.buyer = @id::text AND f.membership_id = m.id AND f.state = 'pending' AND @changes::text::jsonb ? 'email'
 )
    UPDATE users AS u
       SET username = CASE WHEN c.changes ? 'username' THEN c.changes ->> 'username' ELSE u.username END,
@@ -140,7 +144,7 @@ RETURNING id;
 
 -- name: erase_user :maybe
 -- Take out of an account and of all that hangs on it whatever is personal. Its row was locked before.
--- Locks  its sessions, its log, its invitation.
+-- Locks  its sessions, its log, its invitation, its memberships' devices and reforges.
 WITH who AS (
     SELECT u.id, u.email FROM users AS u WHERE u.id = @id
 ), unsent AS (
@@ -162,6 +166,17 @@ WITH who AS (
            push_token = NULL, push_token_updated_at = NULL, ip_address = NULL, idempotency_key = NULL
       FROM who
      WHERE s.user_id = who.id
+), members AS (
+    UPDATE membership_devices AS d SET device_id = 'erased'
+      FROM memberships AS m, who
+     WHERE m.buyer = who.id::text AND d.membership_id = m.id
+), reforged AS (
+    UPDATE reforges AS f
+       SET old_device_id = 'erased', new_device_id = 'erased',
+           state = CASE f.state WHEN 'pending' THEN 'superseded' ELSE f.state END,
+           ended_at = coalesce(f.ended_at, clock_timestamp())
+      FROM memberships AS m, who
+     WHERE m.buyer = who.id::text AND f.membership_id = m.id
 )
    UPDATE users AS u
       SET username = NULL, email = NULL, phone = NULL, display_name = NULL, privy_id = NULL, wallet_address = NULL,
@@ -225,7 +240,8 @@ RETURNING user_id;
           due_at = clock_timestamp() + make_interval(secs => @rest_seconds * 2 ^ least(m.attempts, 6))
     WHERE m.id = (SELECT d.id FROM mails AS d WHERE d.due_at <= clock_timestamp()
                    ORDER BY d.due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING m.id, m.address, m.subject_id, m.attempts, m.gives_up_at, m.gives_up_at <= clock_timestamp() AS over;
+RETURNING m.id, m.kind, m.address, m.subject_id, m.attempts, m.gives_up_at,
+          m.gives_up_at <= clock_timestamp() AS over;
 
 -- name: open_reset :maybe
 -- The link that a mail carries, and where it goes: nowhere if no active account has that e-mail. Twice is once.

@@ -334,7 +334,7 @@ async def test_every_operation_says_as_what_it_is_limited(settings: Settings) ->
     unsaid = [name for name, (method, said, _) in found.items() if method != "GET" and said is None]
     assert unsaid == [], "name a budget: counted=…"
     assert {name for name, (_, _, budget) in found.items() if budget == "free"} <= {
-        *("health", "live", "ready", "metrics")
+        *("health", "live", "ready", "metrics", "mailbox")
     }
     assert found["reserve"][2] == "write"
     assert found["purchase"][2] == found["release"][2] == "confirm"

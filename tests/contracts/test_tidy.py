@@ -21,6 +21,7 @@ CLOCKS = {
     "engine/infra/health.py": "a time stamp to be read",
     "engine/identity/signatures.py": "a provider's time stamp is wall time, by its standard",
     "engine/membership/receipts.py": "receipts and certificates end by wall time, by standard",
+    "engine/membership/certificates.py": "a certificate's first and last day, by its standard",
     "engine/ops/checkout.py": "how long until a deadline that a page was told",
     "engine/ops/courier.py": "the time stamp of a signed callback is wall time, by its standard",
     "engine/ops/probes.py": "this machine's clock is measured against the servers'",

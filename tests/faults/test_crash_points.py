@@ -32,6 +32,7 @@ GROUPS = {
         "never_arrived",
         "connections_cut",
     ],
+    "minting": ["minting", "minting_too_late"],
     "picking": ["picking", "picked_before", "opening_named"],
     "holding": ["buying", "paying_twice", "giving_back", "provider_speaks"],
     "answering once": ["giving_back_once", "extending", "paying", "refunding"],
@@ -45,6 +46,9 @@ DECIDING = {
     "admit",
     "claim_units",
     "claim_seats",
+    "present_receipts",
+    "mint_units",
+    "fail_receipts",
     "abort_requests",
     "settle",
     "purchase_units",
@@ -62,6 +66,7 @@ READS = {
     "count_holds_of_buyer",
     "count_holds_of_drop",
     "count_keepers",
+    "count_memberships",
     "count_purchases",
     "count_purchases_of_drop",
     "count_refunds",
@@ -70,9 +75,13 @@ READS = {
     "due_drops",
     "find_payments_of_hold",
     "find_holds_of",
+    "find_membership_drops",
+    "find_memberships",
     "find_proof",
     "is_there",
     "list_holds_of_buyer",
+    "list_memberships",
+    "list_memberships_of",
     "list_holds_of_drop",
     "list_purchases",
     "list_purchases_of_drop",
@@ -89,6 +98,10 @@ LEFT = dict.fromkeys(READS, "a read for a page, a list or a log: nothing hangs o
     "end_pause": "the terminal's: one statement, and a person who looks",
     "move_start": "the demo's",
     "timeline": "which of several hosts is the primary; asked before anything else is",
+    "find_receipt": "a read for who asks too much: nothing hangs on it",
+    "open_membership_drop": "with the drop, in its transaction: as `opening`",
+    "revoke_membership": "an operator's, one statement with its request: as `pausing`",
+    "lock_membership": "before one that changes it, in its transaction",
     "limit": "what one worker lets through, told to the others: a limit is off by a request",
     "recount": "an operator's repair of a sum that was damaged: it may be repeated",
 }
@@ -115,7 +128,7 @@ def test_every_story_is_in_a_group() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_every_message_of_the_sale_is_one_that_a_story_comes_by(sweep: Sweep) -> None:
-    slices = ("engine", "record", "sale", "payments")
+    slices = ("engine", "record", "sale", "payments", "membership")
     there = {name for each in slices for name in sql.load(each)}
     there |= {file.stem for file in lua.folder().glob("*.lua")}
 

@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 
-from engine.identity.postman import Postman
+from engine.identity.postman import Postman, of_resets
 from engine.identity.resets import Links
 from engine.infra.ids import new_id
 from engine.infra.mail import Mailer
@@ -28,7 +28,8 @@ async def forgotten(shop: Shop, email: str = ANN["email"]) -> Reply:
 def postman(ground: Ground, settings: Settings, url: str = "") -> Postman:
     """A postman who comes again at once."""
     given = msgspec.structs.replace(settings, smtp_url=url)
-    return Postman(ground.postgres, Links(given), Mailer(given), rest_seconds=0)
+    writers = {"password_reset": of_resets(ground.postgres, Links(given))}
+    return Postman(ground.postgres, Mailer(given), writers, rest_seconds=0)
 
 
 async def confirm(shop: Shop, token: str, password: str = "better horse") -> Reply:

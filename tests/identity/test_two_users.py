@@ -29,7 +29,7 @@ from engine.pages.schemas import sample
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
 from tests.identity.conftest import Caller
-from tests.membership.people import make_member
+from tests.membership.people import Phone, make_member
 from tests.support.http import Reply
 from tests.support.shop import Shop
 
@@ -55,6 +55,9 @@ WHOSE: dict[str, str | None] = {
     "/api-keys/": "key",
     "/locks/": None,
     "/memberships/": "membership",
+    # A pass's own token opens these, and no credential of a buyer.
+    "/wallet/v1/passes/{kind}/": None,
+    "/wallet/v1/devices/{device}/registrations/{kind}/": None,
 }
 # Fields of queries and bodies that name somebody, or something of somebody's.
 FIELDS = {
@@ -76,7 +79,7 @@ FIELDS = {
 SHOWN_TO_ALL = {"show_user"}  # of which a stranger sees id and username
 HERS = {
     *("show_reservation", "show_purchase", "show_preferences", "show_user", "show_session"),
-    *("active_session", "list_sessions_of", "show_membership"),
+    *("active_session", "list_sessions_of", "show_membership", "list_devices"),
 }  # among what Ann herself is shown
 MANIFEST, PHONE, NAME = "MAN-OF-ANN", "+49 170 5550100", "Ann of the Matrix"
 
@@ -90,6 +93,9 @@ ROWS = """SELECT jsonb_build_object(
     'purchases', (SELECT jsonb_agg(p ORDER BY id) FROM purchases AS p WHERE buyer = $1),
     'bookings', (SELECT jsonb_agg(b ORDER BY id) FROM bookings AS b WHERE buyer = $1),
     'memberships', (SELECT jsonb_agg(m ORDER BY id) FROM memberships AS m WHERE buyer = $1),
+    'devices', (SELECT jsonb_agg(d ORDER BY id) FROM membership_devices AS d),
+    'reforges', (SELECT jsonb_agg(f ORDER BY id) FROM reforges AS f),
+    'encounters', (SELECT jsonb_agg(e ORDER BY id) FROM encounters AS e),
     'receipts', (SELECT jsonb_agg(r ORDER BY id) FROM receipts AS r WHERE buyer = $1),
     'keys', (SELECT jsonb_agg(k ORDER BY id) FROM api_keys AS k),
     'invitations', (SELECT jsonb_agg(k ORDER BY id) FROM beta_keys AS k),
@@ -195,7 +201,8 @@ async def anns(world: World, admin: Caller, settings: Settings) -> tuple[Caller,
     slots = await freezer_of(world.ground, 2)
     held = (await _made(ann, "/hold", {"slotId": slots[0]}))["reservation"]
     booked = await _made(ann, "/book", {"reservationId": held["id"], "manifestId": MANIFEST})
-    member = await make_member(settings.database_url, user)
+    pem = Phone().pem
+    member = await make_member(settings.database_url, user, device=pem)
     key = await world.connection.fetchval(
         "INSERT INTO api_keys (id, name, prefix, hash, scopes)"
         " VALUES ($1, 'key-of-the-shop', 'vr_1', 'x', '{admin}') RETURNING id",
@@ -221,7 +228,7 @@ async def anns(world: World, admin: Caller, settings: Settings) -> tuple[Caller,
     public = {"drop", "slot", "device", "key", "session_key"}
     secrets = [id for kind, some in ids.items() if kind not in public for id in some]
     secrets += [MANIFEST, PHONE, NAME, "Phone of Ann", "push-of-ann", "Asia/Kathmandu"]
-    secrets += ["KEY-OF-ANN", "key-of-the-shop"]
+    secrets += ["KEY-OF-ANN", "key-of-the-shop", pem.splitlines()[2]]
     return ann, Anns(ids, secrets)
 
 

@@ -29,8 +29,8 @@ WITH made AS (
     SELECT drop_id FROM opened
     UNION SELECT drop_id FROM membership_drops WHERE (tier, year) = ($3, $4)
 ), receipt AS (
-    INSERT INTO receipts (id, drop_id, buyer, state)
-    SELECT gen_random_uuid(), drop_id, $2, 'fulfilled' FROM its
+    INSERT INTO receipts (id, drop_id, buyer, state, membership_id)
+    SELECT gen_random_uuid(), drop_id, $2, 'fulfilled', $1::uuid FROM its
     RETURNING id, drop_id
 )
 INSERT INTO memberships (id, receipt_id, drop_id, number, buyer, minted_at, changed_at)
@@ -66,6 +66,15 @@ async def run(database: str, statement: str, *values: Any) -> list[tuple[Any, ..
         await connection.close()
 
 
+async def somebody_waits(database: str) -> bool:
+    """Whether a statement of this database stands before a lock."""
+    look = (
+        "SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(await run(database, look))
+
+
 def packed(raw: bytes) -> str:
     """base64url, without its padding."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
@@ -87,7 +96,7 @@ class Phone:
         r, s = decode_dss_signature(self.der(message))
         return r.to_bytes(32) + s.to_bytes(32)
 
-    def token(self, header: dict[str, Any] | None = None, **claims: Any) -> str:
+    def token(self, claims: dict[str, Any], header: dict[str, Any] | None = None) -> str:
         """A JWT."""
         head = {"alg": "ES256", "typ": "JWT"} if header is None else header
         signed = f"{packed(json.dumps(head).encode())}.{packed(json.dumps(claims).encode())}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,12 +14,15 @@ import pytest
 from engine.identity import user_store
 from engine.identity.resets import Links
 from engine.infra.ids import new_id
+from engine.membership import reforge
+from engine.membership.passes import Tokens
 from engine.record import keys
 from engine.record.activity_store import Row, insert_activity
 from engine.record.seal import seal
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
 from tests.identity.people import somebody
+from tests.membership.people import Phone, make_member, packed
 from tests.openapi.conftest import Document
 from tests.support.http import Reply
 from tests.support.provider import Provider
@@ -46,16 +50,16 @@ class Told(Shop):
         return reply
 
     def _place(self, method: str, path: str) -> tuple[str, str]:
-        """The operation of a path: a literal segment beats {id}."""
+        """The operation of a path: a literal segment beats a name."""
         parts = path.split("/")
         fits = [
             (method, each)
             for way, each in self._document.operations
             if way == method
             and len(parts) == len(each.split("/"))
-            and all(b in {a, "{id}"} for a, b in zip(parts, each.split("/"), strict=True))
+            and all(b == a or b[:1] == "{" for a, b in zip(parts, each.split("/"), strict=True))
         ]
-        return min(fits, key=lambda place: place[1].count("{id}"))
+        return min(fits, key=lambda place: place[1].count("{"))
 
     def _check(self, reply: Reply, answer: dict[str, Any], what: str) -> None:
         for name, told in answer.get("headers", {}).items():
@@ -153,7 +157,7 @@ async def _keeps_cold(told: Told, slots: list[int]) -> None:
         assert (await told.send("POST", f"/simulate/{kind}")).status == 200, kind
 
 
-async def _mints(told: Told) -> None:
+async def _mints(told: Told, ground: Ground) -> None:
     """A tier that is opened, receipts that become its numbers, and one that is revoked."""
     tier = {"tier": "genesis", "year": "2025", "capacity": 1}
     assert (await told.send("POST", "/memberships/drops", tier)).status == 201
@@ -177,7 +181,63 @@ async def _mints(told: Told) -> None:
     ):
         assert (await told.send("GET", path)).status == 200, path
     assert (await told.send("GET", f"{member}?userId=bob")).status == 401
+    await _carries(told, ground, minted.json["membership"])
     assert (await told.send("POST", f"{member}/revoke", {"reason": "refunded"})).status == 200
+
+
+async def _carries(told: Told, ground: Ground, member: dict[str, Any]) -> None:
+    """A pass, and a wallet that looks after it."""
+    wish = {"membershipId": member["id"], "userId": "ann"}
+    for user, status in (("ann", 200), ("bob", 401)):
+        assert (await told.send("POST", "/issue-pass", wish | {"userId": user})).status == status
+    assert (await told.send("GET", "/wallet/keys")).status == 200
+    shown = {"authorization": f"ApplePass {Tokens(ground.settings).token(member['id'])}"}
+    mine = "/wallet/v1/devices/phone/registrations/pass.local.velvetrope"
+    its = f"{mine}/{member['passSerial']}"
+    push = {"pushToken": "f" * 64}
+    assert [(await told.send("POST", its, push, shown)).status for _ in range(2)] == [201, 200]
+    tag = (await told.send("GET", mine)).json["lastUpdated"]
+    assert (await told.send("GET", f"{mine}?passesUpdatedSince={tag}")).status == 204
+    latest = f"/wallet/v1/passes/pass.local.velvetrope/{member['passSerial']}"
+    known = {"if-none-match": (await told.send("GET", latest, None, shown)).headers["etag"]}
+    assert (await told.send("GET", latest, None, shown | known)).status == 304
+    assert (await told.send("GET", latest)).status == 401
+    assert (await told.send("DELETE", its, None, shown)).status == 200
+    assert (await told.send("POST", "/wallet/v1/log", {"logs": ["no"]})).status == 200
+
+
+async def _meets(told: Told, ground: Ground, user: str) -> None:
+    """A device that is registered, meets somebody, and hands its membership on to another."""
+    url, phone, tablet = ground.settings.database_url, Phone(), Phone()
+    ann, ben = await make_member(url, user), await make_member(url, "ben")
+    at = f"/memberships/{ann}/devices"
+    challenge = (await told.send("POST", f"{at}/challenge")).json["challenge"]
+    proof = phone.sign(f"velvetrope device v1\n{ann}\nphone\n{challenge}".encode())
+    body = {"deviceId": "phone", "publicKey": phone.pem, "challenge": challenge}
+    made = [await told.send("POST", at, body | {"signature": packed(proof)}) for _ in range(2)]
+    other = await told.send("POST", at, body | {"signature": "AA"})
+    assert [reply.status for reply in (*made, other)] == [201, 200, 401]
+    token = phone.token({"jti": "j", "sub": ann, "aud": ben, "iat": int(time.time())})
+    met = [await told.send("POST", "/encounters/verify", {"token": token}) for _ in range(2)]
+    assert [reply.status for reply in met] == [201, 409]
+    for path in (
+        at,
+        f"{at}?page=1",
+        f"/encounters/mine?userId={user}",
+        "/encounters/mine?userId=b",
+    ):
+        assert (await told.send("GET", path)).status == 200, path
+    assert (await told.send("GET", "/encounters/mine")).status == 422
+    move = {"membershipId": ann, "userId": user, "oldDeviceId": "phone", "newDeviceId": "tablet"}
+    key = {"newPublicKey": tablet.pem}
+    begun = await told.send("POST", "/devices/reforge/init", move | key)
+    assert (await told.send("POST", "/devices/reforge/init", move)).status == 422
+    assert begun.status == 202, begun.body
+    links, id = reforge.Links(ground.settings), begun.json["reforgeId"]
+    link = links.link(id, links.digest(id)) or ""
+    used = {"token": link.rpartition("=")[2]}
+    replies = [await told.send("POST", "/devices/reforge/confirm", used) for _ in range(2)]
+    assert [reply.status for reply in replies] == [200, 404]
 
 
 async def _records(told: Told, ground: Ground) -> None:
@@ -318,7 +378,8 @@ async def _invites(told: Told) -> None:
 async def test_every_operation_answers_as_the_document_says(told: Told, ground: Ground) -> None:
     async with told.nothing_left_out():
         await _keeps_cold(told, await freezer_of(ground, 6))
-        await _mints(told)
+        await _mints(told, ground)
+        await _meets(told, ground, await somebody(ground.settings.database_url, "m@example.org"))
         await _prefers(told, await somebody(ground.settings.database_url))
         await _enters(told, await somebody(ground.settings.database_url))
         await _invites(told)

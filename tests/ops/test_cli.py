@@ -24,7 +24,7 @@ from tests.ops.conftest import Types
 ROOT = Path(__file__).parents[2]
 GROUPS = ("Run", "Operate", "Credentials", "Check")
 RUN = ("serve", "keep", "listen", "dev", "provider", "migrate", "seed")
-NOUNS = ("drop", "freezer", "ledger", "apikey", "beta", "receipt", "token", "user")
+NOUNS = ("drop", "freezer", "ledger", "pass", "tier", "apikey", "beta", "receipt", "token", "user")
 TOP = (*RUN, *NOUNS, "reconcile", "audit")
 FIELDS = Settings.__struct_fields__
 

@@ -84,6 +84,13 @@ class Told(msgspec.Struct, frozen=True):
         return self.reply.status < 300
 
     @property
+    def id(self) -> str | None:
+        """What was made, if it tells."""
+        told = self.reply.json if self.reply.body else {}
+        made: str | None = told.get("membership", told).get("id")
+        return made
+
+    @property
     def sure(self) -> bool:
         """Whether it says what became of the request."""
         return self.done or (self.reply.status < 500 and self.reply.error not in UNSURE)
@@ -108,6 +115,7 @@ class Cell:
     def __init__(self, world: World, name: str) -> None:
         self.world, self.shop, self.name = world, world.shop, name
         self.drop_id = 0
+        self.is_tier = False  # its units are only for receipts
         self.asks: list[Ask] = []
         # Bound until the end, so that nobody else gets this port: two workers would share it.
         self._place = socket.socket()
@@ -140,6 +148,14 @@ class Cell:
         lives = {"holdSeconds": 600, "maxHoldSeconds": 1_800}
         allowed = {"maxPerBuyer": 2, "maxPerOrder": 2}
         self.drop_id = await self.shop.open_drop(units, **{**lives, **allowed, **terms})
+        return self.drop_id
+
+    async def open_tier(self, numbers: int) -> int:
+        """The same, for receipts."""
+        body = {"tier": self.name, "year": "2025", "capacity": numbers}
+        reply = await self.shop.send("POST", "/memberships/drops", body)
+        assert reply.status == 201, reply.body
+        self.drop_id, self.is_tier = reply.json["dropId"], True
         return self.drop_id
 
     async def hold(self, buyer: str = "holder", quantity: int = 1) -> dict[str, Any]:
@@ -179,6 +195,12 @@ class Cell:
         wanted = {"quantity": quantity} if units is None else {"units": units}
         body = {"dropId": self.drop_id, "userId": named} | wanted
         await self.ask("POST", "/reservations", body, key, again=key is not None, buyer=named)
+
+    async def mint(self, user: str, receipt: str) -> None:
+        """The same with a receipt."""
+        named, text = f"{self.name}-{user}", f"{self.name}-{receipt}"
+        body = {"dropId": self.drop_id, "userId": named, "receiptData": text}
+        await self.ask("POST", "/mint", body, buyer=named)
 
     async def _send(self, ask: Ask, send: Callable[..., Awaitable[Reply]]) -> None:
         asked = time.monotonic()
@@ -226,7 +248,7 @@ class Cell:
         done = [told for told in ask.told if told.done]
         if not done:
             return
-        bodies = {told.reply.json.get("id") for told in done if told.reply.body}
+        bodies = {told.id for told in done if told.reply.body}
         assert len(bodies) <= 1, f"{self.name}: {ask.path} was done more than once: {bodies}"
         first = min(told.told for told in done)
         later = [told for told in ask.told if told.sure and told.asked > first and not told.done]
@@ -238,7 +260,7 @@ class Cell:
             " WHERE drop_id = $1 AND buyer = $2 AND state <> 'aborted'"
         )
         held = {row["id"] for row in await self.world.rows(query, self.drop_id, ask.buyer)}
-        promised = {told.reply.json["id"] for told in ask.told if told.done}
+        promised = {told.id for told in ask.told if told.done}
         assert promised <= held, f"{self.name}: promised {promised}, there is {held}"
         assert len(held) <= 1, f"{self.name}: {ask.buyer} asked once and has {held}"
         unknown = ask.cut or any(
@@ -251,9 +273,15 @@ class Cell:
     async def _sell_the_rest(self) -> None:
         stock = await self.shop.stock(self.drop_id)
         free = min(stock["availableStock"], 20)
-        some = [self.shop.reserve(self.drop_id, f"rest-{self.name}-{n}") for n in range(free)]
+        some = [self._take(f"rest-{self.name}-{n}") for n in range(free)]
         told = [reply.status for reply in await asyncio.gather(*some)]
         assert told == [201] * free, f"{self.name}: of {free} free units sold: {told}"
         if free == stock["availableStock"]:
-            last = await self.shop.reserve(self.drop_id, f"last-{self.name}")
-            assert last.status == 409, f"{self.name}: more was sold than there was"
+            last = await self._take(f"last-{self.name}")
+            assert last.error == "SOLD_OUT", f"{self.name}: more was sold than there was"
+
+    async def _take(self, buyer: str) -> Reply:
+        if not self.is_tier:
+            return await self.shop.reserve(self.drop_id, buyer)
+        body = {"dropId": self.drop_id, "userId": buyer, "receiptData": buyer}
+        return await self.shop.send("POST", "/mint", body)

@@ -6,12 +6,12 @@ import asyncio
 
 import redis.asyncio
 
-from tests.support import seats
+from tests.support import mint_stories, seats
 from tests.support.cells import Cell
 from tests.support.stories import STORIES, Acts, story
 from tests.support.wait import wait_until
 
-__all__ = ["STORIES"]
+__all__ = ["STORIES", "mint_stories"]
 
 NAMES = ["A1", "A2", "A3", "B1", "B2", "B3"]
 TERMS = {"pick": "named", "units": NAMES, "holdSeconds": 600, "maxHoldSeconds": 1_800}

@@ -50,7 +50,7 @@ class Till:
             del self._serving[serving]
 
     async def hang_up(self) -> None:
-        """End all connections, and be sure of it. Who is leaving already is not cancelled."""
+        """End all connections, surely. Nobody is cancelled: he may be leaving already."""
         for writer in self._serving.values():
             writer.transport.abort()
         await asyncio.gather(*self._serving)

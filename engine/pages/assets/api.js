@@ -19,7 +19,8 @@ export function heardTime(serverTime, afresh = false) {
   skew = afresh || skew === null ? told : Math.max(skew, told);
 }
 
-/** The answer with `ok` in it, or `{ok: false, error, message}`; throws nothing. */
+/** The answer with `ok` in it, or `{ok: false, error, message}`; throws nothing. What is a file comes as
+ * `{ok, file}`. */
 export async function send(method, path, body) {
   // One key for one wish: if the answer gets lost, the same wish is sent again, not a second one.
   const headers = method === "GET" ? {} : { "Idempotency-Key": crypto.randomUUID() };
@@ -29,14 +30,15 @@ export async function send(method, path, body) {
     try {
       const token = await login.bearer(), credential = token && { Authorization: `Bearer ${token}` };
       const reply = await fetch(API + path, { method, headers: { ...headers, ...credential }, body: body && JSON.stringify(body) });
-      const answer = reply.status === 204 ? {} : await reply.json();
+      const answer = await read(reply);
       if (reply.status === 401 && token && !stale && !PASSWORDS.has(path)) {
         const renewed = await login.renew(stale = token);
         // Whose login is over may still look, but does nothing as somebody else.
         if (renewed || method === "GET") continue;
         return { ...answer, ok: false, message: login.farewell() || answer.message };
       }
-      if (reply.status !== 503 || attempt >= tries) {
+      const mayYet = reply.status === 503 || (reply.status === 500 && answer.retryable);
+      if (!mayYet || attempt >= tries) {
         heardTime(answer.serverTime);
         return { ...answer, ok: reply.ok };
       }
@@ -45,6 +47,12 @@ export async function send(method, path, body) {
     }
     await new Promise((done) => setTimeout(done, 250 * 2 ** attempt + Math.random() * 250));
   }
+}
+
+async function read(reply) {
+  if (reply.status === 204) return {};
+  const isJson = reply.headers.get("Content-Type")?.startsWith("application/json");
+  return isJson ? reply.json() : { file: await reply.blob() };
 }
 
 export const drops = () => send("GET", "/drops?limit=100");
@@ -88,6 +96,20 @@ export const ledgerKey = () => send("GET", "/ledger/key");
 export const verify = () => send("GET", "/ledger/verify");
 export const proof = (sequence) => send("GET", `/ledger/${sequence}/proof`);
 export const proofOf = (sequence) => `${API}/ledger/${sequence}/proof`;
+
+// ── memberships ─────────────────────────────────────────────────────────────────────────────────
+
+export const tiers = () => send("GET", "/memberships/tiers");
+export const mint = (wish) => send("POST", "/mint", wish);
+export const membershipsOf = (user) => send("GET", `/memberships/mine?limit=20&${named(user)}`);
+export const pass = (membershipId, userId) => send("POST", "/issue-pass", { membershipId, userId });
+export const challenge = (id, userId) => send("POST", `/memberships/${id}/devices/challenge`, { userId });
+export const registerDevice = (id, wish) => send("POST", `/memberships/${id}/devices`, wish);
+export const devicesOf = (id, user) => send("GET", `/memberships/${id}/devices?limit=20&${named(user)}`);
+export const reforge = (wish) => send("POST", "/devices/reforge/init", wish);
+export const confirmReforge = (token) => send("POST", "/devices/reforge/confirm", { token });
+export const verifyEncounter = (token, userId) => send("POST", "/encounters/verify", { token, userId });
+export const encountersOf = (user) => send("GET", `/encounters/mine?limit=100&${named(user)}`);
 
 // ── accounts ────────────────────────────────────────────────────────────────────────────────────
 

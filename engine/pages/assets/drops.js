@@ -14,8 +14,8 @@ const isNewer = (drop, fresh, orSame) =>
     ? fresh.epoch > drop.epoch
     : fresh.version > drop.version || (orSame && fresh.version === drop.version);
 
-/** A freezer is a drop, too, but nothing for a shop: its page is the slots board. */
-const isListed = (drop) => drop.listed !== false;
+/** A freezer is a drop, too, and so is a tier of members, but nothing for a shop: they have pages of their own. */
+const isListed = (drop) => drop.listed !== false && drop.pick !== "minted";
 
 /** All of them: what is not in the list is no longer shown. */
 export function replace(list) {

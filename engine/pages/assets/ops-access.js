@@ -27,6 +27,7 @@ export class Access {
   async #greet() {
     const { status } = await this.#send("GET", `${API}/refunds?limit=1`, {});
     this.#isOpen = status === 200;
+    element("mail").hidden = !this.#isOpen;
     this.#keep(this.#credential);
     if (status === 401 && !this.#credential) this.offer("Sign in to see more, and to act.");
   }
@@ -59,8 +60,8 @@ export class Access {
   }
 
   // One deed or question of an operator. `key`: of one wish, however often it is sent.
-  operate(method, path, key) {
-    return this.#json(method, path, { ...this.#headers(), ...(key && { "Idempotency-Key": key }) });
+  operate(method, path, key, body) {
+    return this.#json(method, path, { ...this.#headers(), ...(key && { "Idempotency-Key": key }) }, body);
   }
 
   // Why a 401 or 403 came, and what would be let in.
@@ -102,14 +103,14 @@ export class Access {
     return this.#credential.startsWith("vr_") ? { "X-API-Key": this.#credential } : { Authorization: `Bearer ${this.#credential}` };
   }
 
-  async #json(method, path, headers) {
-    const { text, ...reply } = await this.#send(method, API + path, headers);
+  async #json(method, path, headers, body) {
+    const { text, ...reply } = await this.#send(method, API + path, headers, body);
     return { ...reply, ...(text && { body: JSON.parse(text) }) };
   }
 
-  async #send(method, path, headers) {
+  async #send(method, path, headers, body) {
     try {
-      const reply = await fetch(path, { method, headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+      const reply = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
       const text = await reply.text(), { ok, status } = reply;
       return ok ? { ok, status, text } : { ok, status, message: problem(text) };
     } catch {

@@ -1,4 +1,4 @@
-// What an operator does to a drop: named, explained and confirmed in a dialog; what came of it is said.
+// What an operator does to a drop or a membership: named, explained and confirmed in a dialog; what came of it is said.
 import { wish } from "./ops-access.js";
 import { count, many } from "./vitals.js";
 
@@ -55,6 +55,28 @@ export class Deeds {
     });
   }
 
+  // End a membership. `changed(membership)` shows what the engine answered. Asked again with another reason, it is
+  // another wish.
+  revoke(membership, name, changed) {
+    const title = `Revoke ${name}?`, keys = new Map();
+    this.#open(title, `It is ${membership.userId}'s. Within a second its pass, its device and its encounters are worth nothing; nobody else gets the number, and nothing brings it back. The reason is kept, and its member is told it.`, "Revoke", true);
+    element("ask-why").hidden = false;
+    this.#ready(async (isStillAsked) => {
+      const reason = element("ask-reason").value.trim();
+      if (!reason) {
+        element("ask-said").textContent = "Say why.";
+        return element("ask-reason").focus();
+      }
+      if (!keys.has(reason)) keys.set(reason, wish());
+      const reply = await this.access.operate("POST", `/memberships/${membership.id}/revoke`, keys.get(reason), { reason });
+      if (!isStillAsked()) return this.#late(reply, `${name} is revoked.`, title);
+      if (!this.#settled(reply, title.replace(/\?$/, ""))) return;
+      this.dialog.close();
+      changed(reply.body);
+      this.say(`${name} is revoked.`);
+    });
+  }
+
   // First what would be done; then, if there is anything, whether to do it.
   async #reconcile(drop, name) {
     const path = `/drops/${drop.id}/reconcile`, key = wish();
@@ -89,6 +111,8 @@ export class Deeds {
     element("ask-text").textContent = text;
     element("ask-found").replaceChildren();
     element("ask-said").textContent = "";
+    element("ask-why").hidden = true;
+    element("ask-reason").value = "";
     element("ask-no").textContent = "Cancel";
     Object.assign(element("ask-yes"), { textContent: yes, hidden: true, disabled: false });
     element("ask-yes").classList.toggle("grave", Boolean(isGrave));

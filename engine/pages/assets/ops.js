@@ -5,6 +5,7 @@ import { live } from "./live.js";
 import { Access } from "./ops-access.js";
 import { Deeds } from "./ops-deeds.js";
 import { Drops } from "./ops-drops.js";
+import { Members, nameOf } from "./ops-members.js";
 import { Judge, SIGNS } from "./signs.js";
 import { Reading, Span, count, time } from "./vitals.js";
 
@@ -140,6 +141,7 @@ function say(text) {
 }
 const drops = new Drops(element("drops"), (deed, drop) => deeds.ask(deed, drop));
 const deeds = new Deeds(access, say, (drop) => drops.change(drop));
+const members = new Members(access, (one) => deeds.revoke(one, nameOf(one), (fresh) => members.change(fresh)));
 
 async function ask() {
   const { ok, body } = await access.drops();

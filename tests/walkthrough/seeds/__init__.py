@@ -1,0 +1,1 @@
+"""The five systems that people move from: a file each, with the rows of its README."""
