@@ -20,7 +20,7 @@ from engine.infra.settings import Settings
 from engine.membership import device_store, reforge
 from engine.runtime import Ground
 from tests.identity.people import somebody
-from tests.membership.people import Phone, make_member, run
+from tests.membership.people import Phone, make_member, run, somebody_waits
 from tests.support.http import Reply
 from tests.support.service import Service
 from tests.support.shop import Shop
@@ -224,6 +224,28 @@ async def test_another_one_supersedes_it_and_three_an_hour_may_be(
     assert token_in(mail) == await ann.token(third)
     await ann.ask(f"UPDATE reforges SET {AGO}")
     assert (await ann.begin()).status == 202
+
+
+async def test_of_ten_begun_at_once_three_may_be_and_one_is_pending(ann: Mover) -> None:
+    replies = await asyncio.gather(*(ann.begin() for _ in range(10)))
+
+    assert Counter(reply.status for reply in replies) == {202: 3, 429: 7}
+    assert Counter(await ann.states()) == {"superseded": 2, "pending": 1}
+
+
+async def test_a_membership_that_is_being_revoked_moves_nowhere(ann: Mover, ground: Ground) -> None:
+    """Whoever revokes it has its row; the confirmation waits, and then sees it."""
+    token = await ann.token(await ann.begun())
+    async with ground.postgres.transaction() as session:
+        revoke = "UPDATE memberships SET revoked_at = clock_timestamp()"
+        await session._connection.execute(revoke)
+        moving = asyncio.create_task(ann.confirm(token), name="moving")
+        url = ground.settings.database_url
+        await wait_until(lambda: somebody_waits(url), "it stands before the lock")
+    reply = await moving
+
+    assert (reply.status, reply.error) == (401, "UNAUTHORIZED")
+    assert await ann.active() == [("phone", OLD.pem)]
 
 
 async def test_a_link_is_good_for_24_hours(ann: Mover, ground: Ground) -> None:
