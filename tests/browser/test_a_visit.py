@@ -93,7 +93,7 @@ async def test_a_receipt_becomes_a_card_that_this_browser_signs_for(
 ) -> None:
     tier = await opens_tier(house, "visitors")
     ann = Member(await windows(360), house)
-    await ann.comes("ann")
+    await ann.comes("ann who visits")
 
     card = await ann.mints(tier, "a visitor's receipt")
     await expect(ann.tier(tier)).to_contain_text("49 of 50 left")

@@ -34,8 +34,8 @@ async def test_members_mint_meet_and_are_shown_what_came_of_it(
     tier = await opens_tier(house, "atelier")
     ann = Member(await windows(360, color_scheme="dark"), house)
     bob = Member(await windows(), house)
-    await ann.comes("ann")
-    await bob.comes("bob")
+    await ann.comes("ann of the atelier")
+    await bob.comes("bob of the atelier")
     await expect(bob.tier(tier)).to_contain_text("50 of 50 left")
 
     hers = await ann.mints(tier, "receipt of ann <b>")
@@ -68,7 +68,7 @@ async def test_members_mint_meet_and_are_shown_what_came_of_it(
     await expect(ann.page.locator("#encounters")).to_contain_text(await id_of(his))
     await expect(hers).to_contain_text("This device signs for it")  # the key is still there
     other = Member(ann.window, house, await ann.window.context.new_page())
-    await other.comes("ann")
+    await other.comes("ann of the atelier")
     await expect(other.cards).to_contain_text("This device signs for it")
 
     await ann.page.goto(house.page)
@@ -79,7 +79,7 @@ async def test_members_mint_meet_and_are_shown_what_came_of_it(
 async def test_a_key_can_be_read_by_nobody(house: House, windows: Opener) -> None:
     tier = await opens_tier(house, "vault")
     ann = Member(await windows(), house)
-    await ann.comes("ann")
+    await ann.comes("ann of the vault")
     await ann.registers(await ann.mints(tier, "receipt of the vault"))
 
     told = await ann.page.evaluate("""async () => {
