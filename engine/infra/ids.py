@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 import uuid
@@ -13,6 +14,15 @@ import uuid_utils
 _PLAIN = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _process, _counter = secrets.token_hex(6), 0
+
+
+def _born() -> None:
+    """A fork is a process of its own: what it calls its exchanges no other may."""
+    global _process
+    _process = secrets.token_hex(6)
+
+
+os.register_at_fork(after_in_child=_born)
 
 
 def new_id() -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from engine.identity import arguments
 from engine.identity.access import buyer_named, require
 from engine.identity.models import Caller
 from engine.identity.parts import Parts
-from engine.infra.errors import NotFound
+from engine.infra.errors import Fault, NotFound
 from engine.infra.http import Answer, Call, invalid, iso
-from engine.infra.ids import Request
 from engine.infra.lists import listing, page_of
 from engine.infra.postgres import Session
 from engine.infra.routing import Route
@@ -149,8 +150,10 @@ class DeviceRoutes:
         request = arguments.request(call, ANYBODY, token, "confirm_reforge")
         hash = reforge.digest(token)
         meaning = f"confirm_reforge {hash.hex()}"
-        if request.keyed and (known := await self._known(request, meaning)) is not None:
-            return known
+        if request.keyed:
+            known = await idempotency.recall(self._postgres, request, meaning)
+            if known is not None:
+                return known
         id, membership = await self._opened(call, hash)
 
         async def effect(session: Session) -> Answer:
@@ -160,11 +163,9 @@ class DeviceRoutes:
         try:
             return await idempotency.once(self._postgres, request, meaning, effect)
         except LinkExpired:
-            await store.expire_reforges(self._postgres, 1)
+            with suppress(Fault):  # else a keeper writes it down
+                await store.expire_reforges(self._postgres, 1, id)
             raise
-
-    async def _known(self, request: Request, meaning: str) -> Answer | None:
-        return await idempotency.recall(self._postgres, request, meaning)
 
     async def _opened(self, call: Call, hash: bytes) -> tuple[str, str]:
         """The reforge of a link, and its membership. One that is none is a bad credential."""

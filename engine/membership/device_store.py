@@ -158,9 +158,9 @@ async def confirm_reforge(session: Session, id: str) -> None:
     await session.call(_queries["confirm_reforge"], id=id)
 
 
-async def expire_reforges(caller: Caller, count: int) -> int:
-    """End those whose links are too old; how many."""
-    return len(await caller.call(_queries["expire_reforges"], count=count))
+async def expire_reforges(caller: Caller, count: int, id: str | None = None) -> int:
+    """End those whose links are too old (all, or that one); how many."""
+    return len(await caller.call(_queries["expire_reforges"], id=id, count=count))
 
 
 async def read_reforge(caller: Caller, id: str) -> Told | None:

@@ -46,11 +46,11 @@ class EncounterRoutes:
         caller = await self._door.caller(call)
         require(caller, "membership")
         given = bodies.encounter_body(call).word
+        token = encounters.read(given)
         buyer = caller.subject if caller.kind == "buyer" else None
         request = arguments.request(call, caller, buyer or arguments.OWNER, "verify_encounter")
 
         async def effect(session: Session) -> Answer:
-            token = encounters.read(given)
             made = await encounters.verify(session, token, self._server_key, buyer)
             return Answer(views.VerifiedView("VERIFIED", views.encounter_view(made)), 201)
 

@@ -83,11 +83,11 @@ register_body = decoder(RegisterBody)
 log_body = decoder(LogBody)
 
 
-def device_in_path(call: Call) -> str:
-    """What a device calls itself; a malformed one is a 404."""
-    if _word.fullmatch(call.params["device"]) is None:
-        raise NotFound("There is no such device")
-    return call.params["device"]
+def word_in_path(call: Call, name: str) -> str:
+    """What a device calls itself, or a kind of pass; a malformed one is a 404."""
+    if _word.fullmatch(call.params[name]) is None:
+        raise NotFound(f"There is no such {name}")
+    return call.params[name]
 
 
 def membership_in_path(call: Call) -> str | None:

@@ -182,7 +182,7 @@ def letters(postgres: Postgres, settings: Settings) -> Writer:
             number=told.number,
             device=told.new_device_id,
             link=link,
-            until=f"{mail.gives_up_at:%d.%m. %H:%M}",
+            until=f"{mail.gives_up_at:%d %B %H:%M}",
         )
         return Letter(account.email, SUBJECT, text)
 

@@ -131,10 +131,10 @@ class StoreKit:
             chain = [x509.load_der_x509_certificate(each) for each in encoded]
             leaf, issuer, root = chain
             chain += self._above(root)
-            for below, above in pairwise(chain):
-                _check_issued(below, above)
-            for certificates_below, each in enumerate(chain[1:]):
-                _check_issuer(each, certificates_below)
+            # From the top down: a key is used when it is known whose it is, and not before.
+            for below, (one, above) in reversed(list(enumerate(pairwise(chain)))):
+                _check_issuer(above, below)
+                _check_issued(one, above)
             _check_leaf(leaf)
             issuer.extensions.get_extension_for_oid(ISSUER_MARK)
             leaf.extensions.get_extension_for_oid(LEAF_MARK)

@@ -50,7 +50,7 @@ class WalletRoutes:
 
         201 the first time, 200 after that. We cannot push: the device finds out when it asks."""
         id = self._admit(call)
-        device, push_token = bodies.device_in_path(call), bodies.register_body(call).push
+        device, push_token = bodies.word_in_path(call, "device"), bodies.register_body(call).push
         found = _alive(await self._membership(call, id))
         is_new = await self._wallets.register(device, found, push_token)
         return Answer(status=201 if is_new else 200)
@@ -58,7 +58,7 @@ class WalletRoutes:
     async def unregister(self, call: Call) -> Answer:
         """A device does not want to hear of a pass any more, live or revoked."""
         id = self._admit(call)
-        device = bodies.device_in_path(call)
+        device = bodies.word_in_path(call, "device")
         await self._wallets.unregister(device, await self._membership(call, id))
         return Answer()
 
@@ -66,8 +66,8 @@ class WalletRoutes:
         """The serials of a device's passes that changed, and a tag to ask with the next time.
 
         204 if none did. What a device is called is its own secret: it needs no other."""
-        device, since = bodies.device_in_path(call), bodies.since(call)
-        tag, serials = await self._wallets.changed(device, call.params["kind"], since)
+        device, kind = bodies.word_in_path(call, "device"), bodies.word_in_path(call, "kind")
+        tag, serials = await self._wallets.changed(device, kind, bodies.since(call))
         return Answer(described.SerialsView(tag, serials)) if serials else Answer(status=204)
 
     async def latest(self, call: Call) -> Answer:

@@ -19,7 +19,6 @@ from engine.infra.errors import NotFound
 from engine.infra.http import Answer, Call
 from engine.infra.routing import Route
 from engine.infra.settings import Settings
-from engine.pages.routes import HEADERS
 
 SHOWN_MAX = 50  # the newest
 LETTER_BYTES_MAX = 65_536
@@ -52,7 +51,15 @@ LETTER = """    <article class="letter">
 """
 WRITTEN = "What a mail server would have been given, the newest first: SMTP_URL is empty."
 SENT = "Mails are sent: SMTP_URL names a server."
-HEADERS_OF_MAIL = [*HEADERS[:2], (b"cache-control", b"no-store")]
+HEADERS = [  # no script at all: what stands in a mail is not ours
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none';"
+        b" form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+]
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -84,9 +91,7 @@ class Mailbox:
         letters = [] if self._is_sent else await asyncio.to_thread(read, self._folder)
         shown = "".join(_html(letter) for letter in letters)
         page = PAGE.format(lead=SENT if self._is_sent else WRITTEN, letters=shown)
-        return Answer(
-            page.encode(), headers=HEADERS_OF_MAIL, content_type=b"text/html; charset=utf-8"
-        )
+        return Answer(page.encode(), headers=HEADERS, content_type=b"text/html; charset=utf-8")
 
 
 def read(folder: Path) -> list[Letter]:

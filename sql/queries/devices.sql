@@ -100,13 +100,13 @@ UPDATE reforges AS f SET state = 'confirmed', ended_at = clock_timestamp()
 RETURNING f.id;
 
 -- name: expire_reforges :many
--- End reforges whose links are too old.
+-- End reforges whose links are too old: all, or (not null) that one.
 -- Locks  reforges (SKIP LOCKED)
 -- Index  reforges_one_pending, reforges_pkey
 WITH past AS MATERIALIZED (
     SELECT f.id
       FROM reforges AS f
-     WHERE f.state = 'pending' AND f.expires_at <= clock_timestamp()
+     WHERE f.state = 'pending' AND f.expires_at <= clock_timestamp() AND (@id::uuid IS NULL OR f.id = @id)
      LIMIT @count::bigint
        FOR UPDATE SKIP LOCKED
 )

@@ -6,6 +6,8 @@ dashboard.png    the operator's page in a rush
 seats.png        a hall on a map, two seats picked
 slots.png        freezers, one slot held, one too warm
 ledger.png       the newest links of the ledger, verified
+members.png      a card on a phone, signed for by its browser, and what is left of two tiers
+account.png      who is logged in, and what was bought
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import asyncio
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from playwright.async_api import Browser, Page, expect
 
@@ -22,7 +25,9 @@ from engine.ops import devstack
 from engine.ops.migrate import migrate
 from engine.ops.seed import seed
 from tests.browser import chromium
+from tests.browser.accountholder import Accountholder
 from tests.browser.house import OFTEN, House
+from tests.browser.member import Member, opens_tier
 from tests.browser.storefront import Storefront
 from tests.browser.window import Window
 from tests.support.provider import SECRET
@@ -50,6 +55,7 @@ async def main() -> int:
                 auth="open",
                 payment_secret=SECRET,
                 rate_writes_per_buyer=OFTEN,
+                data_dir=Path(name) / "data",  # the house's: what the seed seals, it must verify
             )
             await migrate(settings)
             await seed(settings)
@@ -57,6 +63,7 @@ async def main() -> int:
                 taken = [await shop(house, browser), await phone(house, browser)]
                 taken += [await seats(house, browser), await slots(house, browser)]
                 taken.append(await ledger(house, browser))
+                taken += [await members(house, browser), await account(house, browser)]
                 taken.append(await dashboard(house, browser))
         finally:
             valkey.stop()
@@ -83,10 +90,11 @@ async def taken(page: Page, name: str) -> Path:
     return path
 
 
-async def demo(house: House) -> list[dict[str, int]]:
-    """Drops that are on sale, with plenty."""
+async def demo(house: House) -> list[dict[str, Any]]:
+    """Drops of any units that are on sale, with plenty."""
     drops = (await house.send("GET", "/drops?limit=100")).json["data"]
-    return [drop for drop in drops if drop["status"] == "live" and drop["availableStock"] > 20]
+    plenty = [drop for drop in drops if drop["status"] == "live" and drop["availableStock"] > 20]
+    return [drop for drop in plenty if drop["pick"] == "any"]
 
 
 async def buyers(house: House, drop: int, first: int, many: int) -> None:
@@ -115,7 +123,7 @@ async def phone(house: House, browser: Browser) -> Path:
     """In a hand."""
     window = await opened(browser, 360, 720, "dark")
     front = await Storefront.enter(window, house)
-    card = front.page.get_by_role("article").first
+    card = front.card((await demo(house))[0]["name"])
     await card.get_by_role("button", name="Reserve").click()
     await expect(card.get_by_role("timer")).to_be_visible()
     await card.scroll_into_view_if_needed()
@@ -159,6 +167,36 @@ async def ledger(house: House, browser: Browser) -> Path:
     await window.page.get_by_role("button", name="Verify the chain").click()
     await expect(window.page.locator("#verdict")).to_contain_text("Whole")
     path = await taken(window.page, "ledger.png")
+    await window.context.close()
+    return path
+
+
+async def members(house: House, browser: Browser) -> Path:
+    """In a hand: a card that this browser signs for, and what is left. Two cards are 200 KB."""
+    window = await opened(browser, 360, 720, "dark")
+    member = Member(window, house)
+    await member.comes()
+    await opens_tier(house, "voyager")
+    await member.registers(await member.mints("Genesis 2025", "the receipt of ann"))
+    await window.page.wait_for_timeout(TOLD_SECONDS * 1000)
+    await member.cards.evaluate("each => { each.blur(); each.scrollIntoView(); }")
+    path = await taken(window.page, "members.png")
+    await window.context.close()
+    return path
+
+
+async def account(house: House, browser: Browser) -> Path:
+    """With two purchases."""
+    window = await opened(browser, 1000, 720, "light")
+    holder = Accountholder(window, house, "ann")
+    await holder.registers()
+    me = await window.page.evaluate("JSON.parse(localStorage.login).id")
+    for drop in (await demo(house))[:2]:
+        hold = await house.reserve(drop["id"], me)
+        await house.confirm(hold.json["id"], me)
+    await window.page.reload()
+    await expect(window.page.locator("#purchases li")).to_have_count(2)
+    path = await taken(window.page, "account.png")
     await window.context.close()
     return path
 

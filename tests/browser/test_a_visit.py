@@ -12,6 +12,7 @@ from tests.browser.accessible import violations
 from tests.browser.accountholder import Accountholder
 from tests.browser.conftest import Opener
 from tests.browser.house import House
+from tests.browser.member import Member, opens_tier
 from tests.browser.storefront import Storefront
 from tests.browser.window import LOOPBACK
 
@@ -85,6 +86,20 @@ async def test_who_registers_is_called_by_a_name_that_others_see(
     await bob.sees("Named", f"Latest buyers{ann.name}")
     await ann.page.get_by_role("link", name="Drops").click()
     await ann.is_in()
+
+
+async def test_a_receipt_becomes_a_card_that_this_browser_signs_for(
+    house: House, windows: Opener
+) -> None:
+    tier = await opens_tier(house, "visitors")
+    ann = Member(await windows(360), house)
+    await ann.comes("ann")
+
+    card = await ann.mints(tier, "a visitor's receipt")
+    await expect(ann.tier(tier)).to_contain_text("49 of 50 left")
+    await ann.registers(card)
+
+    assert await violations(ann.page) == []
 
 
 async def test_nothing_leaves_loopback(house: House, windows: Opener) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 import pytest
@@ -26,6 +27,19 @@ def test_an_id_is_read_with_and_without_hyphens_and_in_any_case() -> None:
 
     for text in (id, id.upper(), id.replace("-", "")):
         assert str(parse_id(text)) == id
+
+
+def test_a_fork_calls_its_exchanges_otherwise() -> None:
+    """Or requests without a key, of two processes, would be one request."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, trace_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert os.read(reader, 100).decode()[:12] != trace_id()[:12]
+    for end in (reader, writer):
+        os.close(end)
 
 
 @pytest.mark.parametrize("wrap", ["{%s}", "urn:uuid:%s", " %s", "%s\n", "%s0", "x%s", "%s\0"])

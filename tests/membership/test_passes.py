@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import multiprocessing
 import shutil
 import stat
 import struct
 import subprocess
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 
 from engine.infra.combiner import Crew
 from engine.infra.errors import Misconfigured
@@ -161,6 +162,24 @@ async def test_a_pass_names_its_web_service_where_that_is_https(settings: Settin
         assert (await shop.visit("GET", path, headers=headers)).status == 200, "at that very path"
 
 
+async def test_what_cannot_be_signed_any_more_is_told_as_the_readme_says(
+    settings: Settings,
+) -> None:
+    """A worker looks at its certificate when it starts; this one was taken away since."""
+    unfit = msgspec.structs.replace(settings, wallet_key="gone.pem")
+    async with Shop.open(unfit) as shop:
+        club = Club(shop)
+        await club.open(9)
+        body = {"membership_id": (await club.minted("r", "ann"))["id"], "user_id": "ann"}
+        with structlog.testing.capture_logs() as seen:
+            replies = [await shop.send("POST", "/issue-pass", body) for _ in range(2)]
+
+    assert [(reply.status, reply.error) for reply in replies] == [(500, "RETRYABLE")] * 2
+    assert "gone" not in str([reply.body for reply in replies])
+    told = [line["event"] for line in seen if line["event"] != "http.request"]
+    assert told == ["passes.misconfigured"] * 2
+
+
 # ── certificates ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -225,15 +244,20 @@ async def test_a_chain_of_our_own_is_for_the_kind_it_was_made_for(bare: Settings
         certificates.signer(other)
 
 
-def _made(settings: Settings) -> str:
-    return certificates.signer(settings).certificate.serial_number.to_bytes(20, "big").hex()
+async def test_of_several_who_make_a_chain_at_once_one_wins(
+    bare: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share nothing but the folder, as two workers do, and all find it empty."""
+    everybody, publish = threading.Barrier(4), certificates._publish
 
+    def together(folder: Path, files: dict[str, bytes]) -> None:
+        everybody.wait(10)
+        publish(folder, files)
 
-async def test_of_several_who_make_a_chain_at_once_one_wins(bare: Settings) -> None:
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        made = await asyncio.to_thread(pool.map, _made, [bare] * 12)
+    monkeypatch.setattr(certificates, "_publish", together)
+    made = await asyncio.gather(*(asyncio.to_thread(certificates.signer, bare) for _ in range(4)))
 
-    assert len(set(made)) == 1
+    assert len({signer.certificate.serial_number for signer in made}) == 1
     assert [path.name for path in bare.data_dir.iterdir()] == ["wallet"], "nothing is left over"
 
 

@@ -5,6 +5,7 @@ expired, foreign ones are refused with a sentence that repeats nothing of them.
 from __future__ import annotations
 
 import json
+import random
 from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha256
@@ -469,6 +470,29 @@ async def test_a_forged_chain_takes_no_place_among_those_remembered(
             await verifier.verify(text)
 
     assert verifier._storekit._known == {}
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+async def test_whatever_is_changed_of_a_receipt_is_a_refusal_and_nothing_else(
+    of: Callable[..., Verifier],
+) -> None:
+    """Certificates are read by a parser that has many ways to complain."""
+    chance, verifier = random.Random(7), of("jws")
+    ders = [each.public_bytes(Encoding.DER) for each in CHAIN]
+    for _ in range(400):
+        changed = [bytearray(der) for der in ders]
+        for _ in range(chance.choice((1, 1, 2, 8))):
+            der = chance.choice(changed)
+            der[chance.randrange(len(der))] = chance.choice((0, 1, 0x30, 0x7F, 0x80, 0xFF))
+        head = {"alg": "ES256", "x5c": [b64encode(der).decode() for der in changed]}
+        if changed != ders:
+            with pytest.raises(InvalidReceipt):
+                await verifier.verify(_unsigned(head))
+        letters = list(APPLES)
+        letters[chance.randrange(len(letters))] = chance.choice("Aa0.-_ \n=é")
+        if "".join(letters) != APPLES:
+            with pytest.raises(InvalidReceipt):
+                await verifier.verify("".join(letters))
 
 
 # Settings

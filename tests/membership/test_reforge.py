@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
 from email.message import Message
 from pathlib import Path
@@ -18,7 +19,7 @@ from engine.infra.mail import Mailer
 from engine.infra.settings import Settings
 from engine.membership import device_store, reforge
 from engine.runtime import Ground
-from tests.membership.people import Phone, make_member, run
+from tests.membership.people import Phone, make_member, run, somebody_waits
 from tests.support.http import Reply
 from tests.support.people import add_user
 from tests.support.service import Service
@@ -74,6 +75,13 @@ class Mover:
         """Use a link."""
         headers = {"idempotency-key": key} if key else None
         return await self.shop.send("POST", "/devices/reforge/confirm", {"token": token}, headers)
+
+    async def meets(self, phone: Phone) -> int:
+        """What becomes of an encounter that this device signs."""
+        ben = await make_member(self.settings.database_url, "ben")
+        claims = {"jti": ben, "sub": self.membership, "aud": ben, "iat": int(time.time())}
+        body = {"token": phone.token(claims)}
+        return (await self.shop.send("POST", "/encounters/verify", body)).status
 
     async def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The database."""
@@ -131,6 +139,7 @@ async def test_a_link_comes_by_mail_and_moves_the_membership_once(
     assert mail["To"] == "ann@example.com"
     token = token_in(mail)
     assert await ann.active() == [("phone", OLD.pem)], "nothing has moved yet"
+    assert [await ann.meets(phone) for phone in (OLD, NEW)] == [201, 401]
 
     done, again = await ann.confirm(token), await ann.confirm(token)
 
@@ -139,6 +148,7 @@ async def test_a_link_comes_by_mail_and_moves_the_membership_once(
     assert (again.status, again.error) == (404, "NOT_FOUND")
     assert again.json["message"] == "Reforge request not found or already processed"
     assert await ann.active() == [("tablet", NEW.pem)]
+    assert [await ann.meets(phone) for phone in (OLD, NEW)] == [401, 201]
 
 
 async def test_fifty_confirmations_at_once_move_it_once(ann: Mover) -> None:
@@ -216,6 +226,28 @@ async def test_another_one_supersedes_it_and_three_an_hour_may_be(
     assert (await ann.begin()).status == 202
 
 
+async def test_of_ten_begun_at_once_three_may_be_and_one_is_pending(ann: Mover) -> None:
+    replies = await asyncio.gather(*(ann.begin() for _ in range(10)))
+
+    assert Counter(reply.status for reply in replies) == {202: 3, 429: 7}
+    assert Counter(await ann.states()) == {"superseded": 2, "pending": 1}
+
+
+async def test_a_membership_that_is_being_revoked_moves_nowhere(ann: Mover, ground: Ground) -> None:
+    """Whoever revokes it has its row; the confirmation waits, and then sees it."""
+    token = await ann.token(await ann.begun())
+    async with ground.postgres.transaction() as session:
+        revoke = "UPDATE memberships SET revoked_at = clock_timestamp()"
+        await session._connection.execute(revoke)
+        moving = asyncio.create_task(ann.confirm(token), name="moving")
+        url = ground.settings.database_url
+        await wait_until(lambda: somebody_waits(url), "it stands before the lock")
+    reply = await moving
+
+    assert (reply.status, reply.error) == (401, "UNAUTHORIZED")
+    assert await ann.active() == [("phone", OLD.pem)]
+
+
 async def test_a_link_is_good_for_24_hours(ann: Mover, ground: Ground) -> None:
     first = await ann.begun()
     [(left,)] = await ann.ask("SELECT expires_at - clock_timestamp() FROM reforges")
@@ -230,6 +262,7 @@ async def test_a_link_is_good_for_24_hours(ann: Mover, ground: Ground) -> None:
         assert await ann.states() == ["expired"]
     second = await ann.begun()
     await ann.ask(late, second)
+    assert await device_store.expire_reforges(ground.postgres, 10, first) == 0
     assert await device_store.expire_reforges(ground.postgres, 10) == 1
     assert (await ann.confirm(await ann.token(second))).status == 410
     assert await postman(ground).deliver()

@@ -166,10 +166,16 @@ async def test_what_a_wallet_sends_is_read_strictly(phone: Phone) -> None:
         assert (await phone.asks("POST", path, body)).status == status, (path, body)
 
 
-async def test_a_tag_that_is_none_of_ours_is_refused(phone: Phone) -> None:
+async def test_a_list_is_asked_for_in_words_that_we_gave(phone: Phone) -> None:
     reply = await phone.asks("GET", f"{phone.list}?passesUpdatedSince=yesterday")
-
     assert (reply.status, reply.error) == (400, "VALIDATION_ERROR")
+    for path, status in (
+        (phone.list.replace("phone-1", "%7B"), 404),
+        (phone.list.replace("pass.local", "%7B"), 404),
+        (phone.list.replace("pass.local", "pass.other"), 204),
+        (phone.list.replace("phone-1", "phone-2"), 204),
+    ):
+        assert (await phone.asks("GET", path)).status == status, path
 
 
 async def test_a_change_that_was_committed_late_is_told(

@@ -9,7 +9,6 @@ from engine.infra.ids import new_id
 from engine.infra.mail import Mailer
 from engine.infra.settings import Settings
 from engine.pages import mailbox
-from engine.pages.routes import POLICY
 from tests.support.shop import Shop
 
 SECRET = "a secret of the guarded, for the tokens"
@@ -36,7 +35,7 @@ async def test_mails_are_shown_the_newest_first_as_text_with_links(
     assert f'See <a href="{link}">{link}</a> now' in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; é" in text
     assert "<script" not in text
-    assert page.headers["content-security-policy"] == POLICY.decode()
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src")
     assert page.headers["cache-control"] == "no-store"
 
 

@@ -133,5 +133,9 @@ class System:
         for row in self.rows:
             walk, statuses = self.walks[row.name]
             visit = Visit(crowd, row, self.section, data_dir)
-            await walk(visit)
+            try:
+                await walk(visit)
+            except Exception as wrong:
+                wrong.add_note(f"{self.name}: {row.name}")
+                raise
             assert visit.seen >= row.prints | statuses, f"{row.name}: met only {visit.seen}"

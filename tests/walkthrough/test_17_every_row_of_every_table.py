@@ -72,6 +72,7 @@ def test_every_row_has_its_walk() -> None:
     assert [len(system.rows) for system in SYSTEMS] == [8, 6, 29, 10, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_every_row_of_every_table_answers_as_printed(crowd: Crowd, folder: Path) -> None:
     for system in SYSTEMS:

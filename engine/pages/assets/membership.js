@@ -102,7 +102,10 @@ async function listMine() {
   mine = found.ok ? found.data : [];
   const signers = await Promise.all(mine.map(signerOf));
   if (whose !== me) return;
+  const focused = document.activeElement.closest(".member"), label = document.activeElement.getAttribute("aria-label");
   $("cards").replaceChildren(...mine.map((one, index) => numbered(one, signers[index], tiers.find(({ dropId }) => dropId === one.dropId), acts)));
+  const card = focused && cardOf(focused.dataset.id), again = label && card?.querySelector(`button[aria-label="${CSS.escape(label)}"]`);
+  (again || card)?.focus({ preventScroll: true });
   $("none").hidden = mine.length > 0;
   $("none").textContent = found.ok ? "None yet. A receipt gets you one, below." : found.message;
   $("met").hidden = !mine.length;
@@ -145,7 +148,7 @@ const acts = {
       userId: me, deviceId: key.deviceId, publicKey: key.pem, challenge: asked.challenge, signature,
     });
     if (!ok) await drop(membership, error);
-    await settle(membership);
+    await listMine();
     say(ok ? `This device signs for ${nameOf(membership)} now.` : message);
   },
 
@@ -177,11 +180,6 @@ for (const dialog of ["meet", "move"]) $(`${dialog}-no`).onclick = () => $(dialo
 /** A key that was refused is good for nothing; one whose answer got lost may count by now. */
 async function drop({ id }, error) {
   if (!["LOST", "OUTCOME_UNKNOWN"].includes(error)) await keyring.forget(id);
-}
-
-async function settle({ id }) {
-  await listMine();
-  cardOf(id)?.focus({ preventScroll: true });
 }
 
 submits($("move-form"), async () => {
