@@ -268,7 +268,7 @@ async def test_the_tokens_that_they_are_made_of_are_good(door: Live) -> None:
 async def test_a_session_is_good_for_its_own_account_until_it_ends(door: Live) -> None:
     async with ground(door.settings) as base:
         sessions = Sessions(door.settings)
-        ann, bob = [await add_user(base.postgres) for _ in range(2)]
+        ann, bob = [await add_user(base.settings.database_url) for _ in range(2)]
         entered = await sessions.enter(base.postgres, ann, PHONE)
         sid = entered.session.id
 
@@ -276,7 +276,7 @@ async def test_a_session_is_good_for_its_own_account_until_it_ends(door: Live) -
         assert (await _status(door, _token(claims={"sub": bob, "sid": sid})))[0] == 401
         promoted = await _status(door, _token(claims={"sub": ann, "sid": sid}))
         assert promoted == (200, "403 FORBIDDEN")  # a session's role is the database's
-        cyd = await sessions.enter(base.postgres, await add_user(base.postgres), PHONE)
+        cyd = await sessions.enter(base.postgres, await add_user(base.settings.database_url), PHONE)
         async with base.postgres.transaction() as session:
             await end_all(session, cyd.session.user_id, "user_logout")
         assert (await _status(door, cyd.token))[0] == 401

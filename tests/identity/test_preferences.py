@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from tests.identity.conftest import Caller
-from tests.identity.people import somebody
+from tests.support.people import add_user
 from tests.support.shop import Shop
 
 Buyers = Callable[[str], Caller]
@@ -40,7 +40,7 @@ NIGHT = {"quietHoursEnabled": True, "quietHoursStart": "22:00", "quietHoursEnd":
 @pytest.fixture
 async def ann(database: str) -> str:
     """Ann's id."""
-    return await somebody(database, "ann@example.com")
+    return await add_user(database, "ann@example.com")
 
 
 async def rows_of(database: str) -> int:
@@ -136,7 +136,7 @@ async def test_whether_something_may_be_sent_is_told_with_the_reason(
     ends = "2026-11-01T12:00:30.000Z"
     assert await told(f"channel=push&category=order-filled&{at}") == (False, "quiet_hours", ends)
     assert await told(f"channel=push&category=security&{at}") == (True, "allowed", None)
-    gone = await somebody(database, status="deleted")
+    gone = await add_user(database, status="deleted")
     assert await told("channel=push&category=security", gone) == (False, "user_not_active", None)
     for wrong in (
         "category=product",
@@ -193,5 +193,5 @@ async def test_partial_changes_at_once_lose_nothing(
     other = await shop.send("PUT", path, {"smsEnabled": True}, headers)
     assert (again.body, again.headers["idempotent-replayed"]) == (first.body, "true")
     assert other.error == "IDEMPOTENCY_MISMATCH"
-    gone = await somebody(database, status="deleted")
+    gone = await add_user(database, status="deleted")
     assert await buyer(gone).is_told("PUT", path.replace(ann, gone), {}) == (404, "NOT_FOUND")

@@ -18,8 +18,8 @@ from engine.identity.errors import EmailRegistered, InvitationNeeded, KeyUnknown
 from engine.infra.settings import Settings
 from engine.runtime import Ground
 from tests.identity.conftest import Caller
-from tests.identity.people import somebody
 from tests.support.http import Reply
+from tests.support.people import add_user
 from tests.support.shop import Shop
 
 AT = "/private-beta"
@@ -155,7 +155,7 @@ async def test_only_who_may_learns_of_an_email(
     database: str,
 ) -> None:
     [key] = await keys(admin, 1)
-    ann, bob = await somebody(database, "ann@example.com"), await somebody(database, "b@b.cd")
+    ann, bob = await add_user(database, "ann@example.com"), await add_user(database, "b@b.cd")
     assert await verifies(nobody, key, "ann@example.com") == (200, USED)
 
     async def told(caller: Caller, email: str) -> tuple[int, str]:

@@ -62,7 +62,7 @@ def people(shop: Shop, ground: Ground) -> People:
     """`await people()` is somebody with a token of the terminal's."""
 
     async def somebody(role: str = "user") -> One:
-        id = await add_user(ground.postgres, role=role)
+        id = await add_user(ground.settings.database_url, role=role)
         kind = "admin" if role == "admin" else "buyer"
         token = tokens.create(JWT_SECRET, id, 3_600, kind)
         return One(shop, id, {"authorization": f"Bearer {token}"})
@@ -382,7 +382,7 @@ async def test_a_key_finds_its_session_also_when_too_much_was_asked(
 ) -> None:
     tight = msgspec.structs.replace(settings, rate_writes_per_buyer="1/h burst 2")
     async with Shop.open(tight) as shop:
-        id = await add_user(ground.postgres)
+        id = await add_user(ground.settings.database_url)
         token = tokens.create(JWT_SECRET, id, 60)
         ann = One(shop, id, {"authorization": f"Bearer {token}"})
         first = await ann.asks("POST", "", PHONE | {"idempotencyKey": "k"})

@@ -25,7 +25,7 @@ def sessions(settings: Settings) -> Sessions:
 
 
 async def _rounds(ground: Ground, sessions: Sessions, rounds: int) -> None:
-    ann = await add_user(ground.postgres)
+    ann = await add_user(ground.settings.database_url)
     for _ in range(rounds):
         entered = await asyncio.gather(
             sessions.enter(ground.postgres, ann, PHONE),
@@ -56,7 +56,7 @@ async def test_of_two_devices_at_once_one_is_in_500_times(
 
 
 async def test_the_same_key_is_the_same_session(ground: Ground, sessions: Sessions) -> None:
-    ann, bob = await add_user(ground.postgres), await add_user(ground.postgres)
+    ann, bob = [await add_user(ground.settings.database_url) for _ in range(2)]
 
     both = await asyncio.gather(
         *(sessions.enter(ground.postgres, ann, PHONE, "key 1") for _ in range(8))
@@ -80,8 +80,8 @@ async def test_who_is_not_there_or_suspended_has_no_session(
 ) -> None:
     for user, refusal in (
         (new_id(), NotFound),
-        (await add_user(ground.postgres, "deleted"), NotFound),
-        (await add_user(ground.postgres, "suspended"), Forbidden),
+        (await add_user(ground.settings.database_url, status="deleted"), NotFound),
+        (await add_user(ground.settings.database_url, status="suspended"), Forbidden),
     ):
         with pytest.raises(refusal):
             await sessions.enter(ground.postgres, user, PHONE)
@@ -90,7 +90,7 @@ async def test_who_is_not_there_or_suspended_has_no_session(
 async def test_a_token_names_its_session_and_lives_no_longer(
     ground: Ground, sessions: Sessions, settings: Settings
 ) -> None:
-    ann = await add_user(ground.postgres)
+    ann = await add_user(ground.settings.database_url)
     entered = await sessions.enter(ground.postgres, ann, PHONE)
     caller = Tokens.of(settings).caller(entered.token)
 
@@ -103,7 +103,9 @@ async def test_a_token_names_its_session_and_lives_no_longer(
 
 @pytest.fixture
 async def entered(ground: Ground, sessions: Sessions) -> Entered:
-    return await sessions.enter(ground.postgres, await add_user(ground.postgres), PHONE)
+    return await sessions.enter(
+        ground.postgres, await add_user(ground.settings.database_url), PHONE
+    )
 
 
 async def test_a_refresh_token_is_taken_once_and_the_answer_may_be_lost(

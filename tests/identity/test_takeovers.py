@@ -113,7 +113,10 @@ async def test_with_the_token_of_a_session_that_ended_nobody_opens_another(
 async def test_a_shops_key_leaves_admins_alone_and_what_it_does_is_told(
     ground: Ground, settings: Settings, server: Servers, admin: Caller
 ) -> None:
-    root, user = await add_user(ground.postgres, role="admin"), await add_user(ground.postgres)
+    root, user = (
+        await add_user(ground.settings.database_url, role="admin"),
+        await add_user(ground.settings.database_url),
+    )
     sessions: dict[str, str] = {}
     for each in (root, user):
         async with ground.postgres.transaction() as session:
@@ -162,7 +165,7 @@ async def test_a_user_who_looks_for_names_is_soon_told_to_wait(shop: Shop) -> No
 async def test_sessions_and_links_of_long_ago_are_forgotten(
     ground: Ground, settings: Settings
 ) -> None:
-    user = await add_user(ground.postgres)
+    user = await add_user(ground.settings.database_url)
     for n in range(3):
         async with ground.postgres.transaction() as session:
             await Sessions(settings).enter(session, user, Device(f"device {n}"))

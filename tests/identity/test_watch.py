@@ -53,7 +53,9 @@ def sessions(settings: Settings) -> Sessions:
 
 @pytest.fixture
 async def ann(ground: Ground, sessions: Sessions) -> Entered:
-    return await sessions.enter(ground.postgres, await add_user(ground.postgres), PHONE)
+    return await sessions.enter(
+        ground.postgres, await add_user(ground.settings.database_url), PHONE
+    )
 
 
 async def _asks(
@@ -81,7 +83,7 @@ async def test_an_ended_session_is_refused_by_every_worker_within_a_second_witho
     async with AsyncExitStack() as stack:
         shops = [await stack.enter_async_context(Shop.open(alone)) for _ in range(2)]
         late = []
-        user = await add_user(ground.postgres)
+        user = await add_user(ground.settings.database_url)
         for nth in range(3):
             entered = await sessions.enter(ground.postgres, user, PHONE)
             assert {(await _asks(shop, entered.token)).status for shop in shops} == {200}
@@ -150,7 +152,7 @@ ENDS = {
 
 async def test_whatever_ended_it_is_said(shop: Shop, ground: Ground, sessions: Sessions) -> None:
     for change, says in ENDS.items():
-        user = await add_user(ground.postgres)
+        user = await add_user(ground.settings.database_url)
         ann = await sessions.enter(ground.postgres, user, PHONE)
         assert (await _asks(shop, ann.token)).status == 200
 
@@ -267,7 +269,9 @@ async def test_a_change_that_began_early_and_was_committed_late_is_seen(
     async with ground.postgres.transaction() as session:
         await end_all(session, ann.session.user_id, "user_logout")
         for _ in range(3):  # others come and go, and are seen
-            other = await sessions.enter(ground.postgres, await add_user(ground.postgres), PHONE)
+            other = await sessions.enter(
+                ground.postgres, await add_user(ground.settings.database_url), PHONE
+            )
             await _end(ground, other)
             await watching._look()
             assert await watching.caller(claim)
@@ -364,7 +368,7 @@ async def test_a_blind_watch_trusts_nothing_that_it_remembers(
 async def test_a_session_is_its_own_accounts_alone(
     ground: Ground, sessions: Sessions, watching: Watch, ann: Entered
 ) -> None:
-    bob = await sessions.enter(ground.postgres, await add_user(ground.postgres), PHONE)
+    bob = await sessions.enter(ground.postgres, await add_user(ground.settings.database_url), PHONE)
 
     with pytest.raises(SessionEnded):
         await watching.caller(Caller("buyer", bob.session.user_id, session=ann.session.id))

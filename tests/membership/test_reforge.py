@@ -19,9 +19,9 @@ from engine.infra.mail import Mailer
 from engine.infra.settings import Settings
 from engine.membership import device_store, reforge
 from engine.runtime import Ground
-from tests.identity.people import somebody
 from tests.membership.people import Phone, make_member, run, somebody_waits
 from tests.support.http import Reply
+from tests.support.people import add_user
 from tests.support.service import Service
 from tests.support.shop import Shop
 from tests.support.smtp import MailServer
@@ -42,7 +42,7 @@ class Mover:
     @classmethod
     async def of(cls, shop: Shop, settings: Settings) -> Mover:
         """At any worker."""
-        user = await somebody(settings.database_url, "ann@example.com")
+        user = await add_user(settings.database_url, "ann@example.com")
         membership = await make_member(settings.database_url, user, device=OLD.pem)
         return cls(shop, settings, user, membership)
 
@@ -198,7 +198,7 @@ async def test_who_begins_must_have_membership_device_and_a_key(ann: Mover) -> N
 async def test_whoever_has_no_account_with_an_e_mail_is_told_what_to_do(
     shop: Shop, settings: Settings
 ) -> None:
-    for user in ("ann", await somebody(settings.database_url)):
+    for user in ("ann", await add_user(settings.database_url)):
         membership = await make_member(settings.database_url, user, device=OLD.pem)
         reply = await Mover(shop, settings, user, membership).begin()
         assert (reply.status, reply.error) == (422, "VALIDATION_ERROR")

@@ -21,10 +21,10 @@ from engine.record.activity_store import Row, insert_activity
 from engine.record.seal import seal
 from engine.runtime import Ground
 from tests.coldchain.conftest import freezer_of
-from tests.identity.people import somebody
 from tests.membership.people import Phone, make_member, packed
 from tests.openapi.conftest import Document
 from tests.support.http import Reply
+from tests.support.people import add_user
 from tests.support.provider import Provider
 from tests.support.shop import Shop
 
@@ -379,9 +379,9 @@ async def test_every_operation_answers_as_the_document_says(told: Told, ground: 
     async with told.nothing_left_out():
         await _keeps_cold(told, await freezer_of(ground, 6))
         await _mints(told, ground)
-        await _meets(told, ground, await somebody(ground.settings.database_url, "m@example.org"))
-        await _prefers(told, await somebody(ground.settings.database_url))
-        await _enters(told, await somebody(ground.settings.database_url))
+        await _meets(told, ground, await add_user(ground.settings.database_url, "m@example.org"))
+        await _prefers(told, await add_user(ground.settings.database_url))
+        await _enters(told, await add_user(ground.settings.database_url))
         await _invites(told)
         await _comes_in(told, ground)
         await _administers(told)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
+
 from engine.infra.ids import new_id
 from engine.infra.postgres import Postgres
 
 
-async def add_user(postgres: Postgres, status: str = "active", role: str = "user") -> str:
-    """An account without a name; its id."""
+async def add_user(
+    database: str, email: str | None = None, status: str = "active", role: str = "user"
+) -> str:
+    """An account without a name in that database; its id."""
     id = new_id()
-    await ask(
-        postgres,
-        "INSERT INTO users (id, status, role, deleted_at) "
-        "VALUES ($1, $2, $3, CASE WHEN $2 = 'deleted' THEN now() END)",
-        id,
-        status,
-        role,
-    )
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            "INSERT INTO users (id, email, status, role, deleted_at)"
+            " VALUES ($1, $2, $3, $4, CASE WHEN $3 = 'deleted' THEN clock_timestamp() END)",
+            *(id, email, status, role),
+        )
+    finally:
+        await connection.close()
     return id
 
 
