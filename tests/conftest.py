@@ -38,6 +38,12 @@ def pytest_configure() -> None:
     memory.use()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that at the end no process waits for another's: they say how long
+    they may take."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[devstack.Server]:
     """One Postgres for all tests of this process; what it says is durable enough for a test."""
