@@ -175,6 +175,8 @@ def require(caller: Caller, scope: str) -> None:
     if caller.kind == "anybody":
         raise Unauthorized
     if not caller.may(scope):
+        if caller.kind == "shop":
+            raise Forbidden(f"This key lacks the scope `{scope}`", scope=scope)
         raise Forbidden
 
 

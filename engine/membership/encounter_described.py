@@ -22,5 +22,4 @@ MINE = About(
     "membership",
     query=(Query("userId", BuyerId, "Whose they are; a token says it.", required=True), *PAGED),
     answers={200: Listing[EncounterView]},
-    refusals=(NotTheirs, Unreadable, Failed),
 )

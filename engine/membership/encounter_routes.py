@@ -31,11 +31,11 @@ class EncounterRoutes:
 
     def routes(self) -> list[Route]:
         """The table: operation, method, path, handler."""
-        table = [
-            Route("verify_encounter", "POST", "/encounters/verify", self.verify, described.VERIFY),
-            Route("my_encounters", "GET", "/encounters/mine", self.mine, described.MINE),
-        ]
-        return [printed(self._turns.calm(route)) for route in table]
+        verify = Route(
+            "verify_encounter", "POST", "/encounters/verify", self.verify, described.VERIFY
+        )
+        mine = Route("my_encounters", "GET", "/encounters/mine", self.mine, described.MINE)
+        return [printed(self._turns.calm(verify)), self._turns.calm(mine)]
 
     async def verify(self, call: Call) -> Answer:
         """Record that two members met.

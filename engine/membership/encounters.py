@@ -26,6 +26,7 @@ TOKEN_MAX = 4_096  # characters
 AGE_SECONDS = 300.0
 AHEAD_SECONDS = 5.0  # that another's clock may be
 FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+MISSING = re.compile(r"Object missing required field `(\w+)`.*")
 JTI_MAX = 200
 YEAR_9999 = 253_402_300_799.0
 
@@ -74,8 +75,7 @@ def read(token: str) -> Token:
             raise _failed("not signed by ES256")
         said = _claims(claims)
     except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
-        what = f"a claim is {wrong}" if isinstance(wrong, msgspec.ValidationError) else "not JSON"
-        raise _failed(what) from None
+        raise _failed(_told(wrong)) from None
     return Token(
         _meeting(said),
         said.exp,
@@ -83,6 +83,13 @@ def read(token: str) -> Token:
         token.rpartition(".")[0].encode(),
         signature,
     )
+
+
+def _told(wrong: Exception) -> str:
+    if not isinstance(wrong, msgspec.ValidationError):
+        return "not JSON"
+    missing = MISSING.fullmatch(str(wrong))
+    return f"the claim {missing[1]} is missing" if missing else f"a claim is wrong: {wrong}"
 
 
 def _meeting(said: _Claims) -> Meeting:

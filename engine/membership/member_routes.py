@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from engine.identity import arguments, deeds
 from engine.identity.access import as_buyer, buyer_named, require, require_admin
 from engine.identity.models import Caller
@@ -84,33 +86,31 @@ class MemberRoutes:
     # ── operators ────────────────────────────────────────────────────────────────────────────
 
     async def all(self, call: Call) -> Answer:
-        """Memberships, newest first: all of them, or a user's, a drop's, one number's."""
+        """Memberships, newest first: all of them, or a user's, a drop's, a tier's."""
         require_admin(await self._door.caller(call))
         return await self._listed(call, as_buyer(named_in_query(call)), everything=True)
 
     async def _listed(self, call: Call, buyer: str | None, everything: bool = False) -> Answer:
         page, query = page_of(call), call.query
-        drop_id = number = revoked = None
+        wanted: dict[str, Any] = {"buyer": buyer}
         if everything:
             if (given := query.get("dropId")) and (drop_id := drop_number(given)) is None:
                 raise invalid("dropId", "not a drop's id")
-            number = bodies.number_asked(call)
-            revoked = flag(call, "revoked") if query.get("revoked") else None
+            wanted |= {
+                "drop_id": drop_id if given else None,
+                "number": bodies.number_asked(call),
+                "tier": bodies.name_asked(call, "tier"),
+                "year": bodies.name_asked(call, "year"),
+                "revoked": flag(call, "revoked") if query.get("revoked") else None,
+            }
         found = await store.list_memberships(
             self._reads if everything else self._postgres,
-            buyer=buyer,
-            drop_id=drop_id,
-            number=number,
-            revoked=revoked,
+            **wanted,
             before=arguments.before(page),
             count=page.limit + 1,
             skip=page.skip,
         )
-        items = None
-        if page.page is not None:
-            items = await store.count_memberships(
-                self._reads, buyer=buyer, drop_id=drop_id, number=number, revoked=revoked
-            )
+        items = await store.count_memberships(self._reads, **wanted) if page.page else None
         rows = [views.membership_view(each) for each in found[: page.limit]]
         cursor = rows[-1].id if len(found) > page.limit else None
         return Answer(listing(rows, page, cursor, items))

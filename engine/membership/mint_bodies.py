@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated
 
@@ -54,7 +55,9 @@ class MintBody(msgspec.Struct):
     def receipt(self) -> str:
         """The receipt's text."""
         text: str | None = either("receiptData", self.receipt_data, self.receipt_data_snake)
-        if not text or len(text) > RECEIPT_MAX:
+        if text is None:
+            raise invalid("receiptData", "required")
+        if not 1 <= len(text) <= RECEIPT_MAX:
             raise invalid("receiptData", f"want 1 to {RECEIPT_MAX} characters")
         return text
 
@@ -145,7 +148,7 @@ class TierBody(msgspec.Struct):
 
 
 class RevokeBody(msgspec.Struct):
-    """Why a membership ends."""
+    """Why a membership ends; the member reads it."""
 
     reason: Annotated[
         Text, shown(minLength=1, maxLength=REASON_MAX, format="printable", examples=["refunded"])
@@ -153,7 +156,7 @@ class RevokeBody(msgspec.Struct):
 
     @property
     def why(self) -> str:
-        """The reason, for other operators."""
+        """The reason; the member reads it."""
         if self.reason is UNSET or not (
             1 <= len(self.reason) <= REASON_MAX and self.reason.isprintable()
         ):
@@ -164,6 +167,14 @@ class RevokeBody(msgspec.Struct):
 mint_body = decoder(MintBody)
 tier_body = decoder(TierBody)
 revoke_body = decoder(RevokeBody)
+
+
+def name_asked(call: Call, field: str) -> str | None:
+    """The tier or the year a list is about, if it names one."""
+    given = call.query.get(field) or None
+    if given is not None and re.fullmatch(NAME_FORM, given) is None:
+        raise invalid(field, "want 1 to 32 letters, digits, - and _")
+    return given
 
 
 def number_asked(call: Call) -> int | None:

@@ -19,10 +19,12 @@ from engine.membership.errors import (
 )
 from engine.membership.member_views import MembershipView, MintedView, TiersView, TierView
 from engine.membership.mint_bodies import MintBody, RevokeBody, TierBody
+from engine.membership.models import NAME_FORM
 from engine.sale.bodies import DROP_ID_MAX
 from engine.sale.errors import Ended, LimitReached, NotStarted, Paused
 from engine.sale.models import STOCK_MAX
 
+NamePart = Annotated[str, shown(pattern=NAME_FORM)]
 WHO = Query("userId", BuyerId, "Whose they are; a token says it.")
 MINT = About(
     "Membership",
@@ -73,6 +75,8 @@ LIST = About(
         Query("userId", BuyerId, "Only this user's."),
         Query("dropId", Annotated[int, shown(minimum=1, maximum=DROP_ID_MAX)], "Only this drop's."),
         Query("number", Annotated[int, shown(minimum=1, maximum=STOCK_MAX)], "Only this number."),
+        Query("tier", NamePart, "Only this tier's."),
+        Query("year", NamePart, "Only this year's."),
         Query("revoked", bool, "Only those that were revoked, or were not."),
         *PAGED,
     ),

@@ -25,6 +25,8 @@ def printed(route: Route) -> Route:
                 raise InvalidReceipt(f"Invalid receipt: {wrong.message}", **wrong.details) from None
             raise Unreadable(wrong.message, **wrong.details) from None
         except Forbidden as no:
+            if "scope" in no.details:  # of a key: what it asks for may well be its buyer's
+                raise
             raise NotTheirs(no.message) from None
         except Retryable as fault:
             raise (MintFailed() if mints else Failed()) from fault

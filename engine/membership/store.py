@@ -150,14 +150,16 @@ async def list_memberships(
     buyer: str | None = None,
     drop_id: int | None = None,
     number: int | None = None,
+    tier: str | None = None,
+    year: str | None = None,
     revoked: bool | None = None,
     before: str | None = None,
     count: int = 100,
     skip: int = 0,
 ) -> list[Membership]:
     """Memberships, the newest first."""
-    words: dict[str, Any] = {"drop_id": drop_id, "number": number, "revoked": revoked}
-    words |= {"before": before, "count": count, "skip": skip}
+    words: dict[str, Any] = {"drop_id": drop_id, "number": number, "tier": tier, "year": year}
+    words |= {"revoked": revoked, "before": before, "count": count, "skip": skip}
     if buyer is None:
         rows = await caller.call(_queries["list_memberships"], **words)
     else:
@@ -171,10 +173,13 @@ async def count_memberships(
     buyer: str | None = None,
     drop_id: int | None = None,
     number: int | None = None,
+    tier: str | None = None,
+    year: str | None = None,
     revoked: bool | None = None,
 ) -> int:
     """How many there are in that list."""
-    words = {"buyer": buyer, "drop_id": drop_id, "number": number, "revoked": revoked}
+    words = {"buyer": buyer, "drop_id": drop_id, "number": number, "tier": tier, "year": year}
+    words |= {"revoked": revoked}
     return int((await caller.call(_queries["count_memberships"], **words))["items"])
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import cyclopts
 import msgspec
 from cyclopts import Parameter
 
 from engine.infra.errors import Misconfigured
-from engine.infra.settings import Settings
+from engine.infra.settings import SECRET_BYTES_MIN, Settings
 from engine.ops import terminal
+
+if TYPE_CHECKING:
+    from engine.membership.barcode import PublicKeys
 
 passes = cyclopts.App(
     name="pass",
@@ -22,12 +25,20 @@ now and then the list of memberships that were revoked (docs/PASSES.md).""",
 )
 
 T = TypeVar("T")
+MEND = "HMAC_SECRET must be the one the service has; or fetch its GET /wallet/keys (--keys)"
 
 
 class Revoked(msgspec.Struct):
     """The list for doors: ids of memberships."""
 
     revoked: list[str]
+
+
+class No(msgspec.Struct):
+    """What `pass check --json` says of a pass that lets nobody in."""
+
+    ok: bool
+    why: str
 
 
 @passes.command(name="key")
@@ -41,10 +52,9 @@ def pass_key() -> None:
 
         velvetrope pass key > keys.json
     """
-    from engine.membership.barcode import Barcodes
 
     async def tell(given: Settings) -> None:
-        terminal.show_json(Barcodes(given).public())
+        terminal.show_json(_ours(given))
 
     terminal.run(tell)
 
@@ -77,7 +87,7 @@ def pass_check(
     gone = frozenset[str]() if revoked is None else frozenset(_read(revoked, Revoked).revoked)
     try:
         if keys is None:
-            known = barcode.by_id(barcode.Barcodes(terminal.given()).public())
+            known = barcode.by_id(_ours(terminal.given()))
         else:
             known = barcode.by_id(_read(keys, barcode.PublicKeys))
     except ValueError:
@@ -87,6 +97,8 @@ def pass_check(
     try:
         shown = barcode.check(message, known, gone)
     except barcode.Refused as why:
+        if json:
+            terminal.show_json(No(ok=False, why=str(why)))
         terminal.refuse(str(why), terminal.NO)
     if json:
         terminal.show_json(shown)
@@ -114,6 +126,15 @@ def pass_revoked() -> None:
             terminal.show_json(Revoked([id async for id in find_revoked(postgres)]))
 
     terminal.run(tell)
+
+
+def _ours(given: Settings) -> PublicKeys:
+    """The keys of our own secret. One made up here would refuse everybody."""
+    from engine.membership.barcode import Barcodes
+
+    if given.auth != "open" and len(given.hmac_secret.encode()) < SECRET_BYTES_MIN:
+        raise Misconfigured(MEND)
+    return Barcodes(given).public()
 
 
 def _read(path: Path, kind: type[T]) -> T:

@@ -25,7 +25,8 @@ async def seed(settings: Settings) -> tuple[str, list[Made]]:
     """Create what is missing of the demo, arm the next start, and tell the bouncer; what it did,
     and the accounts that it made."""
     async with ground(settings) as base:
-        # First, so that it stands last on the shop's page; the hall, last, stands first.
+        # First, so that they stand last in the list; the hall, last, stands first.
+        tier = await open_club(base.postgres, settings)
         freezer = await open_freezer(base.postgres, settings.readings_days)
         known = await shelf.drops_pictured(base.postgres, [_picture(demo) for demo in CATALOGUE])
         if not known:
@@ -41,7 +42,6 @@ async def seed(settings: Settings) -> tuple[str, list[Made]]:
             with suppress(Misconfigured):  # without secrets nothing is sealed, and a keeper says so
                 await seal(base.postgres, keys.ring(settings))
             did += f", {len(SLOTS)} slots (drop {freezer}) and {len(SEATS)} seats (drop {hall})"
-        tier = await open_club(base.postgres, settings)
         if tier is not None:
             made.append(tier)
             did += f", a tier of members (drop {tier})"

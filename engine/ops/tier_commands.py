@@ -7,7 +7,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from engine.infra.errors import Invalid
+from engine.infra.errors import Invalid, NotFound
 from engine.infra.ids import parse_id
 from engine.infra.settings import Settings
 from engine.ops import terminal
@@ -126,7 +126,7 @@ def revoke(
     membership: Annotated[str, Parameter(help="its id, as `tier members` shows it")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="for other operators")],
+    reason: Annotated[str, Parameter(help="the member reads it")],
 ) -> None:
     """End a membership: its pass, its device and its encounters are worth nothing from now on.
 
@@ -144,7 +144,7 @@ def revoke(
         async with database(given) as postgres, postgres.transaction() as session:
             found = id and await store.lock_membership(session, id)
             if not found:
-                raise Invalid(f"there is no membership {membership}")
+                raise NotFound(f"there is no membership {membership}")
             was_live = await store.revoke_membership(session, found.id, reason)
         what = f"{found.tier} {found.year} #{found.number}"
         terminal.say(f"revoked {what}" if was_live else f"{what} had ended before")

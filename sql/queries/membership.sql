@@ -76,14 +76,16 @@ SELECT m.id, m.drop_id, k.tier, k.year, m.number, m.buyer, m.minted_at, m.change
    FOR UPDATE OF m;
 
 -- name: list_memberships :many
--- Memberships, the newest first, before a cursor: all, a drop's, one number's, or (not null) only revoked or only live
--- ones.
+-- Memberships, the newest first, before a cursor: all, a drop's, one number's, a tier's, a year's, or (not null) only
+-- revoked or only live ones.
 -- Index  memberships_pkey, membership_drops_pkey
 SELECT m.id, m.drop_id, k.tier, k.year, m.number, m.buyer, m.minted_at, m.changed_at, m.revoked_at, m.revoke_reason
   FROM memberships AS m
   JOIN membership_drops AS k ON k.drop_id = m.drop_id
  WHERE (@drop_id::bigint IS NULL OR m.drop_id = @drop_id)
    AND (@number::integer IS NULL OR m.number = @number)
+   AND (@tier::text IS NULL OR k.tier = @tier)
+   AND (@year::text IS NULL OR k.year = @year)
    AND (@revoked::boolean IS NULL OR (m.revoked_at IS NOT NULL) = @revoked)
    AND (@before::uuid IS NULL OR m.id < @before)
  ORDER BY m.id DESC
@@ -99,6 +101,8 @@ SELECT m.id, m.drop_id, k.tier, k.year, m.number, m.buyer, m.minted_at, m.change
  WHERE m.buyer = @buyer
    AND (@drop_id::bigint IS NULL OR m.drop_id = @drop_id)
    AND (@number::integer IS NULL OR m.number = @number)
+   AND (@tier::text IS NULL OR k.tier = @tier)
+   AND (@year::text IS NULL OR k.year = @year)
    AND (@revoked::boolean IS NULL OR (m.revoked_at IS NOT NULL) = @revoked)
    AND (@before::uuid IS NULL OR m.id < @before)
  ORDER BY m.id DESC
@@ -109,9 +113,12 @@ OFFSET @skip::bigint;
 -- How many memberships those lists have in all.
 SELECT count(*) AS items
   FROM memberships AS m
+  JOIN membership_drops AS k ON k.drop_id = m.drop_id
  WHERE (@buyer::text IS NULL OR m.buyer = @buyer)
    AND (@drop_id::bigint IS NULL OR m.drop_id = @drop_id)
    AND (@number::integer IS NULL OR m.number = @number)
+   AND (@tier::text IS NULL OR k.tier = @tier)
+   AND (@year::text IS NULL OR k.year = @year)
    AND (@revoked::boolean IS NULL OR (m.revoked_at IS NOT NULL) = @revoked);
 
 -- name: revoke_membership :maybe

@@ -84,10 +84,12 @@ async def test_a_door_checks_with_a_script_and_what_it_fetched_before(
     keys = (await club.shop.send("GET", "/wallet/keys")).body
     paths = written(tmp_path, {"keys": keys, "revoked": json.dumps({"revoked": [gone["id"]]})})
 
-    def says(message: str) -> tuple[int, str]:
-        asked = [sys.executable, str(SCRIPT), message, *map(str, paths.values())]
+    door = tuple(map(str, paths.values()))
+
+    def says(message: str, files: tuple[str, ...] = door) -> tuple[int, str]:
+        asked = [sys.executable, str(SCRIPT), message, *files]
         told = subprocess.run(asked, check=False, capture_output=True, text=True)
-        return told.returncode, told.stdout or told.stderr
+        return told.returncode, told.stdout + told.stderr
 
     messages = [
         content(await issued(club.shop, each["id"], "ann"))["barcodes"][0]["message"]
@@ -97,10 +99,17 @@ async def test_a_door_checks_with_a_script_and_what_it_fetched_before(
     assert code == 0, said
     assert said.startswith(f"genesis 2025 #{made['sequenceNum']}, ")
     for wrong, why in (
-        (messages[0].replace("genesis", "founder"), "no: InvalidSignature"),
+        (messages[0].replace("genesis", "founder"), "no: the signature is not ours"),
         (messages[0].replace("VR1:", "VR2:"), "no: a newer kind"),
         (messages[1], f"no: membership {gone['id']} has been revoked"),
-        ("hello", "no: ValueError"),
+        ("hello", "no: this is no barcode"),
     ):
         code, said = says(wrong)
         assert (code, said.startswith(why)) == (1, True), said
+    for files, code, word in (
+        (door[:1], 0, "without revoked.json"),
+        (door[::-1], 1, "swapped"),
+        ((), 1, "usage: "),
+    ):
+        told = says(messages[0], files)
+        assert (told[0], word in told[1]) == (code, True), told

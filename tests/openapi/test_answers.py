@@ -227,7 +227,7 @@ async def _meets(told: Told, ground: Ground, user: str) -> None:
         "/encounters/mine?userId=b",
     ):
         assert (await told.send("GET", path)).status == 200, path
-    assert (await told.send("GET", "/encounters/mine")).status == 422
+    assert (await told.send("GET", "/encounters/mine")).status == 400
     move = {"membershipId": ann, "userId": user, "oldDeviceId": "phone", "newDeviceId": "tablet"}
     key = {"newPublicKey": tablet.pem}
     begun = await told.send("POST", "/devices/reforge/init", move | key)

@@ -47,6 +47,15 @@ async def test_a_door_is_equipped_from_the_terminal_and_judges_without_a_databas
     ):
         said = await types("pass", "check", *door, "--", wrong, **nowhere)
         assert (said.code, said.out, why in said.err) == (1, "", True), wrong
+    told = await types("pass", "check", *door, "--json", "--", messages[1])
+    assert (told.code, told.json) == (
+        1,
+        {"ok": False, "why": f"membership {gone['id']} has been revoked"},
+    )
+    strict = {"AUTH": "required", "HMAC_SECRET": ""}
+    for command in (("key",), ("check", "--", messages[0])):
+        said = await types("pass", *command, **strict)
+        assert (said.code, "the one the service has" in said.err) == (3, True)
     for odd in (("--keys", str(tmp_path / "none")), ("--keys", str(paths["revoked.json"]))):
         said = await types("pass", "check", *odd, "--", messages[0])
         assert (said.code, said.out) == (2, "")
