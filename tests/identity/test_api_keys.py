@@ -82,6 +82,16 @@ async def test_a_key_does_what_its_scope_says_and_nothing_else(
         assert status < 300 or (status, code) == (403, "FORBIDDEN")
 
 
+async def test_a_key_is_told_which_scope_it_lacks(server: Servers) -> None:
+    """Also where others are told 401: whose it is was never the question."""
+    shops = await server("sale:read")
+
+    for path, scope in (("/mint", "membership"), ("/reservations", "sale:write")):
+        told = await shops.asks("POST", path, {})
+        assert (told.status, told.error) == (403, "FORBIDDEN")
+        assert told.json["message"] == f"This key lacks the scope `{scope}`"
+
+
 async def test_a_revoked_key_is_refused_within_the_time_it_is_remembered(
     server: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

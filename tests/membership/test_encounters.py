@@ -152,6 +152,8 @@ async def test_what_is_forged_or_malformed_is_refused(pair: Pair, settings: Sett
         *({"lat": 0, "lng": each} for each in (181, -181)),
         *({"lat": 1}, {"lng": 1}, {"aud": pair.ann}, {"exp": "soon"}, {"nbf": [1]}),
     ]
+    nameless = PHONE.token({name: said for name, said in bare.items() if name != "iat"})
+    assert (await pair.why(nameless)).endswith(": the claim iat is missing")
     for other in wrong:
         assert (await pair.why(**other)).startswith("Encounter verification failed: "), other
     for body in ({}, {"token": ""}, {"token": 7}, {"token": "x" * 5_000}):

@@ -184,8 +184,8 @@ async def test_migrate_says_what_it_applies_and_check_what_is_pending(
 async def test_seed_says_what_it_made(types: Types) -> None:
     first, second = (await types("seed")).out, (await types("seed")).out
 
-    assert "made 20 drops (2 to 21) and 10 purchases" in first
-    assert "20 slots (drop 1) and 120 seats (drop 22)" in first
+    assert "made 20 drops (3 to 22) and 10 purchases" in first
+    assert "20 slots (drop 2) and 120 seats (drop 23)" in first
     assert "opens in 60 s" in second
     assert "slots" not in second
 

@@ -56,6 +56,8 @@ async def test_a_door_is_equipped_from_the_terminal_and_judges_without_a_databas
     for command in (("key",), ("check", "--", messages[0])):
         said = await types("pass", *command, **strict)
         assert (said.code, "the one the service has" in said.err) == (3, True)
+    nobody = await types("tier", "revoke", made["id"][::-1], "--reason", "none")
+    assert (nobody.code, "there is no membership" in nobody.err) == (1, True)
     for odd in (("--keys", str(tmp_path / "none")), ("--keys", str(paths["revoked.json"]))):
         said = await types("pass", "check", *odd, "--", messages[0])
         assert (said.code, said.out) == (2, "")

@@ -48,6 +48,10 @@ async def test_the_demos_people_are_there_when_they_are_asked_for_and_made_once(
 ) -> None:
     _, nobody = await seed(settings)
     assert nobody == []
+    # README's first lines: shoes before all that is not listed, and one a buyer of drop 21.
+    unlisted = "SELECT max(id) FROM drops WHERE NOT listed"
+    assert await rows(f"SELECT count(*) FROM drops WHERE listed AND id < ({unlisted})") == [(0,)]
+    assert await rows("SELECT max_per_buyer FROM drops WHERE id = 21") == [(1,)]
     assert await rows("SELECT * FROM users") == []
 
     _, made = await seed(replace(settings, demo_accounts=True))
