@@ -171,6 +171,7 @@ def number_asked(call: Call) -> int | None:
     given = call.query.get("number")
     if not given:
         return None
-    if not given.isascii() or not given.isdigit() or not 1 <= int(given[:9]) <= STOCK_MAX:
+    is_short = len(given) <= len(str(STOCK_MAX)) and given.isascii() and given.isdigit()
+    if not is_short or not 1 <= int(given) <= STOCK_MAX:
         raise invalid("number", f"want 1 to {STOCK_MAX}")
     return int(given)
