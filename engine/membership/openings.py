@@ -10,8 +10,9 @@ from engine.infra.http import invalid
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.settings import Settings
 from engine.membership import store
-from engine.membership.models import NAME_FORM
+from engine.membership.models import LIMIT_MAX, NAME_FORM
 from engine.sale import drops
+from engine.sale.checks import NAME_MAX, whole
 from engine.sale.models import STOCK_MAX, NewDrop
 
 HOLD_SECONDS = 60  # nobody holds a number, but a drop has such a time
@@ -38,8 +39,11 @@ async def open_tier(
     for field, text in (("tier", tier), ("year", year)):
         if re.fullmatch(NAME_FORM, text) is None:
             raise invalid(field, "want 1 to 32 letters, digits, - and _")
-    if not 1 <= capacity <= STOCK_MAX:
-        raise invalid("capacity", f"want 1 to {STOCK_MAX}")
+    if name is not None and not (1 <= len(name) <= NAME_MAX and name.isprintable()):
+        raise invalid("name", f"want 1 to {NAME_MAX} printable characters")
+    whole("capacity", capacity, STOCK_MAX)
+    if max_per_buyer is not None:
+        whole("maxPerBuyer", max_per_buyer, LIMIT_MAX)
     drop_id = await drops.create(
         session,
         NewDrop(
