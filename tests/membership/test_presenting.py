@@ -20,6 +20,7 @@ from engine.membership.models import Mint, Receipt
 from engine.membership.receipts import Verifier
 from engine.runtime import Ground
 from tests.membership.conftest import Club, Register
+from tests.support.locks import stock_locked
 from tests.support.shop import Shop
 
 SECRET = "a-secret-of-the-tests-of-receipts-0123"
@@ -188,3 +189,14 @@ async def test_a_crowd_of_receipts_waits_in_a_line_with_an_end(
 async def test_a_number_that_can_be_none_is_refused(shop: Shop, number: str) -> None:
     reply = await shop.send("GET", f"/memberships?number={number}")
     assert (reply.status, reply.error) == (400, "VALIDATION_ERROR")
+
+
+async def test_who_reserves_a_members_number_is_in_nobodys_way(
+    shop: Shop, settings: Settings
+) -> None:
+    drop_id = await Club(shop).open(1)
+    assert (await shop.reserve(drop_id, "ann")).error == "MINTED_ONLY"
+    async with stock_locked(settings.database_url, drop_id):
+        for key in (None, "key"):
+            refused = await shop.reserve(drop_id, "ann", key)
+            assert (refused.status, refused.error) == (409, "MINTED_ONLY")
