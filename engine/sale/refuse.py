@@ -136,8 +136,7 @@ class Refusing:
                 self._refuse_units(drop_id, seat, word, found, admission)
             else:
                 assert admission.figures is not None
-                if word == "minted":
-                    self._minted.add(drop_id)
+                self._minted |= {drop_id} if word == "minted" else set()
                 if word not in said:
                     said[word] = _refusal(word, admission.figures, admission.available)
                 seat.fail(said[word])
