@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from engine.infra.errors import Invalid, Misconfigured
 from engine.infra.http import invalid
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.settings import Settings
@@ -36,12 +37,9 @@ async def open_tier(
 ) -> int:
     """A drop with the numbers 1 to `capacity`; its id. The caller tells the bouncer of it.
     Raises `Invalid`, `TierExists`."""
-    for field, text in (("tier", tier), ("year", year)):
-        if re.fullmatch(NAME_FORM, text) is None:
-            raise invalid(field, "want 1 to 32 letters, digits, - and _")
+    _check(tier, year, capacity)
     if name is not None and not (1 <= len(name) <= NAME_MAX and name.isprintable()):
         raise invalid("name", f"want 1 to {NAME_MAX} printable characters")
-    whole("capacity", capacity, STOCK_MAX)
     if max_per_buyer is not None:
         whole("maxPerBuyer", max_per_buyer, LIMIT_MAX)
     drop_id = await drops.create(
@@ -70,6 +68,23 @@ async def open_tier(
             raise
         raise TierExists from None
     return drop_id
+
+
+def _check(tier: str, year: str, capacity: int) -> None:
+    for field, text in (("tier", tier), ("year", year)):
+        if re.fullmatch(NAME_FORM, text) is None:
+            raise invalid(field, "want 1 to 32 letters, digits, - and _")
+    whole("capacity", capacity, STOCK_MAX)
+
+
+def check_configured(settings: Settings) -> None:
+    """Raise `Misconfigured` if these settings want a drop that can be none."""
+    if settings.drop_capacity:
+        try:
+            _check(settings.drop_tier, settings.drop_year, settings.drop_capacity)
+        except Invalid as wrong:
+            said = f"DROP_TIER, DROP_YEAR, DROP_CAPACITY: {wrong.message}"
+            raise Misconfigured(said) from None
 
 
 async def open_configured(postgres: Postgres, settings: Settings) -> int | None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
+from engine.infra.errors import Misconfigured
+from engine.keepers.rounds import registering
 from engine.runtime import Ground
 from tests.membership.conftest import Club
 from tests.ops.conftest import Types
@@ -18,6 +23,17 @@ async def test_a_tier_is_opened_as_the_api_would(
 ) -> None:
     said = await types("tier", "open", "genesis", "2025", "5", *option)
     assert (said.code, said.err.count("want 1 to")) == (2, 1), said
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"drop_tier": "a b"}, {"drop_year": ""}, {"drop_capacity": 1_000_001}]
+)
+async def test_a_keeper_does_not_begin_with_a_tier_that_can_be_none(
+    ground: Ground, wrong: dict[str, Any]
+) -> None:
+    wanted = msgspec.structs.replace(ground.settings, **{"drop_capacity": 5, **wrong})
+    with pytest.raises(Misconfigured, match=r"DROP_TIER.*want 1 to"):
+        registering(wanted, ground.postgres, ground.bouncer)
 
 
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
