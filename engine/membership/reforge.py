@@ -133,11 +133,12 @@ async def begin(session: Session, links: Links, move: Move) -> str:
     return id
 
 
-async def _account(caller: Postgres | Session, buyer: str) -> User | None:
-    """The active account of a buyer, if he is called by its id."""
+async def _account(session: Session, buyer: str) -> User | None:
+    """The active account of a buyer, if he is called by its id. Nobody changes its e-mail, suspends
+    or erases it until we commit."""
     if parse_id(buyer) != buyer:
         return None
-    found = await user_store.find_user(caller, buyer)
+    found = await user_store.lock_user(session, buyer)
     return found if found is not None and found.is_active else None
 
 
@@ -145,8 +146,9 @@ async def confirm(session: Session, id: str, membership: str) -> Device:
     """Use a link: the new device is its membership's from now on. Raises `LinkExpired`,
     `NotTheirs`, `NotFound`."""
     member = await store.lock_member(session, membership)
-    found = await store.lock_reforge(session, id)
-    if found is None or member is None:
+    account = member and await _account(session, member.buyer)
+    found = await store.lock_reforge(session, id)  # after the account: as who erases it does
+    if found is None or member is None or account is None:
         raise NotFound(NO_SUCH_REFORGE)
     if found.expired:
         raise LinkExpired
@@ -171,9 +173,11 @@ def letters(postgres: Postgres, settings: Settings) -> Writer:
 
     async def write(mail: Mail) -> Letter | None:
         told = await store.read_reforge(postgres, mail.subject_id)
-        account = told and await _account(postgres, told.buyer)
+        account = told and await user_store.find_user(postgres, told.buyer)
         link = told and links.link(mail.subject_id, told.token_hash)
-        if not told or not account or not link or account.email != mail.address:
+        if not told or not account or not account.is_active or not link:
+            return None
+        if account.email is None or account.email != mail.address:
             return None
         text = TEXT.format(
             name=account.username or account.email,

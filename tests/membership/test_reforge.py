@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.identity import tokens
+from engine.identity import tokens, users
 from engine.identity.postman import Postman
 from engine.infra.mail import Mailer
 from engine.infra.settings import Settings
@@ -316,18 +316,18 @@ async def test_who_tries_tokens_is_counted_as_who_tries_credentials(settings: Se
     assert (missing.status, missing.json["message"]) == (422, "Missing reforge token")
 
 
-@pytest.mark.parametrize("change", ["e-mail", "erased"])
+@pytest.mark.parametrize("change", ["e-mail", "suspended", "deleted", "erased"])
 async def test_a_link_opens_nothing_after_its_account_changed(
     ann: Mover, ground: Ground, change: str
 ) -> None:
     begun = await ann.begun()
     token = await ann.token(begun)
     path = f"/users/{ann.user}"
-    if change == "e-mail":
-        wish = {"email": "new@example.com", "version": 0}
-        done = await ann.shop.send("PUT", path, wish)
+    if change in ("e-mail", "suspended"):
+        what = {"email": "new@example.com"} if change == "e-mail" else {"status": change}
+        done = await ann.shop.send("PUT", path, {"version": 0, **what})
     else:
-        done = await ann.shop.send("DELETE", f"{path}?erase=true")
+        done = await ann.shop.send("DELETE", path + ("?erase=true" if change == "erased" else ""))
     assert done.status == 200, done.body
 
     post = postman(ground)
@@ -335,10 +335,23 @@ async def test_a_link_opens_nothing_after_its_account_changed(
         pass
     assert not (ground.settings.data_dir / "mail").exists()
     assert (await ann.confirm(token)).status == 404
-    assert await ann.states() == ["superseded"]
+    assert await ann.states() == ["superseded" if change in ("e-mail", "erased") else "pending"]
     shown = await ann.shop.send("GET", f"/memberships/{ann.membership}/devices")
     [device] = shown.json["data"]
     assert device["deviceId"] == ("erased" if change == "erased" else "phone")
+
+
+async def test_an_account_that_is_being_erased_moves_nothing(ann: Mover, ground: Ground) -> None:
+    """Whoever erases it has its row; who begins waits, and then sees it."""
+    url = ground.settings.database_url
+    async with ground.postgres.transaction() as session:
+        await users.erase(session, ann.user)
+        moving = asyncio.create_task(ann.begin(), name="moving")
+        await wait_until(lambda: somebody_waits(url), "it stands before the lock")
+    reply = await moving
+
+    assert reply.status == 422, reply.body
+    assert (await ann.states(), await ann.ask("SELECT FROM mails")) == ([], [])
 
 
 async def test_a_user_moves_only_what_is_his(settings: Settings) -> None:
