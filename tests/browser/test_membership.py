@@ -83,8 +83,8 @@ async def test_a_key_can_be_read_by_nobody(house: House, windows: Opener) -> Non
     await ann.registers(await ann.mints(tier, "receipt of the vault"))
 
     told = await ann.page.evaluate("""async () => {
-        const { keyOf } = await import("/assets/keyring.js");
-        const { key } = await keyOf(document.querySelector(".member").dataset.id);
+        const { keysOf } = await import("/assets/keyring.js");
+        const [{ key }] = await keysOf(document.querySelector(".member").dataset.id);
         const exporting = crypto.subtle.exportKey("pkcs8", key);
         return [key.extractable, await exporting.then(() => "", String)];
     }""")
