@@ -115,7 +115,7 @@ async function listMine() {
 /** Which device signs for a membership: this browser, if it has the very key. */
 async function signerOf(membership) {
   if (membership.revokedAt) return {};
-  const [found, keys] = await Promise.all([api.devicesOf(membership.id, me), keyring.canSign ? keyring.keysOf(membership.id) : []]);
+  const [found, keys] = await Promise.all([api.devicesOf(membership.id, me), keyring.canSign ? keyring.keysOf(membership.id).catch(() => []) : []]);
   const known = found.ok ? found.data : [], device = known.find((one) => !one.revokedAt);
   const has = (one, key) => bare(one.publicKey) === bare(key.pem);
   const key = device && keys.find((each) => has(device, each));
