@@ -341,6 +341,24 @@ async def test_a_link_opens_nothing_after_its_account_changed(
     assert device["deviceId"] == ("erased" if change == "erased" else "phone")
 
 
+async def test_who_is_erased_leaves_no_device_by_its_name(ann: Mover) -> None:
+    """Neither in what is remembered of requests: a repetition is told how it is now."""
+    begun = await ann.begin("k", new_device_id="anns-own-tablet")
+    token = await ann.token(begun.json["reforgeId"])
+    done = await ann.confirm(token, "k")
+    assert (done.status, done.json["newDeviceId"]) == (200, "anns-own-tablet")
+
+    await ann.shop.send("DELETE", f"/users/{ann.user}?erase=true")
+
+    again = await ann.confirm(token, "k")
+    assert (again.status, again.json["newDeviceId"]) == (200, "erased")
+    assert again.headers["idempotent-replayed"] == "true"
+    for (table,) in await ann.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+        for (row,) in await ann.ask(f'SELECT t::text FROM "{table}" AS t'):
+            for word in ("anns-own-tablet", b"anns-own-tablet".hex()):
+                assert word not in row, table
+
+
 async def test_an_account_that_is_being_erased_moves_nothing(ann: Mover, ground: Ground) -> None:
     """Whoever erases it has its row; who begins waits, and then sees it."""
     url = ground.settings.database_url
