@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[devsta
     server = devstack.start_postgres(tmp_path_factory.mktemp("postgres"), durable=False)
     yield server
     server.stop()
+    shutil.rmtree(server.data)  # it may be in memory
 
 
 @pytest.fixture(scope="session")

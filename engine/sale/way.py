@@ -12,6 +12,10 @@ from engine.sale import store
 from engine.sale.models import Claim, Claimed
 
 
+async def _hold(session: Session, drop_id: int, epoch: int, claims: Sequence[Claim]) -> Claimed:
+    return await store.claim_units(session, drop_id, epoch, claims)
+
+
 def _count_holds(holds: int, units: int) -> None:
     if holds:
         meter.count("holds", by=holds)
@@ -22,5 +26,5 @@ class Way(msgspec.Struct, frozen=True):
     """As holds, or (engine.membership.mint) sold at once."""
 
     name: str = "reserve"  # of its queues
-    take: Callable[[Session, int, int, Sequence[Claim]], Awaitable[Claimed]] = store.claim_units
+    take: Callable[[Session, int, int, Sequence[Claim]], Awaitable[Claimed]] = _hold
     count: Callable[[int, int], None] = _count_holds  # requests that got units, and units

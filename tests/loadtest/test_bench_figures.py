@@ -116,6 +116,7 @@ def test_every_goal_of_the_table_has_its_bound() -> None:
         ("P12", None, 500),
         ("P12", None, 400),
         ("P13", 1.0, None),
+        ("", 0.8, None),
         ("", None, 1.25),
     }
 
