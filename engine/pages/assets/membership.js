@@ -12,7 +12,7 @@ import { stateOf } from "./words.js";
 
 const CONNECTION = { socket: "Live", stream: "Live, by stream", retrying: "Reconnecting …", polling: "Every few seconds" };
 const STATES = { upcoming: "not yet open", sold_out: "all given", paused: "paused", ended: "over", preparing: "being prepared" };
-const KEYLESS = "This browser keeps no keys here: it does so at an address with https.";
+const KEYLESS = "This browser keeps no keys here: it does so at an address with https, if it may store data.";
 const PLACE_MS = 8_000;
 const $ = (id) => document.getElementById(id);
 const guest = () => (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
@@ -143,7 +143,8 @@ const acts = {
     if (!keyring.canSign) return say(KEYLESS);
     const asked = await api.challenge(membership.id, me);
     if (!asked.ok) return say(asked.message);
-    const key = await keyring.newKey(membership.id);
+    const key = await keyring.newKey(membership.id).catch(() => null);
+    if (!key) return say(KEYLESS);
     const signature = await keyring.prove(key, asked.challenge);
     const { ok, error, message } = await api.registerDevice(membership.id, {
       userId: me, deviceId: key.deviceId, publicKey: key.pem, challenge: asked.challenge, signature,
@@ -185,7 +186,8 @@ async function drop(key, error) {
 }
 
 submits($("move-form"), async () => {
-  const membership = acting, key = await keyring.newKey(membership.id);
+  const membership = acting, key = await keyring.newKey(membership.id).catch(() => null);
+  if (!key) return { ok: false, message: KEYLESS };
   const reply = await api.reforge({ membershipId: membership.id, userId: me, oldDeviceId: moving.deviceId, newDeviceId: key.deviceId, newPublicKey: key.pem });
   if (!reply.ok) {
     await drop(key, reply.error);
