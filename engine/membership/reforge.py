@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 from functools import cached_property
 
 import msgspec
@@ -45,6 +46,8 @@ If it was you, confirm it here:
 The link opens once, until {until} UTC. From then on the old device's key is worth nothing. If it
 was not you, there is nothing to do: your membership stays where it is.
 """
+# Whoever has a stolen token names the device: what programs for mail make a link of is not mailed.
+NO_NAME = re.compile(r"[^\w ,()'#+-]")
 NO_SUCH_DEVICE = "Active device not found for this membership"
 NO_SUCH_REFORGE = "Reforge request not found or already processed"
 NO_MAIL = (
@@ -184,7 +187,7 @@ def letters(postgres: Postgres, settings: Settings) -> Writer:
             tier=told.tier,
             year=told.year,
             number=told.number,
-            device=told.new_device_id,
+            device=NO_NAME.sub("·", told.new_device_id),
             link=link,
             until=f"{mail.gives_up_at:%d %B %H:%M}",
         )

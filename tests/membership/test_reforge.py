@@ -151,6 +151,20 @@ async def test_a_link_comes_by_mail_and_moves_the_membership_once(
     assert [await ann.meets(phone) for phone in (OLD, NEW)] == [401, 201]
 
 
+async def test_no_other_link_comes_by_that_mail(ann: Mover, ground: Ground) -> None:
+    """A device is called what somebody with a stolen token calls it."""
+    await ann.begin(new_device_id="Ann's phone (2), https://evil.example/?a@b")
+    async with MailServer.open() as mails:
+        assert await postman(ground, mails.url).deliver()
+    [mail] = mails.taken
+    raw = mail.get_payload(decode=True)
+    assert isinstance(raw, bytes)
+    text = raw.decode()
+
+    assert "\nAnn's phone (2), https···evil·example··a·b\n" in text.replace("\r", "")
+    assert text.count("://") == 1
+
+
 async def test_fifty_confirmations_at_once_move_it_once(ann: Mover) -> None:
     token = await ann.token(await ann.begun())
 
