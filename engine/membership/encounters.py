@@ -73,7 +73,7 @@ def read(token: str) -> Token:
         if head.alg != "ES256" or head.crit is not UNSET or len(signature) != p256.RAW_BYTES:
             raise _failed("not signed by ES256")
         said = _claims(claims)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
         what = f"a claim is {wrong}" if isinstance(wrong, msgspec.ValidationError) else "not JSON"
         raise _failed(what) from None
     return Token(

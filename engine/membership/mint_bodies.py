@@ -110,6 +110,8 @@ class TierBody(msgspec.Struct):
         """Tier and year."""
         if self.tier is UNSET or self.year is UNSET:
             raise invalid("tier" if self.tier is UNSET else "year", "required")
+        if isinstance(self.year, int) and self.year < 0:
+            raise invalid("year", "want 0 or more")
         return self.tier, str(self.year)
 
     @property

@@ -23,7 +23,8 @@ from engine.sale.bodies import DROP_ID_MAX
 from engine.sale.errors import Ended, LimitReached, NotStarted, Paused, Preparing
 from engine.sale.models import STOCK_MAX
 
-WHO = Query("userId", BuyerId, "Whose they are; a token says it.")
+WHO = Query("userId", BuyerId, "Who asks; a token says it.")
+WHOSE = Query("userId", BuyerId, "Whose they are; a token says it by itself.", required=True)
 MINT = About(
     "Membership",
     "membership",
@@ -58,7 +59,7 @@ OPEN_TIER = About(
     refusals=(TierTaken,),
 )
 MINE = About(
-    "Membership", "membership", query=(WHO, *PAGED), answers={200: Listing[MembershipView]}
+    "Membership", "membership", query=(WHOSE, *PAGED), answers={200: Listing[MembershipView]}
 )
 SHOW = About(
     "Membership",

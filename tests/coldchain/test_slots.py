@@ -318,7 +318,8 @@ async def test_slots_are_listed_page_by_page_with_one_query_whatever_their_numbe
     call = postgres.Session.call
 
     async def counted(session: postgres.Session, query: sql.Query, **words: object) -> object:
-        calls.append(query.name)
+        if query.name != "follow_credentials":  # the watch's, which looks by its own clock
+            calls.append(query.name)
         return await call(session, query, **words)
 
     monkeypatch.setattr(postgres.Session, "call", counted)

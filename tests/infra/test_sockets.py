@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,9 +20,16 @@ from tests.support.wait import wait_until
 
 
 @pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[list[devstack.Server]]:
+def folder() -> Iterator[Path]:
+    """One whose name is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="v") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def valkey(folder: Path) -> Iterator[list[devstack.Server]]:
     """One of this test's own: the last of the list runs."""
-    servers = [devstack.start_valkey(tmp_path, durable=False)]
+    servers = [devstack.start_valkey(folder, durable=False)]
     yield servers
     servers[-1].stop()
 
@@ -52,7 +60,7 @@ async def test_a_sale_by_sockets(near: Settings) -> None:
 
 
 async def test_a_valkey_that_is_killed_is_met_again_at_its_socket(
-    near: Settings, valkey: list[devstack.Server], tmp_path: Path
+    near: Settings, valkey: list[devstack.Server], folder: Path
 ) -> None:
     async with ground(near) as base:
         assert await base.redis.ping()
@@ -61,7 +69,7 @@ async def test_a_valkey_that_is_killed_is_met_again_at_its_socket(
 
         assert not await base.redis.ping()
         port = urlsplit(valkey[0].url).port or 0
-        valkey.append(devstack.start_valkey(tmp_path, port=port, durable=False))
+        valkey.append(devstack.start_valkey(folder, port=port, durable=False))
 
         await wait_until(base.redis.ping, description="Valkey is back")
     assert valkey[0].local == valkey[1].local

@@ -30,6 +30,7 @@ export const ALERTS = {
   VelvetropeSlotCritical: ["page", 60, 0],
   VelvetropeHistoryLost: ["page", 0, 0],
   VelvetropeUnreplicated: ["page", 0, 0],
+  VelvetropeActivityLost: ["ticket", 0, 0],
 };
 const CALM = /^(auditor|pruner|partitioner|checker|postman)$/; // keepers that may take their time,
 const CALM_SECONDS = 300; // this long
@@ -210,8 +211,15 @@ export const SIGNS = [
       VelvetropeUnreplicated: opened ? opened.rise("unreplicated_commits") : 0,
     }),
   },
+  {
+    id: "activity", label: "Activity lost",
+    show: ({ opened }) => [many(lost(opened), "act"), "missing in the users' log, since this page was opened"],
+    rules: ({ opened }) => ({ VelvetropeActivityLost: lost(opened) }),
+  },
 ];
 
+const lost = (opened) =>
+  ["overflow", "refused", "unwritten"].reduce((all, outcome) => all + (opened?.rise("activity", { outcome }) ?? 0), 0);
 const sum = (a, b) => (a === null && b === null ? null : (a ?? 0) + (b ?? 0));
 const unknown = (span) => span.rate("refusals", { code: "OUTCOME_UNKNOWN" });
 
