@@ -102,7 +102,7 @@ class LoginBody(DeviceBody):
 class RefreshBody(msgspec.Struct):
     """A refresh token."""
 
-    refresh_token: Annotated[str | UnsetType, shown(examples=["vrr_…"])] = field(
+    refresh_token: Annotated[str | UnsetType, shown(minLength=1, examples=["vrr_…"])] = field(
         name="refreshToken", default=UNSET
     )
     refresh_token_snake: str | UnsetType = field(name="refresh_token", default=UNSET)
@@ -165,7 +165,7 @@ class ForgottenBody(msgspec.Struct):
 class ResetBody(msgspec.Struct):
     """A link from a mail, and the password from now on."""
 
-    token: Annotated[str | UnsetType, shown(examples=["vrp_…"])] = UNSET
+    token: Annotated[str | UnsetType, shown(minLength=1, examples=["vrp_…"])] = UNSET
     password: Annotated[
         str | UnsetType,
         shown(minLength=8, maxLength=256, pattern=NO_NUL, examples=["correct horse"]),

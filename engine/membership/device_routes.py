@@ -1,7 +1,12 @@
-"""HTTP in, verb, HTTP out: the devices of memberships. Every handler is a translation, no more."""
+"""HTTP in, verb, HTTP out: the devices of memberships. Every handler is a translation, no more.
+
+What is remembered of a request is the id of the device that it made, not what that calls itself:
+who is erased leaves no names. Its repetition is told how the device is now.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from engine.identity import arguments
@@ -18,6 +23,7 @@ from engine.membership import device_described as described
 from engine.membership import device_store as store
 from engine.membership import device_views as views
 from engine.membership import devices, reforge
+from engine.membership.device_store import Device
 from engine.membership.devices import Challenges, Wish
 from engine.membership.errors import LinkExpired
 from engine.membership.printed import printed
@@ -98,10 +104,11 @@ class DeviceRoutes:
 
         async def effect(session: Session) -> Answer:
             made, is_new = await devices.register(session, self._challenges, wish)
-            return Answer(views.device_view(made), 201 if is_new else 200)
+            return Answer(made.id.encode(), 201 if is_new else 200)
 
         meaning = f"register_device {id} {buyer} {device!r} {key} {challenge} {signature.hex()}"
-        return await idempotency.once(self._postgres, request, meaning, effect)
+        kept = await idempotency.once(self._postgres, request, meaning, effect)
+        return await self._as_it_is(kept, views.device_view)
 
     async def devices(self, call: Call) -> Answer:
         """The devices that a membership has had, the newest first."""
@@ -153,19 +160,25 @@ class DeviceRoutes:
         if request.keyed:
             known = await idempotency.recall(self._postgres, request, meaning)
             if known is not None:
-                return known
+                return await self._as_it_is(known, views.confirmed_view)
         id, membership = await self._opened(call, hash)
 
         async def effect(session: Session) -> Answer:
             device = await reforge.confirm(session, id, membership)
-            return Answer(views.ConfirmedView("CONFIRMED", membership, device.device_id))
+            return Answer(device.id.encode())
 
         try:
-            return await idempotency.once(self._postgres, request, meaning, effect)
+            kept = await idempotency.once(self._postgres, request, meaning, effect)
         except LinkExpired:
             with suppress(Fault):  # else a keeper writes it down
                 await store.expire_reforges(self._postgres, 1, id)
             raise
+        return await self._as_it_is(kept, views.confirmed_view)
+
+    async def _as_it_is(self, kept: Answer, view: Callable[[Device], object]) -> Answer:
+        with idempotency.doubtful():
+            device = await store.read_device(self._postgres, kept.body.decode())
+        return Answer(view(device), kept.status, kept.headers)
 
     async def _opened(self, call: Call, hash: bytes) -> tuple[str, str]:
         """The reforge of a link, and its membership. One that is none is a bad credential."""

@@ -95,6 +95,11 @@ async def find_active_device(caller: Caller, membership: str) -> Device | None:
     return row and _device(row)
 
 
+async def read_device(caller: Caller, id: str) -> Device:
+    """A device that there is, as it is now."""
+    return _device(await caller.call(_queries["read_device"], id=id))
+
+
 async def list_devices(
     caller: Caller, membership: str, before: str | None, count: int, skip: int
 ) -> list[Device]:

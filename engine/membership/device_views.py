@@ -78,6 +78,11 @@ def device_view(device: Device) -> DeviceView:
     )
 
 
+def confirmed_view(device: Device) -> ConfirmedView:
+    """The one that a membership moved to."""
+    return ConfirmedView("CONFIRMED", device.membership_id, device.device_id)
+
+
 def encounter_view(encounter: Encounter) -> EncounterView:
     """One encounter."""
     return EncounterView(

@@ -74,7 +74,7 @@ def read(token: str) -> Token:
         if head.alg != "ES256" or head.crit is not UNSET or len(signature) != p256.RAW_BYTES:
             raise _failed("not signed by ES256")
         said = _claims(claims)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
         raise _failed(_told(wrong)) from None
     return Token(
         _meeting(said),

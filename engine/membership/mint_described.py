@@ -21,11 +21,12 @@ from engine.membership.member_views import MembershipView, MintedView, TiersView
 from engine.membership.mint_bodies import MintBody, RevokeBody, TierBody
 from engine.membership.models import NAME_FORM
 from engine.sale.bodies import DROP_ID_MAX
-from engine.sale.errors import Ended, LimitReached, NotStarted, Paused
+from engine.sale.errors import Ended, LimitReached, NotStarted, Paused, Preparing
 from engine.sale.models import STOCK_MAX
 
 NamePart = Annotated[str, shown(pattern=NAME_FORM)]
-WHO = Query("userId", BuyerId, "Whose they are; a token says it.")
+WHO = Query("userId", BuyerId, "Who asks; a token says it.")
+WHOSE = Query("userId", BuyerId, "Whose they are; a token says it by itself.", required=True)
 MINT = About(
     "Membership",
     "membership",
@@ -45,6 +46,7 @@ MINT = About(
         NotStarted,
         Ended,
         Paused,
+        Preparing,
         LimitReached,
     ),
 )
@@ -59,7 +61,7 @@ OPEN_TIER = About(
     refusals=(TierTaken,),
 )
 MINE = About(
-    "Membership", "membership", query=(WHO, *PAGED), answers={200: Listing[MembershipView]}
+    "Membership", "membership", query=(WHOSE, *PAGED), answers={200: Listing[MembershipView]}
 )
 SHOW = About(
     "Membership",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 from functools import cached_property
 
 import msgspec
@@ -45,6 +46,8 @@ If it was you, confirm it here:
 The link opens once, until {until} UTC. From then on the old device's key is worth nothing. If it
 was not you, there is nothing to do: your membership stays where it is.
 """
+# Whoever has a stolen token names the device: what programs for mail make a link of is not mailed.
+NO_NAME = re.compile(r"[^\w ,()'#+-]")
 NO_SUCH_DEVICE = "Active device not found for this membership"
 NO_SUCH_REFORGE = "Reforge request not found or already processed"
 NO_MAIL = (
@@ -133,11 +136,12 @@ async def begin(session: Session, links: Links, move: Move) -> str:
     return id
 
 
-async def _account(caller: Postgres | Session, buyer: str) -> User | None:
-    """The active account of a buyer, if he is called by its id."""
+async def _account(session: Session, buyer: str) -> User | None:
+    """The active account of a buyer, if he is called by its id. Nobody changes its e-mail, suspends
+    or erases it until we commit."""
     if parse_id(buyer) != buyer:
         return None
-    found = await user_store.find_user(caller, buyer)
+    found = await user_store.lock_user(session, buyer)
     return found if found is not None and found.is_active else None
 
 
@@ -145,8 +149,9 @@ async def confirm(session: Session, id: str, membership: str) -> Device:
     """Use a link: the new device is its membership's from now on. Raises `LinkExpired`,
     `NotTheirs`, `NotFound`."""
     member = await store.lock_member(session, membership)
-    found = await store.lock_reforge(session, id)
-    if found is None or member is None:
+    account = member and await _account(session, member.buyer)
+    found = await store.lock_reforge(session, id)  # after the account: as who erases it does
+    if found is None or member is None or account is None:
         raise NotFound(NO_SUCH_REFORGE)
     if found.expired:
         raise LinkExpired
@@ -171,16 +176,18 @@ def letters(postgres: Postgres, settings: Settings) -> Writer:
 
     async def write(mail: Mail) -> Letter | None:
         told = await store.read_reforge(postgres, mail.subject_id)
-        account = told and await _account(postgres, told.buyer)
+        account = told and await user_store.find_user(postgres, told.buyer)
         link = told and links.link(mail.subject_id, told.token_hash)
-        if not told or not account or not link or account.email != mail.address:
+        if not told or not account or not account.is_active or not link:
+            return None
+        if account.email is None or account.email != mail.address:
             return None
         text = TEXT.format(
             name=account.username or account.email,
             tier=told.tier,
             year=told.year,
             number=told.number,
-            device=told.new_device_id,
+            device=NO_NAME.sub("·", told.new_device_id),
             link=link,
             until=f"{mail.gives_up_at:%d %B %H:%M}",
         )

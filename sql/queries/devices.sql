@@ -21,6 +21,13 @@ SELECT d.id, d.membership_id, d.device_id, d.public_key, d.registered_at, d.revo
   FROM membership_devices AS d
  WHERE d.membership_id = @membership AND d.revoked_at IS NULL;
 
+-- name: read_device :one
+-- A device, as it is now.
+-- Index  membership_devices_pkey
+SELECT d.id, d.membership_id, d.device_id, d.public_key, d.registered_at, d.revoked_at
+  FROM membership_devices AS d
+ WHERE d.id = @id;
+
 -- name: list_devices :many
 -- The devices that a membership has had, the newest first, before a cursor.
 SELECT d.id, d.membership_id, d.device_id, d.public_key, d.registered_at, d.revoked_at

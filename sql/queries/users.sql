@@ -144,7 +144,7 @@ RETURNING id;
 
 -- name: erase_user :maybe
 -- Take out of an account and of all that hangs on it whatever is personal. Its row was locked before.
--- Locks  its sessions, its log, its invitation, its memberships' devices and reforges.
+-- Locks  its sessions, its log, its invitation, its memberships' devices, reforges, encounters and wallets.
 WITH who AS (
     SELECT u.id, u.email FROM users AS u WHERE u.id = @id
 ), unsent AS (
@@ -177,6 +177,13 @@ WITH who AS (
            ended_at = coalesce(f.ended_at, clock_timestamp())
       FROM memberships AS m, who
      WHERE m.buyer = who.id::text AND f.membership_id = m.id
+), met AS (
+    UPDATE encounters AS e SET latitude = NULL, longitude = NULL
+      FROM memberships AS m, who
+     WHERE m.buyer = who.id::text AND (e.initiator_id = m.id OR e.receiver_id = m.id)
+), wallets AS (
+    DELETE FROM pass_registrations AS p USING memberships AS m, who
+     WHERE m.buyer = who.id::text AND p.membership_id = m.id
 )
    UPDATE users AS u
       SET username = NULL, email = NULL, phone = NULL, display_name = NULL, privy_id = NULL, wallet_address = NULL,

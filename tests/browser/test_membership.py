@@ -83,14 +83,38 @@ async def test_a_key_can_be_read_by_nobody(house: House, windows: Opener) -> Non
     await ann.registers(await ann.mints(tier, "receipt of the vault"))
 
     told = await ann.page.evaluate("""async () => {
-        const { keyOf } = await import("/assets/keyring.js");
-        const { key } = await keyOf(document.querySelector(".member").dataset.id);
+        const { keysOf } = await import("/assets/keyring.js");
+        const [{ key }] = await keysOf(document.querySelector(".member").dataset.id);
         const exporting = crypto.subtle.exportKey("pkcs8", key);
         return [key.extractable, await exporting.then(() => "", String)];
     }""")
 
     assert told[0] is False
     assert "InvalidAccessError" in told[1]
+
+
+async def test_a_key_outlives_a_list_that_did_not_come_and_none_is_made_without_a_database(
+    house: House, windows: Opener
+) -> None:
+    """Without the list the page offers to register what signs already, and is told no."""
+    tier = await opens_tier(house, "cellar")
+    ann = Member(await windows(), house)
+    await ann.comes("ann of the cellar")
+    await ann.registers(await ann.mints(tier, "receipt of the cellar"))
+    listed = re.compile(r"/devices\?")
+    await ann.page.route(listed, lambda route: route.fulfill(json={"data": []}))
+    await ann.page.reload()
+    await ann.presses(ann.cards, "Register this device")
+    await ann.hears("This membership has an active device")
+    await ann.page.unroute(listed)
+    await ann.page.reload()
+    await expect(ann.cards).to_contain_text("This device signs for it")
+
+    await ann.page.add_init_script("IDBFactory.prototype.open = () => { throw new Error('no'); };")
+    await ann.page.reload()
+    await ann.presses(ann.cards, "Move it to this device")
+    await ann.dialog.get_by_role("button", name="Send the mail").click()
+    await expect(ann.dialog).to_contain_text("This browser keeps no keys here")
 
 
 async def test_a_membership_moves_by_the_button_behind_a_mailed_link(

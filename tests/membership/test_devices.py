@@ -173,6 +173,9 @@ async def test_a_signature_may_be_der_and_a_key_repeats_its_answer(
 
     assert (made.status, again.status) == (201, 201), made.body
     assert again.headers["idempotent-replayed"] == "true"
+    assert again.json == made.json
+    [(kept,)] = await run(settings.database_url, "SELECT body FROM requests WHERE status = 201")
+    assert kept.decode() == made.json["id"], "nothing that is somebody's is remembered of it"
 
 
 async def test_a_proof_that_proves_nothing_is_refused(shop: Shop, settings: Settings) -> None:

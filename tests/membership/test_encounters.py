@@ -19,6 +19,7 @@ from engine.membership import encounter_store
 from engine.runtime import Ground
 from tests.membership.people import Phone, make_member, packed, run, somebody_waits
 from tests.support.http import Reply
+from tests.support.people import add_user
 from tests.support.service import Service
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
@@ -86,6 +87,27 @@ async def test_an_encounter_is_recorded_once_and_both_see_it(pair: Pair) -> None
     assert (await pair.shop.send("GET", "/encounters/mine?userId=cyd")).json["data"] == []
 
 
+async def test_where_somebody_erased_was_is_forgotten(shop: Shop, settings: Settings) -> None:
+    user = await add_user(settings.database_url, "ann@example.com")
+    ann = await make_member(settings.database_url, user, device=PHONE.pem)
+    pair = Pair(shop, ann, await make_member(settings.database_url, "ben"))
+    wallet = (
+        "INSERT INTO pass_registrations (device_library_id, membership_id, push_token)"
+        " VALUES ('library', $1, 'token')"
+    )
+    for member in (pair.ann, pair.ben):
+        assert (await pair.meet(lat=52.5, lng=-0.25)).status == 201
+        await run(settings.database_url, wallet, member)
+
+    done = await shop.send("DELETE", f"/users/{user}?erase=true")
+
+    assert done.status == 200, done.body
+    bens = (await shop.send("GET", "/encounters/mine?userId=ben")).json["data"]
+    assert [(each["lat"], each["lng"]) for each in bens] == [(None, None)] * 2
+    left = await run(settings.database_url, "SELECT membership_id::text FROM pass_registrations")
+    assert left == [(pair.ben,)]
+
+
 async def test_a_key_repeats_the_answer_that_was_lost(pair: Pair) -> None:
     token = pair.token()
     made, again = await pair.meet(token, "k"), await pair.meet(token, "k")
@@ -128,6 +150,7 @@ async def test_what_is_forged_or_malformed_is_refused(pair: Pair, settings: Sett
     head, claims, signature = pair.token().split(".")
     bare = {"jti": "j", "sub": pair.ann, "aud": pair.ben, "iat": int(time.time())}
     hmac_signed = {"alg": "HS256", "typ": "JWT"}
+    deep = packed(b'{"x":' + b"[" * 2_800)
     said = [
         *(pair.token(Phone()), PHONE.token(bare, {"alg": "none"})),
         *(PHONE.token(bare, hmac_signed), PHONE.token(bare, {"alg": "ES256", "crit": ["b"]})),
@@ -135,6 +158,7 @@ async def test_what_is_forged_or_malformed_is_refused(pair: Pair, settings: Sett
         f"{head}.{claims}.{packed(bytes(64))}",
         f"{head}.{packed(json.dumps(bare | {'jti': 'other'}).encode())}.{signature}",
         f"{head}.{packed(b'[]')}.{signature}",
+        f"{head}.{deep}.{signature}",
         f"{head}.{packed(bytes([0xFF]))}.{signature}",
         f"{head}.{claims}.{packed(PHONE.der(f'{head}.{claims}'.encode()))}",
     ]

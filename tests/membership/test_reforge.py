@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.identity import tokens
+from engine.identity import tokens, users
 from engine.identity.postman import Postman
 from engine.infra.mail import Mailer
 from engine.infra.settings import Settings
@@ -149,6 +149,20 @@ async def test_a_link_comes_by_mail_and_moves_the_membership_once(
     assert again.json["message"] == "Reforge request not found or already processed"
     assert await ann.active() == [("tablet", NEW.pem)]
     assert [await ann.meets(phone) for phone in (OLD, NEW)] == [401, 201]
+
+
+async def test_no_other_link_comes_by_that_mail(ann: Mover, ground: Ground) -> None:
+    """A device is called what somebody with a stolen token calls it."""
+    await ann.begin(new_device_id="Ann's phone (2), https://evil.example/?a@b")
+    async with MailServer.open() as mails:
+        assert await postman(ground, mails.url).deliver()
+    [mail] = mails.taken
+    raw = mail.get_payload(decode=True)
+    assert isinstance(raw, bytes)
+    text = raw.decode()
+
+    assert "\nAnn's phone (2), https···evil·example··a·b\n" in text.replace("\r", "")
+    assert text.count("://") == 1
 
 
 async def test_fifty_confirmations_at_once_move_it_once(ann: Mover) -> None:
@@ -316,18 +330,18 @@ async def test_who_tries_tokens_is_counted_as_who_tries_credentials(settings: Se
     assert (missing.status, missing.json["message"]) == (422, "Missing reforge token")
 
 
-@pytest.mark.parametrize("change", ["e-mail", "erased"])
+@pytest.mark.parametrize("change", ["e-mail", "suspended", "deleted", "erased"])
 async def test_a_link_opens_nothing_after_its_account_changed(
     ann: Mover, ground: Ground, change: str
 ) -> None:
     begun = await ann.begun()
     token = await ann.token(begun)
     path = f"/users/{ann.user}"
-    if change == "e-mail":
-        wish = {"email": "new@example.com", "version": 0}
-        done = await ann.shop.send("PUT", path, wish)
+    if change in ("e-mail", "suspended"):
+        what = {"email": "new@example.com"} if change == "e-mail" else {"status": change}
+        done = await ann.shop.send("PUT", path, {"version": 0, **what})
     else:
-        done = await ann.shop.send("DELETE", f"{path}?erase=true")
+        done = await ann.shop.send("DELETE", path + ("?erase=true" if change == "erased" else ""))
     assert done.status == 200, done.body
 
     post = postman(ground)
@@ -335,10 +349,41 @@ async def test_a_link_opens_nothing_after_its_account_changed(
         pass
     assert not (ground.settings.data_dir / "mail").exists()
     assert (await ann.confirm(token)).status == 404
-    assert await ann.states() == ["superseded"]
+    assert await ann.states() == ["superseded" if change in ("e-mail", "erased") else "pending"]
     shown = await ann.shop.send("GET", f"/memberships/{ann.membership}/devices")
     [device] = shown.json["data"]
     assert device["deviceId"] == ("erased" if change == "erased" else "phone")
+
+
+async def test_who_is_erased_leaves_no_device_by_its_name(ann: Mover) -> None:
+    """Neither in what is remembered of requests: a repetition is told how it is now."""
+    begun = await ann.begin("k", new_device_id="anns-own-tablet")
+    token = await ann.token(begun.json["reforgeId"])
+    done = await ann.confirm(token, "k")
+    assert (done.status, done.json["newDeviceId"]) == (200, "anns-own-tablet")
+
+    await ann.shop.send("DELETE", f"/users/{ann.user}?erase=true")
+
+    again = await ann.confirm(token, "k")
+    assert (again.status, again.json["newDeviceId"]) == (200, "erased")
+    assert again.headers["idempotent-replayed"] == "true"
+    for (table,) in await ann.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+        for (row,) in await ann.ask(f'SELECT t::text FROM "{table}" AS t'):
+            for word in ("anns-own-tablet", b"anns-own-tablet".hex()):
+                assert word not in row, table
+
+
+async def test_an_account_that_is_being_erased_moves_nothing(ann: Mover, ground: Ground) -> None:
+    """Whoever erases it has its row; who begins waits, and then sees it."""
+    url = ground.settings.database_url
+    async with ground.postgres.transaction() as session:
+        await users.erase(session, ann.user)
+        moving = asyncio.create_task(ann.begin(), name="moving")
+        await wait_until(lambda: somebody_waits(url), "it stands before the lock")
+    reply = await moving
+
+    assert reply.status == 422, reply.body
+    assert (await ann.states(), await ann.ask("SELECT FROM mails")) == ([], [])
 
 
 async def test_a_user_moves_only_what_is_his(settings: Settings) -> None:

@@ -52,6 +52,42 @@ const token = await keyring.encounter(
 console.log(JSON.stringify({ spki, token }));
 """
 
+KEYS = """
+import { strict as assert } from "node:assert";
+globalThis.navigator ??= {};
+// A database that keeps one table, by the path that it is given.
+const rows = new Map();
+let path = "";
+const store = {
+  add: (row) => { assert.ok(!rows.has(row[path])); rows.set(row[path], row); return {}; },
+  getAll: () => ({ result: [...rows.values()] }),
+  delete: (key) => { rows.delete(key); return {}; },
+};
+const base = {
+  createObjectStore: (name, { keyPath }) => { path = keyPath; },
+  close() {},
+  transaction() {
+    const turn = { objectStore: () => store };
+    setImmediate(() => turn.oncomplete());
+    return turn;
+  },
+};
+globalThis.indexedDB = {
+  open() {
+    const asking = { result: base };
+    setImmediate(() => { path || asking.onupgradeneeded(); asking.onsuccess(); });
+    return asking;
+  },
+};
+const keyring = await import("./keyring.js");
+const first = await keyring.newKey("a"), other = await keyring.newKey("b");
+const second = await keyring.newKey("a");
+assert.deepEqual(await keyring.keysOf("a"), [first, second]);
+await keyring.forget(second);
+assert.deepEqual(await keyring.keysOf("a"), [first], "what was refused took no other with it");
+assert.deepEqual(await keyring.keysOf("b"), [other]);
+"""
+
 
 async def test_the_pages_and_all_they_need_come_from_here(shop: Shop) -> None:
     for page in ("/membership", "/reforge/confirm"):
@@ -94,26 +130,34 @@ async def test_a_link_with_a_token_is_nothing_to_a_log(
     assert TOKEN not in out + err
 
 
-def test_cards_are_always_the_same_and_what_a_browser_signs_is_es256(tmp_path: Path) -> None:
+def said_by_node(folder: Path, script: str, *words: str) -> str:
+    """What a script says that imports the pages' own."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("node is not installed: cards and tokens were not tried")
-
+        pytest.skip("node is not installed: cards, keys and tokens were not tried")
     for name in ("engraved.js", "keyring.js"):
-        shutil.copy(FOLDER / name, tmp_path)
-    (tmp_path / "package.json").write_text('{"type": "module"}')
-    (tmp_path / "trial.js").write_text(TRIAL)
+        shutil.copy(FOLDER / name, folder)
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "trial.js").write_text(script)
     done = subprocess.run(
-        [node, "trial.js", SENDER, RECEIVER],
-        cwd=tmp_path,
+        [node, "trial.js", *words],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=20,
         check=False,
     )
-
     assert done.returncode == 0, done.stderr
-    made = json.loads(done.stdout)
+    return done.stdout
+
+
+def test_a_key_that_was_refused_takes_no_other_with_it(tmp_path: Path) -> None:
+    """The one that signs, and one that waits for its mailed link, stay what they are."""
+    said_by_node(tmp_path, KEYS)
+
+
+def test_cards_are_always_the_same_and_what_a_browser_signs_is_es256(tmp_path: Path) -> None:
+    made = json.loads(said_by_node(tmp_path, TRIAL, SENDER, RECEIVER))
     pem = f"-----BEGIN PUBLIC KEY-----\n{made['spki']}\n-----END PUBLIC KEY-----"
     claims = jwt.decode(
         made["token"],

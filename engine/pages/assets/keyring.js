@@ -1,5 +1,6 @@
 // This browser as a member's device: for each membership a key that signs and that nobody can read, not even
 // this page. It lies in IndexedDB; who clears the browser's data has lost it, and moves the membership anew.
+// A new one takes no other's place: that may sign, or a mailed link may be about to make it sign.
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256" }, SIGNATURE = { name: "ECDSA", hash: "SHA-256" };
 const LIVES_S = 300; // a token of an encounter is good for so long
 
@@ -12,7 +13,7 @@ const bytes = (text) => new TextEncoder().encode(text);
 function opened() {
   return new Promise((done, fail) => {
     const asking = indexedDB.open("membership", 1);
-    asking.onupgradeneeded = () => asking.result.createObjectStore("keys", { keyPath: "membershipId" });
+    asking.onupgradeneeded = () => asking.result.createObjectStore("keys", { keyPath: "deviceId" });
     asking.onsuccess = () => done(asking.result);
     asking.onerror = () => fail(asking.error);
   });
@@ -31,9 +32,10 @@ async function within(mode, act) {
   }
 }
 
-/** `{membershipId, deviceId, key, pem}` for a membership, or undefined. */
-export const keyOf = (membershipId) => within("readonly", (keys) => keys.get(membershipId));
-export const forget = (membershipId) => within("readwrite", (keys) => keys.delete(membershipId));
+/** What it has for a membership: `{membershipId, deviceId, key, pem}` each. */
+export const keysOf = async (membershipId) =>
+  (await within("readonly", (keys) => keys.getAll())).filter((each) => each.membershipId === membershipId);
+export const forget = ({ deviceId }) => within("readwrite", (keys) => keys.delete(deviceId));
 
 /** What this device calls itself: for people, who read it in a mail; no two keys' are the same. */
 function named() {
@@ -41,13 +43,13 @@ function named() {
   return `Browser on ${system || "a computer"}, ${crypto.randomUUID().slice(0, 8)}`;
 }
 
-/** A new key for a membership, in place of one that was there. */
+/** A new key for a membership. */
 export async function newKey(membershipId) {
   const { privateKey, publicKey } = await crypto.subtle.generateKey(ALGORITHM, false, ["sign", "verify"]);
   const lines = base64(await crypto.subtle.exportKey("spki", publicKey)).match(/.{1,64}/g).join("\n");
   const pem = `-----BEGIN PUBLIC KEY-----\n${lines}\n-----END PUBLIC KEY-----\n`;
   const made = { membershipId, deviceId: named(), key: privateKey, pem };
-  await within("readwrite", (keys) => keys.put(made));
+  await within("readwrite", (keys) => keys.add(made));
   return made;
 }
 

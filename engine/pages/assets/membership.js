@@ -12,13 +12,13 @@ import { stateOf } from "./words.js";
 
 const CONNECTION = { socket: "Live", stream: "Live, by stream", retrying: "Reconnecting …", polling: "Every few seconds" };
 const STATES = { upcoming: "not yet open", sold_out: "all given", paused: "paused", ended: "over", preparing: "being prepared" };
-const KEYLESS = "This browser keeps no keys here: it does so at an address with https.";
+const KEYLESS = "This browser keeps no keys here: it does so at an address with https, if it may store data.";
 const PLACE_MS = 8_000;
 const $ = (id) => document.getElementById(id);
 const guest = () => (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
 let me = login.who()?.id ?? guest();
 let tiers = [], mine = [];
-let acting = null, moving = null; // the membership that a dialog is about, and the device it is moved from
+let acting = null, signing = null, moving = null; // the membership of a dialog, its key here, the device it leaves
 
 // ── tiers ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -115,10 +115,11 @@ async function listMine() {
 /** Which device signs for a membership: this browser, if it has the very key. */
 async function signerOf(membership) {
   if (membership.revokedAt) return {};
-  const [found, key] = await Promise.all([api.devicesOf(membership.id, me), keyring.canSign && keyring.keyOf(membership.id)]);
-  const device = found.ok && found.data.find((one) => !one.revokedAt);
-  const isHere = Boolean(device && key) && bare(device.publicKey) === bare(key.pem);
-  return { device, isHere, waits: Boolean(key) && !isHere };
+  const [found, keys] = await Promise.all([api.devicesOf(membership.id, me), keyring.canSign ? keyring.keysOf(membership.id).catch(() => []) : []]);
+  const known = found.ok ? found.data : [], device = known.find((one) => !one.revokedAt);
+  const has = (one, key) => bare(one.publicKey) === bare(key.pem);
+  const key = device && keys.find((each) => has(device, each));
+  return { device, key, waits: !key && keys.some((each) => !known.some((one) => has(one, each))) };
 }
 const bare = (pem) => pem.replaceAll(/\s/g, "");
 
@@ -142,18 +143,20 @@ const acts = {
     if (!keyring.canSign) return say(KEYLESS);
     const asked = await api.challenge(membership.id, me);
     if (!asked.ok) return say(asked.message);
-    const key = await keyring.newKey(membership.id);
+    const key = await keyring.newKey(membership.id).catch(() => null);
+    if (!key) return say(KEYLESS);
     const signature = await keyring.prove(key, asked.challenge);
     const { ok, error, message } = await api.registerDevice(membership.id, {
       userId: me, deviceId: key.deviceId, publicKey: key.pem, challenge: asked.challenge, signature,
     });
-    if (!ok) await drop(membership, error);
+    if (!ok) await drop(key, error);
     await listMine();
     say(ok ? `This device signs for ${nameOf(membership)} now.` : message);
   },
 
-  meet(membership) {
+  meet(membership, key) {
     acting = membership;
+    signing = key;
     $("meet-form").reset();
     showToken("");
     open("meet", `${nameOf(membership)} meets somebody`);
@@ -178,15 +181,16 @@ function open(dialog, title) {
 for (const dialog of ["meet", "move"]) $(`${dialog}-no`).onclick = () => $(dialog).close();
 
 /** A key that was refused is good for nothing; one whose answer got lost may count by now. */
-async function drop({ id }, error) {
-  if (!["LOST", "OUTCOME_UNKNOWN"].includes(error)) await keyring.forget(id);
+async function drop(key, error) {
+  if (!["LOST", "OUTCOME_UNKNOWN"].includes(error)) await keyring.forget(key);
 }
 
 submits($("move-form"), async () => {
-  const membership = acting, key = await keyring.newKey(membership.id);
+  const membership = acting, key = await keyring.newKey(membership.id).catch(() => null);
+  if (!key) return { ok: false, message: KEYLESS };
   const reply = await api.reforge({ membershipId: membership.id, userId: me, oldDeviceId: moving.deviceId, newDeviceId: key.deviceId, newPublicKey: key.pem });
   if (!reply.ok) {
-    await drop(membership, reply.error);
+    await drop(key, reply.error);
     return reply;
   }
   $("move-form").querySelector("[type=submit]").hidden = true;
@@ -205,9 +209,7 @@ function showToken(token) {
 submits($("meet-form"), async ({ receiver, place }) => {
   const where = place ? await here() : {};
   if (!where) return { ok: false, message: "This device does not tell where it is. Sign without it." };
-  const key = await keyring.keyOf(acting.id);
-  if (!key) return { ok: false, message: "The key of this browser is gone: move the membership here anew." };
-  showToken(await keyring.encounter(key, receiver.toLowerCase(), where, api.now()));
+  showToken(await keyring.encounter(signing, receiver.toLowerCase(), where, api.now()));
   tell($("meet-form"), "Signed.", true);
   $("meet-token").select();
   return null;

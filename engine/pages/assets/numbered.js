@@ -19,7 +19,7 @@ function button(label, name, act, className = "quiet") {
   return made;
 }
 
-/** `signer`: `{device, isHere, waits}`: the device that signs for it, whether it is this browser, and whether this
+/** `signer`: `{device, key, waits}`: the device that signs for it, its key if it is this browser, and whether this
  * browser waits to be it. `tier`: of which it is, if that is known. `acts`: pass, copy, register, meet, move, each
  * told the membership. */
 export function numbered(membership, signer, tier, acts) {
@@ -37,7 +37,7 @@ export function numbered(membership, signer, tier, acts) {
   if (isOver) return element;
   const row = element.appendChild(make("div", "row"));
   const may = [button("Download the pass", name, () => acts.pass(membership), "")];
-  if (signer.isHere) may.push(button("Meet somebody", name, () => acts.meet(membership)));
+  if (signer.key) may.push(button("Meet somebody", name, () => acts.meet(membership, signer.key)));
   else if (signer.device) may.push(button("Move it to this device", name, () => acts.move(membership, signer.device)));
   else may.push(button("Register this device", name, () => acts.register(membership)));
   may.push(button("Copy its id", name, () => acts.copy(membership)));
@@ -45,8 +45,8 @@ export function numbered(membership, signer, tier, acts) {
   return element;
 }
 
-function words({ device, isHere, waits }) {
-  if (isHere) return "This device signs for it.";
+function words({ device, key, waits }) {
+  if (key) return "This device signs for it.";
   if (!device) return "No device signs for it yet.";
   const until = waits ? " until you press the button behind the link that was mailed" : "";
   return `Another device signs for it${until}: ${device.deviceId}.`;
