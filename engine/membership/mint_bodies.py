@@ -166,7 +166,7 @@ revoke_body = decoder(RevokeBody)
 
 def name_asked(call: Call, field: str) -> str | None:
     """The tier or the year a list is about, if it names one."""
-    given = call.query.get(field) or None
+    given = call.query.get(field)
     if given is not None and re.fullmatch(NAME_FORM, given) is None:
         raise invalid(field, "want 1 to 32 letters, digits, - and _")
     return given
