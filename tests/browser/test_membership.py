@@ -128,6 +128,7 @@ async def test_a_membership_moves_by_the_button_behind_a_mailed_link(
     account = Accountholder(stranger.window, guarded, someone())
     await stranger.page.get_by_role("note").get_by_role("link").click()
     await account.registers("?next=/membership#register")
+    await expect(account.page).to_have_url(f"{guarded.page}/membership")
     me = await account.page.evaluate("JSON.parse(localStorage.login).id")
     wish = {"receiptData": "paid at the counter", "userId": me}
     drop = int(await stranger.tier(tier).get_by_role("radio").get_attribute("value") or 0)
