@@ -218,7 +218,9 @@ def delivering(settings: Settings, postgres: Postgres) -> Work:
 
 
 def registering(settings: Settings, postgres: Postgres, bouncer: Bouncer) -> Work:
-    """Give up what is stuck or too old; once, open what the settings want."""
+    """Give up what is stuck or too old; once, open what the settings want. Raises `Misconfigured`
+    if that can be none."""
+    openings.check_configured(settings)
     is_open = False
 
     async def work() -> None:

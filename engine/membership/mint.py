@@ -22,7 +22,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.infra.combiner import Combiner, Crew, Seat
-from engine.infra.errors import Fault, NotFound, OutcomeUnknown, Problem
+from engine.infra.errors import (
+    Fault,
+    IdempotencyMismatch,
+    InProgress,
+    NotFound,
+    OutcomeUnknown,
+    Problem,
+)
 from engine.infra.ids import new_id
 from engine.infra.meter import meter
 from engine.infra.postgres import Postgres, Session, Undone
@@ -146,10 +153,12 @@ class Minting:
 
     async def _settle(self, known: Presented, problem: Problem, until: float) -> Minted | None:
         """Make definite that nothing was taken, and say why; or find that it was."""
-        code = MintFailed.code if isinstance(problem, Fault) else problem.code
+        # A copy that is under way elsewhere, or was begun for another drop, is our matter as well.
+        is_ours = isinstance(problem, Fault | InProgress | IdempotencyMismatch)
+        code = MintFailed.code if is_ours else problem.code
         told = await self._give_up(known, code)
         if told.word == "failed" and told.error == code:
-            if isinstance(problem, Fault):
+            if is_ours:
                 raise MintFailed from problem
             raise SoldOut(**problem.details) if isinstance(problem, sale.SoldOut) else problem
         if told.word == "left" and time.monotonic() >= until:  # always in others' hands: no "no"

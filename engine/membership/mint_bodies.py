@@ -9,17 +9,16 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from engine.infra.describe import shown
-from engine.infra.http import Call, decoder, either, invalid, parse_time
-from engine.membership.models import NAME_FORM
+from engine.infra.http import Call, decoder, either, invalid
+from engine.membership.models import LIMIT_MAX, NAME_FORM
 from engine.sale.arguments import drop_number
 from engine.sale.bodies import DROP_ID_MAX, NUMBER, Name, Text, When
-from engine.sale.checks import NAME_MAX
+from engine.sale.checks import NAME_MAX, moment
 from engine.sale.models import STOCK_MAX
 
 RECEIPT_MAX = 49_152  # characters; a body has 64 KiB
 TRANSACTION_MAX = 128
 REASON_MAX = 200
-LIMIT_MAX = 10_000
 Receipt = Annotated[Text, shown(minLength=1, maxLength=RECEIPT_MAX)]
 Transaction = Annotated[
     str | None | UnsetType,
@@ -124,25 +123,19 @@ class TierBody(msgspec.Struct):
 
     @property
     def shown_name(self) -> str | None:
-        """What it is called, if that is said."""
-        if self.name is UNSET or self.name is None:
-            return None
-        if not (1 <= len(self.name) <= NAME_MAX and self.name.isprintable()):
-            raise invalid("name", f"want 1 to {NAME_MAX} printable characters")
-        return self.name
+        """What it is called, if that is said; checked likewise."""
+        return None if self.name is UNSET else self.name
 
     @property
     def start(self) -> datetime | None:
         """When it opens; None: now."""
-        given = either("startsAt", self.starts_at, self.starts_at_snake)
-        return None if given is None else parse_time("startsAt", given)
+        given: str | None = either("startsAt", self.starts_at, self.starts_at_snake)
+        return moment("startsAt", given)
 
     @property
     def limit(self) -> int | None:
-        """How many a user may have; None: as many as he has receipts."""
+        """How many a user may have; None: as many as he has receipts. Checked likewise."""
         given: int | None = either("maxPerBuyer", self.max_per_buyer, self.max_per_buyer_snake)
-        if given is not None and not 1 <= given <= LIMIT_MAX:
-            raise invalid("maxPerBuyer", f"want 1 to {LIMIT_MAX}, or null")
         return given
 
 
@@ -173,6 +166,7 @@ def number_asked(call: Call) -> int | None:
     given = call.query.get("number")
     if not given:
         return None
-    if not given.isascii() or not given.isdigit() or not 1 <= int(given[:9]) <= STOCK_MAX:
+    is_short = len(given) <= len(str(STOCK_MAX)) and given.isascii() and given.isdigit()
+    if not is_short or not 1 <= int(given) <= STOCK_MAX:
         raise invalid("number", f"want 1 to {STOCK_MAX}")
     return int(given)

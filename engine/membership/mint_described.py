@@ -20,7 +20,7 @@ from engine.membership.errors import (
 from engine.membership.member_views import MembershipView, MintedView, TiersView, TierView
 from engine.membership.mint_bodies import MintBody, RevokeBody, TierBody
 from engine.sale.bodies import DROP_ID_MAX
-from engine.sale.errors import Ended, LimitReached, NotStarted, Paused
+from engine.sale.errors import Ended, LimitReached, NotStarted, Paused, Preparing
 from engine.sale.models import STOCK_MAX
 
 WHO = Query("userId", BuyerId, "Who asks; a token says it.")
@@ -44,6 +44,7 @@ MINT = About(
         NotStarted,
         Ended,
         Paused,
+        Preparing,
         LimitReached,
     ),
 )

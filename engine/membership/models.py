@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 NAME_FORM = "^[A-Za-z0-9_-]{1,32}$"  # of a tier, and of a year: they stand in names of files
+LIMIT_MAX = 10_000  # numbers of one user, where there is a limit
 
 
 class Receipt(msgspec.Struct, frozen=True):

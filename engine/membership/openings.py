@@ -6,12 +6,14 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from engine.infra.errors import Invalid, Misconfigured
 from engine.infra.http import invalid
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.settings import Settings
 from engine.membership import store
-from engine.membership.models import NAME_FORM
+from engine.membership.models import LIMIT_MAX, NAME_FORM
 from engine.sale import drops
+from engine.sale.checks import NAME_MAX, whole
 from engine.sale.models import STOCK_MAX, NewDrop
 
 HOLD_SECONDS = 60  # nobody holds a number, but a drop has such a time
@@ -35,11 +37,11 @@ async def open_tier(
 ) -> int:
     """A drop with the numbers 1 to `capacity`; its id. The caller tells the bouncer of it.
     Raises `Invalid`, `TierExists`."""
-    for field, text in (("tier", tier), ("year", year)):
-        if re.fullmatch(NAME_FORM, text) is None:
-            raise invalid(field, "want 1 to 32 letters, digits, - and _")
-    if not 1 <= capacity <= STOCK_MAX:
-        raise invalid("capacity", f"want 1 to {STOCK_MAX}")
+    _check(tier, year, capacity)
+    if name is not None and not (1 <= len(name) <= NAME_MAX and name.isprintable()):
+        raise invalid("name", f"want 1 to {NAME_MAX} printable characters")
+    if max_per_buyer is not None:
+        whole("maxPerBuyer", max_per_buyer, LIMIT_MAX)
     drop_id = await drops.create(
         session,
         NewDrop(
@@ -66,6 +68,23 @@ async def open_tier(
             raise
         raise TierExists from None
     return drop_id
+
+
+def _check(tier: str, year: str, capacity: int) -> None:
+    for field, text in (("tier", tier), ("year", year)):
+        if re.fullmatch(NAME_FORM, text) is None:
+            raise invalid(field, "want 1 to 32 letters, digits, - and _")
+    whole("capacity", capacity, STOCK_MAX)
+
+
+def check_configured(settings: Settings) -> None:
+    """Raise `Misconfigured` if these settings want a drop that can be none."""
+    if settings.drop_capacity:
+        try:
+            _check(settings.drop_tier, settings.drop_year, settings.drop_capacity)
+        except Invalid as wrong:
+            said = f"DROP_TIER, DROP_YEAR, DROP_CAPACITY: {wrong.message}"
+            raise Misconfigured(said) from None
 
 
 async def open_configured(postgres: Postgres, settings: Settings) -> int | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from engine.infra.errors import Misconfigured
+from engine.infra.errors import Misconfigured, Retryable
 from engine.infra.settings import SECRET_BYTES_MIN, Settings, too_short
 from engine.membership.models import Receipt
 from engine.membership.storekit import (
@@ -35,6 +35,7 @@ from engine.membership.storekit import (
 LENGTH_MAX = 49_152  # characters; with its name and whose it is, it fits into a body
 TRANSACTION = re.compile(r"[\x21-\x7e]{1,128}")
 AT_ONCE = 2  # of a worker's threads: the chain of a receipt is a few signatures
+WAITING_MAX = 1_000  # for those: as many as are verified while somebody still listens
 ANY = ("", "any")  # RECEIPT_ENVIRONMENT: it does not matter
 PRODUCTION = "Production"  # what a shop's receipt is of that does not say
 
@@ -100,13 +101,20 @@ class Apples(Verifier):
             )
         self._storekit = StoreKit.of(settings.receipt_roots, clock)
         self._terms = Terms(settings, clock)
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns, self._waiting = asyncio.Semaphore(AT_ONCE), 0
 
     async def verify(self, text: str) -> Receipt:
-        """As of any verifier. Signatures are checked in a thread, a few at once."""
+        """As of any verifier. Signatures are checked in a thread, a few at once. Raises
+        `Retryable` where too many wait for that."""
         digest = _digest(text)
-        async with self._turns:
-            claims = await asyncio.to_thread(self._storekit.claims, text)
+        if self._waiting >= WAITING_MAX + AT_ONCE:
+            raise Retryable("Too many receipts are presented at this moment")
+        self._waiting += 1
+        try:
+            async with self._turns:
+                claims = await asyncio.to_thread(self._storekit.claims, text)
+        finally:
+            self._waiting -= 1
         self._terms.origin(claims.get("bundleId"), claims.get("environment"))
         if claims.get("revocationDate") is not None:
             raise invalid("Apple has revoked it")

@@ -98,7 +98,7 @@ def is_unchanged(headers: dict[bytes, bytes], etag: bytes, changed_at: datetime)
 def complain(lines: Sequence[str]) -> None:
     """Log what a wallet complains of: some of it, and no secret."""
     told = [
-        "".join(c if c.isprintable() else " " for c in _SECRET.sub("…", line[:LINE_MAX]))
+        "".join(c if c.isprintable() else " " for c in _SECRET.sub("…", line)[:LINE_MAX])
         for line in lines[:LINES_MAX]
     ]
     log.info("wallet.complained", lines=told, left_out=max(len(lines) - LINES_MAX, 0))

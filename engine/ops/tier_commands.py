@@ -137,15 +137,16 @@ def revoke(
         velvetrope tier revoke 0190f3c2-5a1e-7b6e-9d3c-0f4b2c1a9e55 --reason "charged back"
     """
     from engine.membership import store
+    from engine.membership.mint_bodies import RevokeBody
     from engine.runtime import database
 
     async def work(given: Settings) -> None:
-        id = parse_id(membership)
+        id, why = parse_id(membership), RevokeBody(reason).why
         async with database(given) as postgres, postgres.transaction() as session:
             found = id and await store.lock_membership(session, id)
             if not found:
                 raise Invalid(f"there is no membership {membership}")
-            was_live = await store.revoke_membership(session, found.id, reason)
+            was_live = await store.revoke_membership(session, found.id, why)
         what = f"{found.tier} {found.year} #{found.number}"
         terminal.say(f"revoked {what}" if was_live else f"{what} had ended before")
 

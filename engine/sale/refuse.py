@@ -73,6 +73,13 @@ class Refusing:
     ) -> None:
         self._postgres, self._bouncer = postgres, bouncer
         self._queue, self._renew = queue, renew
+        self._minted: set[int] = set()  # drops that never held anything, and never will
+
+    def check(self, drop_id: int) -> None:
+        """Raises `MintedOnly` for a drop that was heard to be of members: whoever asks for it all
+        the same would be in the way of those who mint, at the bouncer and at the stock row."""
+        if drop_id in self._minted:
+            raise MintedOnly
 
     async def refuse(
         self,
@@ -129,6 +136,7 @@ class Refusing:
                 self._refuse_units(drop_id, seat, word, found, admission)
             else:
                 assert admission.figures is not None
+                self._minted |= {drop_id} if word == "minted" else set()
                 if word not in said:
                     said[word] = _refusal(word, admission.figures, admission.available)
                 seat.fail(said[word])

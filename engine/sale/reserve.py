@@ -80,6 +80,7 @@ class Reserving:
     async def reserve(self, wish: Reserve, over: Exception | None = None) -> Hold:
         """Hold units. Raises what errors.py lists, `Retryable` and `OutcomeUnknown`. With `over`
         only an earlier copy's hold is looked for; `over` is raised if there is none."""
+        self._refusing.check(wish.drop_id)
         if not wish.keyed:
             return await self._queue(wish.drop_id).put(wish)
         twin = self._running.get(wish.request_id)

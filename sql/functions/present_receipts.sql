@@ -34,33 +34,40 @@ BEGIN
     GET DIAGNOSTICS v_new = ROW_COUNT;
 
     IF v_new < cardinality(p_ids) THEN
+        -- Nobody changes what is somebody else's, nor what he is refused. A text's transaction may become known: first it
+        -- is written down, so that of two such texts in this batch the other one is led to it as well. (OFFSET, and below
+        -- a value: EXISTS and joins are planned, while receipts are few, as scans of all that failed, and plans are kept.)
+        UPDATE receipts AS r
+           SET original_transaction_id = g.transaction
+          FROM (SELECT DISTINCT ON (u.transaction) o.id, u.transaction
+                  FROM unnest(p_hashes, p_transactions, p_buyers) AS u (hash, transaction, buyer)
+                  JOIN receipt_hashes AS h ON h.hash = u.hash
+                 CROSS JOIN LATERAL (SELECT * FROM receipts AS k WHERE k.id = h.receipt_id OFFSET 0) AS o
+                 WHERE u.transaction IS NOT NULL AND o.buyer = u.buyer AND o.original_transaction_id IS NULL
+                 ORDER BY u.transaction, o.id) AS g
+         WHERE r.id = g.id AND r.original_transaction_id IS NULL
+           AND NOT EXISTS (SELECT FROM receipts AS o WHERE o.original_transaction_id = g.transaction);
         -- A new text of a known transaction, or a text that failed before anybody named its transaction.
         UPDATE receipt_hashes AS h
            SET receipt_id = r.id
-          FROM unnest(p_ids, p_hashes, p_transactions) AS g (id, hash, transaction)
+          FROM unnest(p_ids, p_hashes, p_transactions, p_buyers) AS g (id, hash, transaction, buyer)
           JOIN receipts AS r ON r.original_transaction_id = g.transaction
          WHERE h.hash = g.hash AND h.receipt_id <> r.id
            AND (h.receipt_id = g.id
-                OR EXISTS (SELECT FROM receipts AS o
-                            WHERE o.id = h.receipt_id AND o.state = 'failed' AND o.original_transaction_id IS NULL));
-        UPDATE receipts AS r
-           SET original_transaction_id = g.transaction
-          FROM (SELECT DISTINCT ON (u.transaction) u.hash, u.transaction
-                  FROM unnest(p_hashes, p_transactions) AS u (hash, transaction)
-                 WHERE u.transaction IS NOT NULL
-                 ORDER BY u.transaction) AS g
-          JOIN receipt_hashes AS h ON h.hash = g.hash
-         WHERE r.id = h.receipt_id AND r.original_transaction_id IS NULL
-           AND NOT EXISTS (SELECT FROM receipts AS o WHERE o.original_transaction_id = g.transaction);
+                OR (SELECT o.state = 'failed' AND o.original_transaction_id IS NULL AND o.buyer = g.buyer
+                      FROM receipts AS o
+                     WHERE o.id = h.receipt_id));
 
         WITH again AS MATERIALIZED (
             SELECT r.id, g.drop_id
-              FROM (SELECT DISTINCT ON (h.receipt_id) h.receipt_id, u.buyer, u.drop_id
-                      FROM unnest(p_hashes, p_buyers, p_drops) AS u (hash, buyer, drop_id)
+              FROM (SELECT DISTINCT ON (o.id) o.id, u.drop_id
+                      FROM unnest(p_hashes, p_transactions, p_buyers, p_drops) AS u (hash, transaction, buyer, drop_id)
                       JOIN receipt_hashes AS h ON h.hash = u.hash
-                     ORDER BY h.receipt_id) AS g
-              JOIN receipts AS r ON r.id = g.receipt_id
-             WHERE r.state = 'failed' AND r.buyer = g.buyer
+                     CROSS JOIN LATERAL (SELECT * FROM receipts AS k WHERE k.id = h.receipt_id OFFSET 0) AS o
+                     WHERE o.buyer = u.buyer AND (o.original_transaction_id = u.transaction) IS NOT FALSE
+                     ORDER BY o.id) AS g
+              JOIN receipts AS r ON r.id = g.id
+             WHERE r.state = 'failed'
              ORDER BY r.id
                FOR UPDATE OF r
         )

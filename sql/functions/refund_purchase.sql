@@ -2,10 +2,12 @@
 -- place), or off sale; its buyer may buy again; and the money is owed back. Once: no row if it was
 -- refunded before. `numbers`: the named units that are on sale again; null for others.
 --
--- A membership that it was is revoked: its number may be another's from now on. It is recorded: as the release of its booking if there is one that is open, else as a refund.
+-- A membership that it was is revoked: its number may be another's from now on. It is recorded: as the release of its
+-- booking if there is one that is open, else as a refund.
 --
 -- Locks  the reservation, its buyer's allowance, its membership, its booking, picks, the stock row. The units are new rows.
--- Index  purchases_pkey, memberships_pkey, units_pkey, allowances_pkey, bookings_purchase_id_key, a_named_unit_has_one_live_owner
+-- Index  purchases_pkey, memberships_pkey, units_pkey, allowances_pkey, bookings_purchase_id_key,
+--        a_named_unit_has_one_live_owner
 CREATE OR REPLACE FUNCTION refund_purchase(p_purchase uuid, p_restock boolean, p_reason text)
     RETURNS TABLE (
         drop_id bigint, epoch bigint, version bigint,
