@@ -43,12 +43,14 @@ If it was you, confirm it here:
 
 {link}
 
-The link opens once, until {until} UTC. From then on the old device's key is worth nothing. If it
-was not you, there is nothing to do: your membership stays where it is.
+This link confirms once, until {until} UTC. With the confirmation {device}
+signs for your membership, and the old device's key is worth nothing. Until then nothing changes: if
+it was not you, there is nothing to do, and your membership stays where it is.
 """
 # Whoever has a stolen token names the device: what programs for mail make a link of is not mailed.
 NO_NAME = re.compile(r"[^\w ,()'#+-]")
 NO_SUCH_DEVICE = "Active device not found for this membership"
+SAME = "This device signs for the membership with this very key: there is nothing to move"
 NO_SUCH_REFORGE = "Reforge request not found or already processed"
 NO_MAIL = (
     "This member has no account with an e-mail, and the link is mailed: mint for the id of an"
@@ -107,6 +109,8 @@ async def begin(session: Session, links: Links, move: Move) -> str:
     active = await store.find_active_device(session, move.membership)
     if active is None or active.device_id != move.old_device:
         raise NotFound(NO_SUCH_DEVICE)
+    if (active.device_id, active.public_key) == (move.new_device, move.new_key):
+        raise Unreadable(SAME)
     account = await _account(session, member.buyer)
     if account is None or account.email is None:
         raise Unreadable(NO_MAIL)

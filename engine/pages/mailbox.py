@@ -22,6 +22,7 @@ from engine.infra.settings import Settings
 
 SHOWN_MAX = 50  # the newest
 LETTER_BYTES_MAX = 65_536
+AGAIN_SECONDS = 5
 LINK = re.compile(r"(https?://[^\s<>\"']+)")
 PAGE = """<!doctype html>
 <html lang="en">
@@ -49,7 +50,14 @@ LETTER = """    <article class="letter">
       <pre>{text}</pre>
     </article>
 """
-WRITTEN = "What a mail server would have been given, the newest first: SMTP_URL is empty."
+WRITTEN = (
+    "What a mail server would have been given, the newest first: SMTP_URL is empty."
+    f" This page looks again every {AGAIN_SECONDS} seconds."
+)
+NONE = """    <p>No mails yet. What brings one: a forgotten password
+    (<a href="/account#forgot">Account</a>), and a membership that is to move to another device
+    (<a href="/membership">Members</a>).</p>
+"""
 SENT = "Mails are sent: SMTP_URL names a server."
 HEADERS = [  # no script at all: what stands in a mail is not ours
     (
@@ -88,10 +96,13 @@ class Mailbox:
         if not self._is_open:
             raise NotFound(f"There is no {call.scope['path']} here")
         await self._door.admit_operator(call)
-        letters = [] if self._is_sent else await asyncio.to_thread(read, self._folder)
-        shown = "".join(_html(letter) for letter in letters)
-        page = PAGE.format(lead=SENT if self._is_sent else WRITTEN, letters=shown)
-        return Answer(page.encode(), headers=HEADERS, content_type=b"text/html; charset=utf-8")
+        lead, shown, headers = SENT, "", HEADERS
+        if not self._is_sent:
+            letters = await asyncio.to_thread(read, self._folder)
+            lead, shown = WRITTEN, "".join(_html(letter) for letter in letters) or NONE
+            headers = [*HEADERS, (b"refresh", b"%d" % AGAIN_SECONDS)]
+        page = PAGE.format(lead=lead, letters=shown)
+        return Answer(page.encode(), headers=headers, content_type=b"text/html; charset=utf-8")
 
 
 def read(folder: Path) -> list[Letter]:

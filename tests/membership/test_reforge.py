@@ -151,6 +151,34 @@ async def test_a_link_comes_by_mail_and_moves_the_membership_once(
     assert [await ann.meets(phone) for phone in (OLD, NEW)] == [401, 201]
 
 
+async def test_its_mail_says_what_the_confirmation_does_and_for_how_long_it_can_be(
+    ann: Mover, ground: Ground
+) -> None:
+    await ann.begin()
+    async with MailServer.open() as mails:
+        assert await postman(ground, mails.url).deliver()
+    [mail] = mails.taken
+    raw = mail.get_payload(decode=True)
+    assert isinstance(raw, bytes)
+    said = " ".join(raw.decode().split())
+
+    assert re.search(r"This link confirms once, until \d\d \w+ \d\d:\d\d UTC\. With", said)
+    assert "With the confirmation tablet signs for your membership, and the old" in said
+    assert "device's key is worth nothing. Until then nothing changes" in said
+
+
+async def test_a_device_that_signs_already_is_told_so_and_its_link_stays(ann: Mover) -> None:
+    pending = await ann.begun()
+    for pem in (OLD.pem, OLD.pem.replace("\n", "\r\n")):
+        reply = await ann.begin(new_device_id="phone", new_public_key=pem)
+        assert (reply.status, reply.error) == (422, "VALIDATION_ERROR")
+        assert "with this very key: there is nothing to move" in reply.json["message"]
+
+    assert await ann.states() == ["pending"]
+    assert len(await ann.ask("SELECT FROM mails")) == 1
+    assert (await ann.confirm(await ann.token(pending))).status == 200
+
+
 async def test_no_other_link_comes_by_that_mail(ann: Mover, ground: Ground) -> None:
     """A device is called what somebody with a stolen token calls it."""
     await ann.begin(new_device_id="Ann's phone (2), https://evil.example/?a@b")

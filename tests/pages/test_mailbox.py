@@ -29,6 +29,10 @@ async def test_mails_are_shown_the_newest_first_as_text_with_links(
 
     assert (empty.status, page.status) == (200, 200)
     assert b"<article" not in empty.body
+    assert b"No mails yet. What brings one: a forgotten password" in empty.body
+    assert b"No mails yet" not in page.body
+    assert empty.headers["refresh"] == page.headers["refresh"] == "5"
+    assert b"looks again every 5 seconds" in page.body
     text = page.body.decode()
     assert text.index("&lt;Second&gt;") < text.index("First")
     link = "https://shop.example/a?token=x&amp;b=1"
@@ -59,6 +63,7 @@ async def test_it_is_for_operators_of_an_open_engine_without_a_server_alone(
             reply = await other.visit("GET", "/ops/mail")
             assert reply.status == status
             assert b"Secret" not in reply.body
+            assert "refresh" not in reply.headers
     elsewhere = {"origin": "https://elsewhere.example"}
     signing = msgspec.structs.replace(settings, jwt_secret=SECRET)
     async with Shop.open(signing) as other:

@@ -12,6 +12,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from engine.membership.receipts import LENGTH_MAX
 from engine.pages.routes import ASSETS, POLICY
 from tests.support.shop import Shop
 
@@ -170,6 +171,11 @@ def test_cards_are_always_the_same_and_what_a_browser_signs_is_es256(tmp_path: P
     assert (claims["sub"], claims["iat"], place) == (SENDER, 1_800_000_000, (59.33, 18.07))
     assert claims["exp"] == claims["iat"] + 300
     assert len(claims["jti"]) == 36
+
+
+def test_a_receipt_may_be_as_long_as_the_api_takes_it() -> None:
+    field = f'name="receiptData" rows="4" maxlength="{LENGTH_MAX}"'
+    assert field in (FOLDER / "membership.html").read_text()
 
 
 def test_no_tier_of_members_is_offered_by_the_shop() -> None:

@@ -21,9 +21,9 @@ export function heardTime(serverTime, afresh = false) {
 
 /** The answer with `ok` in it, or `{ok: false, error, message}`; throws nothing. What is a file comes as
  * `{ok, file}`. */
-export async function send(method, path, body) {
+export async function send(method, path, body, key = crypto.randomUUID()) {
   // One key for one wish: if the answer gets lost, the same wish is sent again, not a second one.
-  const headers = method === "GET" ? {} : { "Idempotency-Key": crypto.randomUUID() };
+  const headers = method === "GET" ? {} : { "Idempotency-Key": key };
   const tries = TRIES[method] ?? TRIES.else;
   let stale = null; // a token that was refused
   for (let attempt = 1; ; attempt++) {
@@ -107,7 +107,7 @@ export const challenge = (id, userId) => send("POST", `/memberships/${id}/device
 export const registerDevice = (id, wish) => send("POST", `/memberships/${id}/devices`, wish);
 export const devicesOf = (id, user) => send("GET", `/memberships/${id}/devices?limit=20&${named(user)}`);
 export const reforge = (wish) => send("POST", "/devices/reforge/init", wish);
-export const confirmReforge = (token) => send("POST", "/devices/reforge/confirm", { token });
+export const confirmReforge = (token, key) => send("POST", "/devices/reforge/confirm", { token }, key);
 export const verifyEncounter = (token, userId) => send("POST", "/encounters/verify", { token, userId });
 export const encountersOf = (user) => send("GET", `/encounters/mine?limit=100&${named(user)}`);
 

@@ -18,6 +18,7 @@ const $ = (id) => document.getElementById(id);
 const guest = () => (sessionStorage.me ??= "guest-" + crypto.getRandomValues(new Uint32Array(1))[0].toString(36));
 let me = login.who()?.id ?? guest();
 let tiers = [], mine = [];
+let painted = ""; // what the cards say
 let acting = null, signing = null, moving = null; // the membership of a dialog, its key here, the device it leaves
 
 // ── tiers ───────────────────────────────────────────────────────────────────────────────────────
@@ -102,14 +103,20 @@ async function listMine() {
   mine = found.ok ? found.data : [];
   const signers = await Promise.all(mine.map(signerOf));
   if (whose !== me) return;
-  const focused = document.activeElement.closest(".member"), label = document.activeElement.getAttribute("aria-label");
-  $("cards").replaceChildren(...mine.map((one, index) => numbered(one, signers[index], tiers.find(({ dropId }) => dropId === one.dropId), acts)));
-  const card = focused && cardOf(focused.dataset.id), again = label && card?.querySelector(`button[aria-label="${CSS.escape(label)}"]`);
-  (again || card)?.focus({ preventScroll: true });
+  const cards = mine.map((one, index) => [one, signers[index], tiers.find(({ dropId }) => dropId === one.dropId)]);
+  // The press that brings a window to the front is meant for a button: it stays, if nothing changed.
+  if (painted !== (painted = JSON.stringify(cards))) paintCards(cards);
   $("none").hidden = mine.length > 0;
   $("none").textContent = found.ok ? "None yet. A receipt gets you one, below." : found.message;
   $("met").hidden = !mine.length;
   await listEncounters();
+}
+
+function paintCards(cards) {
+  const focused = document.activeElement.closest(".member"), label = document.activeElement.getAttribute("aria-label");
+  $("cards").replaceChildren(...cards.map((card) => numbered(...card, acts)));
+  const card = focused && cardOf(focused.dataset.id), again = label && card?.querySelector(`button[aria-label="${CSS.escape(label)}"]`);
+  (again || card)?.focus({ preventScroll: true });
 }
 
 /** Which device signs for a membership: this browser, if it has the very key. */
@@ -272,6 +279,7 @@ function showGlass(isGlass) {
 function become(name) {
   me = name;
   mine = [];
+  painted = "";
   if (!login.who()) $("name").value = sessionStorage.me = name;
   for (const dialog of ["meet", "move"]) $(dialog).close();
   $("cards").replaceChildren();
@@ -307,5 +315,7 @@ live({
     $("state").textContent = CONNECTION[way ?? now];
   },
 });
-// Who comes back from pressing the button behind the link sees what signs now.
+// Who comes back from pressing the button behind the link sees what signs now; of two windows side by side both
+// are visible all the time, and one has the focus.
+window.addEventListener("focus", listMine);
 document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible") listMine(); });
