@@ -130,7 +130,7 @@ class DeviceRoutes:
     async def begin(self, call: Call) -> Answer:
         """Move a membership to another device.
 
-        A link is mailed to the account whose membership it is; it opens once, for 24 hours, and
+        A link is mailed to the account whose membership it is; it confirms once, for 24 hours, and
         stands in no answer. Another one begun supersedes it; three an hour may be."""
         caller = await self._member(call)
         body = bodies.reforge_body(call)
