@@ -8,8 +8,8 @@ from typing import Any
 from engine.infra import sql
 from engine.infra.postgres import Postgres, Session
 from engine.membership.models import GivenUp, Membership, Mint, Presented, Tier
+from engine.sale import store as sale
 from engine.sale.models import Claim, Claimed
-from engine.sale.rows import figures
 
 _queries = sql.load("membership")
 _mint_units = _queries["mint_units"]
@@ -93,34 +93,7 @@ async def mint_units(
     session: Session, drop_id: int, epoch: int, claims: Sequence[Claim]
 ) -> Claimed:
     """As the sale's `claim_units`, but the requests are receipts, and what they get is sold."""
-    once: dict[str, int] = {}
-    for claim in claims:
-        once[claim.buyer] = once.get(claim.buyer, 0) + claim.quantity
-    buyers_once = sorted(once)
-    row = await session.call(
-        _mint_units,
-        drop_id=drop_id,
-        epoch=epoch,
-        requests=[claim.request_id for claim in claims],
-        attempts=[claim.attempt for claim in claims],
-        ids=[claim.id for claim in claims],
-        buyers=[claim.buyer for claim in claims],
-        quantities=[claim.quantity for claim in claims],
-        buyers_once=buyers_once,
-        units_once=[once[buyer] for buyer in buyers_once],
-    )
-    known = row["version"] is not None and row["epoch"] is not None
-    return Claimed(
-        row["words"],
-        row["stored_attempts"],
-        row["numbers"] or [],
-        figures(row) if known else None,
-        row["created_at"],
-        row["expires_at"],
-        row["available"],
-        row["price_cents"],
-        row["currency"],
-    )
+    return await sale.claim_units(session, drop_id, epoch, claims, _mint_units)
 
 
 def _membership(row: Any) -> Membership:

@@ -28,16 +28,21 @@ Caller = Postgres | Session
 
 
 async def claim_units(
-    session: Session, drop_id: int, epoch: int, claims: Sequence[Claim]
+    session: Session,
+    drop_id: int,
+    epoch: int,
+    claims: Sequence[Claim],
+    by: sql.Query | None = None,
 ) -> Claimed:
-    """Claim units for a batch, sorted by request; named ones where any claim says which."""
+    """Claim units for a batch, sorted by request; named ones where any claim says which. `by`
+    another statement of the same words, if it is told which."""
     once: dict[str, int] = {}
     for claim in claims:
         once[claim.buyer] = once.get(claim.buyer, 0) + claim.quantity
     buyers_once = sorted(once)
     seats = any(claim.picks is not None for claim in claims)
     row = await session.call(
-        _claim_seats if seats else _claim_units,
+        by or (_claim_seats if seats else _claim_units),
         drop_id=drop_id,
         epoch=epoch,
         requests=[claim.request_id for claim in claims],
