@@ -65,8 +65,7 @@ class Sessions:
     @cached_property
     def _refresh_secrets(self) -> list[bytes]:
         """The one in force first."""
-        previous = keys.several(self._settings.hmac_secret_previous)
-        return [each.encode() for each in (keys.secret_of(self._settings), *previous) if each]
+        return keys.in_order(self._settings)
 
     async def enter(
         self,

@@ -64,9 +64,7 @@ class Barcodes:
     """Makes the messages of passes. Raises `Misconfigured` without a secret."""
 
     def __init__(self, settings: Settings) -> None:
-        previous = keys.several(settings.hmac_secret_previous)
-        secrets = [each for each in (keys.secret_of(settings), *previous) if each]
-        self._keys = [_derived(each.encode()) for each in secrets]
+        self._keys = [_derived(secret) for secret in keys.in_order(settings)]
         self._ids = [keys.public_id(key.public_key().public_bytes_raw()) for key in self._keys]
 
     def public(self) -> PublicKeys:

@@ -6,9 +6,13 @@ Refusal
 ├── NotTheirs              not this user's, revoked, or a proof that proves nothing
 ├── Replayed               this encounter was recorded before
 ├── AlreadyRegistered      the membership has a device: it is moved, not replaced
-└── LinkExpired            a reforge's link is too old
+├── TierTaken              that tier has its drop of that year
+├── LinkExpired            a reforge's link is too old
+├── SoldOut                as the sale's; 410, as the README says
+└── Unreadable             as Invalid; 422, as the README says
 Fault
-└── MintFailed             nothing was taken; 500, as the README says
+├── MintFailed             nothing was taken; 500, as the README says
+└── Failed                 the same of its other routes
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from engine.membership import member_views as views
 from engine.membership import mint_bodies as bodies
 from engine.membership import mint_described as described
 from engine.membership import openings, store
-from engine.membership.errors import NotTheirs, TierTaken
+from engine.membership.errors import NotTheirs
 from engine.membership.printed import printed
 from engine.record import idempotency
 from engine.sale import reconcile
@@ -127,20 +127,8 @@ class MemberRoutes:
         opened: list[int] = []
 
         async def effect(session: Session) -> Answer:
-            try:
-                opened[:] = [
-                    await openings.open_tier(
-                        session,
-                        tier,
-                        year,
-                        numbers,
-                        name=name,
-                        starts_at=start,
-                        max_per_buyer=limit,
-                    )
-                ]
-            except openings.TierExists:
-                raise TierTaken from None
+            words: dict[str, Any] = {"name": name, "starts_at": start, "max_per_buyer": limit}
+            opened[:] = [await openings.open_tier(session, tier, year, numbers, **words)]
             [made] = await store.find_tiers(session, drop_id=opened[0])
             return Answer(views.tier_view(made), 201)
 

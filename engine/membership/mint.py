@@ -14,7 +14,6 @@ by the statement that gives the receipt up, and only if no number is left.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -49,11 +48,6 @@ STUCK_SECONDS = 30.0  # after which nobody is at work on a pending receipt: seve
 
 Attempt = tuple[str, int, str]  # receipt, which attempt, the code it is answered with
 Chair = TypeVar("Chair", bound=Seat[Any, Any])
-
-
-def digest(text: str) -> bytes:
-    """A receipt's hash: SHA-256 of its text as it came."""
-    return hashlib.sha256(text.encode()).digest()
 
 
 class Minted(msgspec.Struct, frozen=True):

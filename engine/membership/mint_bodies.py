@@ -12,12 +12,12 @@ from msgspec import UNSET, UnsetType, field
 from engine.infra.describe import shown
 from engine.infra.http import Call, decoder, either, invalid
 from engine.membership.models import LIMIT_MAX, NAME_FORM
+from engine.membership.receipts import LENGTH_MAX as RECEIPT_MAX
 from engine.sale.arguments import drop_number
 from engine.sale.bodies import DROP_ID_MAX, NUMBER, Name, Text, When
 from engine.sale.checks import NAME_MAX, moment
 from engine.sale.models import STOCK_MAX
 
-RECEIPT_MAX = 49_152  # characters; a body has 64 KiB
 TRANSACTION_MAX = 128
 REASON_MAX = 200
 Receipt = Annotated[Text, shown(minLength=1, maxLength=RECEIPT_MAX)]

@@ -12,10 +12,10 @@ from engine.membership import mint_bodies as bodies
 from engine.membership import mint_described as described
 from engine.membership.errors import InvalidReceipt
 from engine.membership.member_views import MintedView, membership_view
-from engine.membership.mint import Minted, Minting, digest
+from engine.membership.mint import Minted, Minting
 from engine.membership.models import Mint, Receipt
 from engine.membership.printed import printed
-from engine.membership.receipts import Verifier
+from engine.membership.receipts import Verifier, digest
 from engine.record.idempotency import REPLAYED
 from engine.sale.bouncer import Bouncer
 

@@ -11,6 +11,7 @@ from engine.infra.http import invalid
 from engine.infra.postgres import Postgres, Session, Undone
 from engine.infra.settings import Settings
 from engine.membership import store
+from engine.membership.errors import TierTaken
 from engine.membership.models import LIMIT_MAX, NAME_FORM
 from engine.sale import drops
 from engine.sale.checks import NAME_MAX, whole
@@ -18,10 +19,6 @@ from engine.sale.models import STOCK_MAX, NewDrop
 
 HOLD_SECONDS = 60  # nobody holds a number, but a drop has such a time
 UNIQUE_VIOLATION = "23505"
-
-
-class TierExists(Exception):
-    """That tier has its drop of that year."""
 
 
 async def open_tier(
@@ -36,7 +33,7 @@ async def open_tier(
     max_per_buyer: int | None = None,
 ) -> int:
     """A drop with the numbers 1 to `capacity`; its id. The caller tells the bouncer of it.
-    Raises `Invalid`, `TierExists`."""
+    Raises `Invalid`, `TierTaken`."""
     _check(tier, year, capacity)
     if name is not None and not (1 <= len(name) <= NAME_MAX and name.isprintable()):
         raise invalid("name", f"want 1 to {NAME_MAX} printable characters")
@@ -66,7 +63,7 @@ async def open_tier(
     except Undone as undone:
         if undone.sqlstate != UNIQUE_VIOLATION:
             raise
-        raise TierExists from None
+        raise TierTaken from None
     return drop_id
 
 
@@ -97,5 +94,5 @@ async def open_configured(postgres: Postgres, settings: Settings) -> int | None:
     try:
         async with postgres.transaction() as session:
             return await open_tier(session, *named, settings.drop_capacity)
-    except TierExists:  # another keeper was first
+    except TierTaken:  # another keeper was first
         return None

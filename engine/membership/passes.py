@@ -71,8 +71,7 @@ class Tokens:
     @cached_property
     def _secrets(self) -> list[bytes]:
         """The one in force first; those before it are in passes that were given out."""
-        previous = keys.several(self._settings.hmac_secret_previous)
-        return [each.encode() for each in (keys.secret_of(self._settings), *previous) if each]
+        return keys.in_order(self._settings)
 
     def token(self, id: str) -> str:
         """The token that stands in the pass of a membership."""

@@ -61,7 +61,7 @@ class Verifier:
 
     async def verify(self, text: str) -> Receipt:
         """What the receipt is of. Raises `InvalidReceipt`."""
-        return Receipt(_digest(text))
+        return Receipt(digest(text))
 
 
 class Shops(Verifier):
@@ -75,7 +75,7 @@ class Shops(Verifier):
 
     async def verify(self, text: str) -> Receipt:
         """As of any verifier."""
-        digest = _digest(text)
+        hash = digest(text)
         part, dot, signature = text.partition(".")
         if not dot:
             raise invalid("it is not two parts with a dot between")
@@ -86,7 +86,7 @@ class Shops(Verifier):
         self._terms.origin(claims.get("bundleId"), claims.get("environment", PRODUCTION))
         self._terms.begun(time_of(claims, "issuedAt"))
         self._terms.not_over(time_of(claims, "expiresAt"))
-        return Receipt(digest, transaction_of(claims.get("transactionId")))
+        return Receipt(hash, transaction_of(claims.get("transactionId")))
 
 
 class Apples(Verifier):
@@ -106,7 +106,7 @@ class Apples(Verifier):
     async def verify(self, text: str) -> Receipt:
         """As of any verifier. Signatures are checked in a thread, a few at once. Raises
         `Retryable` where too many wait for that."""
-        digest = _digest(text)
+        hash = digest(text)
         if self._waiting >= WAITING_MAX + AT_ONCE:
             raise Retryable("Too many receipts are presented at this moment")
         self._waiting += 1
@@ -120,7 +120,7 @@ class Apples(Verifier):
             raise invalid("Apple has revoked it")
         if claims.get("type") not in ("Consumable", "Non-Consumable"):
             self._terms.not_over(time_of(claims, "expiresDate", 1_000))
-        return Receipt(digest, transaction_of(claims.get("originalTransactionId")))
+        return Receipt(hash, transaction_of(claims.get("originalTransactionId")))
 
 
 class Terms:
@@ -178,7 +178,8 @@ def transaction_of(given: object) -> str:
     return given
 
 
-def _digest(text: str) -> bytes:
+def digest(text: str) -> bytes:
+    """A receipt's hash: SHA-256 of its text as it came. Raises `InvalidReceipt`."""
     if not 1 <= len(text) <= LENGTH_MAX:
         raise invalid(f"want 1 to {LENGTH_MAX} characters")
     try:

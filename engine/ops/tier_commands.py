@@ -44,6 +44,7 @@ def open_(
         velvetrope tier open black 2026 50 --max-per-buyer 1
     """
     from engine.membership import openings
+    from engine.membership.errors import TierTaken
     from engine.runtime import ground
     from engine.sale import reconcile
 
@@ -54,7 +55,7 @@ def open_(
                     drop_id = await openings.open_tier(
                         session, tier, year, numbers, name=name, max_per_buyer=max_per_buyer
                     )
-            except openings.TierExists:
+            except TierTaken:
                 raise Invalid(f"{tier} {year} is there: `velvetrope tier list` shows it") from None
             await reconcile.tell(base.postgres, base.bouncer, [drop_id])
         terminal.say(f"opened {tier} {year}: {numbers} numbers, drop {drop_id}")

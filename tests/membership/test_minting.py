@@ -13,6 +13,7 @@ from engine.infra.ids import new_id
 from engine.infra.settings import Settings
 from engine.membership import mint, openings, store
 from engine.membership.models import Mint, Receipt
+from engine.membership.receipts import digest
 from engine.runtime import Ground
 from engine.sale import reconcile
 from engine.sale.models import Claim
@@ -237,7 +238,7 @@ async def test_what_a_dead_worker_left_pending_is_given_up_and_a_late_mint_takes
 ) -> None:
     await club.open(3)
     [tier] = await store.find_tiers(ground.postgres)
-    wish = Mint(Receipt(mint.digest("r")), None, "ann", tier.drop_id)
+    wish = Mint(Receipt(digest("r")), None, "ann", tier.drop_id)
     [left] = await store.present_receipts(ground.postgres, [(new_id(), wish)])
     assert await mint.give_up_stuck(ground.postgres) == 0, "somebody may be at work on it"
     await register.connection.execute("UPDATE receipts SET changed_at = now() - interval '1 hour'")

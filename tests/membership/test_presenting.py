@@ -13,11 +13,11 @@ from engine.infra.combiner import Crew
 from engine.infra.errors import IdempotencyMismatch, InProgress, Problem, Retryable
 from engine.infra.ids import new_id
 from engine.infra.settings import Settings
-from engine.membership import mint, receipts, store, storekit
+from engine.membership import receipts, store, storekit
 from engine.membership.errors import MintFailed
 from engine.membership.mint import Minting
 from engine.membership.models import Mint, Receipt
-from engine.membership.receipts import Verifier
+from engine.membership.receipts import Verifier, digest
 from engine.runtime import Ground
 from tests.membership.conftest import Club, Register
 from tests.support.locks import stock_locked
@@ -27,7 +27,7 @@ SECRET = "a-secret-of-the-tests-of-receipts-0123"
 
 
 def _wish(text: str, buyer: str = "ann", transaction: str | None = None) -> tuple[str, Mint]:
-    return new_id(), Mint(Receipt(mint.digest(text)), transaction, buyer, 1)
+    return new_id(), Mint(Receipt(digest(text)), transaction, buyer, 1)
 
 
 async def _failed(ground: Ground, *texts: str) -> None:
@@ -146,7 +146,7 @@ async def test_a_copy_elsewhere_is_our_matter_and_not_the_members(
 
     monkeypatch.setattr(minting._reserving, "reserve", refuse)
     with pytest.raises(MintFailed):
-        await minting.mint(Mint(Receipt(mint.digest("r")), None, "ann", drop_id))
+        await minting.mint(Mint(Receipt(digest("r")), None, "ann", drop_id))
     assert await register.states() == [("failed", "RETRYABLE", 1)]
 
 

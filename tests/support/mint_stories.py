@@ -6,8 +6,8 @@ import asyncio
 
 from engine.infra.ids import new_id
 from engine.membership import store
-from engine.membership.mint import digest
 from engine.membership.models import Mint, Receipt
+from engine.membership.receipts import digest
 from tests.support.cells import Cell
 from tests.support.stories import Acts, story
 
