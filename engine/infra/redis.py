@@ -165,8 +165,10 @@ class Redis:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._probing is not None:
+        # Once is not enough: it may come just as the client turns an end into an error of its own,
+        # which the probe lives through, and then it asks on for as long as the server is away.
+        while self._probing is not None and not self._probing.done():
             self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+            await asyncio.wait([self._probing], timeout=PROBE_SECONDS)
         await self.client.aclose()
         await self._pool.disconnect()
